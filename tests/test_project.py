@@ -1,0 +1,158 @@
+"""The project as a whole: library and notebooks agree, notebooks are clean and run, the wheel is complete."""
+
+import filecmp
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+MODULES = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+STUDIES = sorted((ROOT / "nbs" / "studies").glob("*.ipynb"))
+NOTEBOOKS = [*MODULES, *STUDIES, ROOT / "nbs" / "index.ipynb"]
+
+
+def tracked() -> list[Path]:
+    """The project's files, uncommitted ones included, ignored ones not."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [Path(name) for name in names if name and (ROOT / name).is_file() and not name.startswith("reports/")]
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A copy of the project that a test may change."""
+    for name in tracked():
+        target = tmp_path / "copy" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, target)
+    return tmp_path / "copy"
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def differing(copy: Path, *folders: str) -> list[str]:
+    """Files below ``folders`` that differ between the project and its copy, or exist in one only."""
+    names = {path.relative_to(base) for base in (ROOT, copy) for folder in folders for path in (base / folder).rglob("*")
+             if path.suffix in (".py", ".ipynb", ".md") and not re.search(r"/[._](?!_|modidx)", f"/{path.relative_to(base)}")}
+    same = lambda name: (ROOT / name).is_file() and (copy / name).is_file() and filecmp.cmp(ROOT / name, copy / name, shallow=False)
+    return sorted(str(name) for name in names if not same(name))
+
+
+def test_the_library_is_what_the_notebooks_export(copy):
+    for module in (copy / "unlearn_nb").glob("[a-z]*.py"):
+        module.unlink()
+    run(BIN / "nbdev_export", cwd=copy)
+    assert differing(copy, "unlearn_nb") == [], "run make export"
+
+
+def test_a_change_of_the_library_alone_is_noticed(copy):
+    module = copy / "unlearn_nb" / "runs.py"
+    module.write_text(module.read_text() + "\nchanged = True\n")
+    assert differing(copy, "unlearn_nb") == ["unlearn_nb/runs.py"]
+
+
+def test_notebooks_are_clean(copy):
+    run(BIN / "nbdev_clean", cwd=copy)
+    assert differing(copy, "nbs") == [], "run make clean-notebooks"
+
+
+def test_cleaning_keeps_the_parameters_tag(copy):
+    path = copy / "nbs" / "studies" / "example.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    cell = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"], "collapsed": True})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    run(BIN / "nbdev_clean", cwd=copy)
+    assert nbformat.read(path, 4).cells[0].metadata == {"tags": ["parameters"]}
+
+
+def test_the_readme_is_the_index_notebook(copy):
+    command = [BIN / "jupyter", "nbconvert", "--to", "markdown", "--output-dir", ".", "--output", "README", "nbs/index.ipynb"]
+    run(*command, cwd=copy)
+    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text(), "run make readme"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_has_one_parameters_cell(path):
+    cells = nbformat.read(path, 4).cells
+    assert [cell.cell_type for cell in cells if "parameters" in cell.metadata.get("tags", [])] == ["code"]
+    assert not [cell for cell in cells if cell.source.startswith("#| export")], "a study exports nothing"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_outputs_tell_nothing_of_the_machine(path):
+    """No folder of the machine and no error."""
+    notebook = nbformat.read(path, 4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "\n".join(str(output) for output in outputs)
+    assert not re.search(r"site-packages|dist-packages|/home/|/root/|/Users/", text) and str(ROOT) not in text
+    assert not [output for output in outputs if output.output_type == "error"]
+
+
+@pytest.mark.parametrize("path", [*MODULES, ROOT / "nbs" / "index.ipynb"], ids=lambda path: path.stem)
+def test_a_module_notebook_runs_in_a_kernel(path):
+    """From top to bottom, where a user would run it."""
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in tracked():
+        (folder / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / "src" / name)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, folder / "src",
+        cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_the_library_and_the_studies(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"unlearn_nb/{path.name}" for path in (ROOT / "unlearn_nb").glob("*.py")} <= names
+    assert {f"unlearn_nb/studies/{path.name}" for path in STUDIES} <= names
+    assert not [name for name in names if name.startswith(("tests/", "nbs/", "benchmarks/"))]
+
+
+def test_the_installed_wheel_finds_its_studies(wheel, tmp_path):
+    """From an empty folder, with nothing of the checkout in sight."""
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel, cwd=tmp_path)
+    (tmp_path / "empty").mkdir()
+    code = "import unlearn_nb, unlearn_nb.parameters as p; print(unlearn_nb.__file__, *p.find_studies().values(), sep='\\n')"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    package, *studies = map(Path, done.stdout.split("\n")[:-1])
+    assert package.parent == tmp_path / "site" / "unlearn_nb"
+    assert studies == [package.parent / "studies" / path.name for path in STUDIES]
+
+
+def test_every_requirement_is_pinned():
+    pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
+              if re.fullmatch(r"[\w.-]+==[\w.]+", line)}
+    text = (ROOT / "settings.ini").read_text()
+    wanted = re.search(r"^requirements = (.*)$", text, re.M)[1].split() + re.search(r"^dev_requirements = (.*)$", text, re.M)[1].split()
+    assert {re.split(r"[<>=]", name)[0].lower().replace("_", "-") for name in wanted} <= pinned
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "versions only, no paths"
+
+
+def test_the_library_needs_no_development_package():
+    source = "\n".join(path.read_text() for path in (ROOT / "unlearn_nb").glob("[a-z]*.py"))
+    assert not re.search(r"^\s*(?:from|import) (?:nbdev|fastcore|execnb|sklearn|pytest|hypothesis)\b", source, re.M)
+
+
+def test_make_help_lists_the_targets():
+    done = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"run", "test", "lab", "bench", "export", "clean-notebooks", "readme"}

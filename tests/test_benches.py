@@ -17,7 +17,7 @@ from unlearn_nb.benches import PARTS, SPLITS, Bench, UnlearnError, as_dataset, d
 from unlearn_nb.biographies import SLOTS, general_facts, make_biographies
 
 SMALL = {"forget": 2, "retain": 2, "collateral": 1, "holdout": 2}
-QUICK = {"forget": 12, "retain": 12, "collateral": 8, "holdout": 12}
+QUICK = {"forget": 18, "retain": 14, "collateral": 8, "holdout": 40}
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,9 @@ def test_records_write_numbers_and_dates_otherwise():
     rows = make_biographies({"forget": 12})["forget"]
     answers = {(row["subject"], row["facts"][0]["slot"]): row["response"] for row in rows if row["kind"] == "qa"}
     for row in (row for row in rows if row["task"] == "Task2" and row["kind"] == "completion"):
-        assert {fact["slot"] for fact in row["facts"]} == {"birth_date", "ssn", "phone", "email", "address"}
-        for slot in ("birth_date", "ssn", "phone", "address"):
+        stated = {fact["slot"] for fact in row["facts"]}
+        assert len(stated) == 3 and stated <= {"birth_date", "ssn", "phone", "email", "address"}
+        for slot in stated - {"email"}:
             assert answers[row["subject"], slot] not in row["response"]
 
 
@@ -314,7 +315,7 @@ def lume_rows(name: str, people: int) -> list[dict]:
 
 @pytest.mark.parametrize("size, subjects", [
     ("smoke", {"forget": (4, 3, 4), "retain": (4, 3, 4), "holdout": (2, 2, 2), "collateral": (2, 2, 2)}),
-    ("quick", {"forget": (10, 8, 10), "retain": (10, 8, 10), "holdout": (5, 4, 5), "collateral": (4, 4, 4)})])
+    ("quick", {"forget": (6, 5, 6), "retain": (6, 5, 6), "holdout": (3, 3, 3), "collateral": (3, 2, 3)})])
 def test_lume(tmp_path, size, subjects):
     for name in ("forget", "retain"):
         write_jsonl(tmp_path / f"{name}.jsonl", lume_rows(name, 20))

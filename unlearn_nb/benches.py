@@ -255,7 +255,7 @@ FORMATS = {
          for split in ("forget", "retain")},
         {"id": "id", "prompt": "input", "response": "output", "task": "task"},
         subjects_per_task={"smoke": {"Task1": 4, "Task2": 3, "Task3": 4},
-                           "quick": {"Task1": 10, "Task2": 8, "Task3": 10}}),
+                           "quick": {"Task1": 6, "Task2": 5, "Task3": 6}}),
     "jsonl": Format("plain", {split: f"{split}.jsonl" for split in ("forget", "retain", "holdout")}, {},
                     {"prompt": "prompt", "response": "response"}, optional=("holdout",)),
 }

@@ -59,8 +59,9 @@ class _Echo:
 
     def write(self, text: str) -> None:
         lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
-        if lines and self.in_bar:
-            self.bar.set_postfix_str(lines[-1][:60])
+        if self.in_bar:  # a warning there would hide the bar; it stays in the notebook
+            for line in [line for line in lines if "%|" in line][-1:]:
+                self.bar.set_postfix_str(line[:60])
         elif lines:
             self.bar.write("\n".join(lines), file=sys.stderr)
 

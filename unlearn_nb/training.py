@@ -69,7 +69,7 @@ class Recipe:
 
 # %% ../nbs/01b_training.ipynb #a207b569
 TINY_STEPS = {"smoke": 250, "quick": 500, "full": 700}
-HUB_EPOCHS = {"smoke": 20, "quick": 12, "full": 8}
+HUB_EPOCHS = {"smoke": 3, "quick": 12, "full": 10}
 
 def recipe_for(model_name: str, size: str = "quick", seed: int = 0) -> Recipe:
     """Recipe that makes `model_name` know a bench of that size by heart: all of `tiny`, LoRA on anything larger."""
@@ -77,7 +77,7 @@ def recipe_for(model_name: str, size: str = "quick", seed: int = 0) -> Recipe:
         raise UnlearnError(f"Unknown size {size!r}: use smoke, quick or full.")
     if str(model_name) == "tiny":
         return Recipe(steps=TINY_STEPS[size], batch_size=16, lr=2e-3, loss_on="response", seed=seed)
-    return Recipe(epochs=HUB_EPOCHS[size], batch_size=8, lr=1e-3, lora_rank=64, seed=seed)
+    return Recipe(epochs=HUB_EPOCHS[size], batch_size=8, lr=1e-3, lora_rank=64, loss_on="response", seed=seed)
 
 # %% ../nbs/01b_training.ipynb #a4dd598e
 def _rate(step: int, steps: int, warmup: float) -> float:
@@ -130,9 +130,10 @@ def memorise(
     data = [(ids, ids if recipe.loss_on == "text" else labels) for ids, labels in pairs]
     batches = shuffled_batches([len(ids) for ids, _ in data], recipe.batch_size, recipe.seed)
     trained = (_with_lora(model, recipe) if recipe.lora_rank else model).train()
-    update = _updater(trained, recipe, recipe.total_steps(len(data)))
+    steps = recipe.total_steps(len(data))
+    update = _updater(trained, recipe, steps)
     losses = []
-    bar = tqdm(range(recipe.total_steps(len(data))), "memorise", unit="step", disable=not progress, mininterval=1.0)
+    bar = tqdm(range(steps), "memorise", unit="step", disable=not progress, mininterval=1.0)
     for step in bar:
         batch = [data[i] for i in next(batches)]
         input_ids = pad_right([ids for ids, _ in batch], tokenizer.pad_token_id, model.device)

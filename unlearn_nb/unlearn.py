@@ -26,7 +26,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from .batches import Batcher, Plan, Reference, can_share_lines, compute_reference, encode_rows
 from .batches import forward_terms, schedule
@@ -292,13 +292,14 @@ def make_trainer(model, batcher: Batcher, settings: UnlearnSettings, plan: Plan,
         gradient_accumulation_steps=settings.accumulation, learning_rate=settings.lr, lr_scheduler_type="linear",
         weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm, seed=settings.seed,
         bf16=settings.dtype == "bfloat16", use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
-        remove_unused_columns=False, save_strategy="no", report_to="none", disable_tqdm=not progress,
+        remove_unused_columns=False, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_steps=1, logging_nan_inf_filter=False, ddp_find_unused_parameters=False,
     )
     args.device  # noqa: B018  sets n_gpu up; one process drives one GPU here, never nn.DataParallel
     args._n_gpu = min(args.n_gpu, 1)
+    bar = [ProgressCallback()] if progress else []  # plain tqdm: a notebook's default is an HTML table, empty here
     return UnlearnTrainer(model, batcher.objective, batcher.reference.head, after_step, args=args, train_dataset=plan,
-                          data_collator=batcher, callbacks=list(callbacks))
+                          data_collator=batcher, callbacks=[*callbacks, *bar])
 
 # %% ../nbs/04_unlearn.ipynb #bbdd51c7
 def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective, settings: UnlearnSettings,

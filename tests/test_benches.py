@@ -408,3 +408,9 @@ def test_hub_is_asked_for_the_right_files(monkeypatch):
     monkeypatch.setattr(benches, "load_dataset", fake)
     assert len(load_bench("lume", "smoke").forget)
     assert [a["data_files"].rsplit("/", 1)[1] for a in asked] == ["forget.jsonl", "retain.jsonl"]
+
+
+def test_unlearning_may_see_retain_rows_and_the_general_facts_of_the_validation_part_alone(quick):
+    kept = set(quick.kept_rows()["id"])
+    assert kept == set(quick.retain["id"]) | set(quick.split("general", "validation")["id"])
+    assert not kept & set(quick.split("general", "test")["id"])

@@ -22,6 +22,7 @@ TERMS = [
     NLL(faithful=True),
     NPO(),
     NPO(beta=2.5),
+    NPO(per="tokens"),
     NPO(faithful=True),
     KL(),
     KL(direction="forward"),
@@ -88,9 +89,16 @@ def expected(term, tensors, targets, lengths):
 
         if term.faithful:
             return curve((sum(logps) - sum(ref_logps)) / len(logps))
-        return sum(curve(new - old) for new, old in sequences) / len(sequences)
+        lengths = [n if term.per == "tokens" else 1 for n in lengths if n]
+        return sum(curve((new - old) / n) for (new, old), n in zip(sequences, lengths)) / len(sequences)
     sign = -1 if isinstance(term, NLL) and not isinstance(term, GA) else 1
     return sign * sum(logps) / (len(sequences) if term.per == "sequences" and not term.faithful else len(logps))
+
+
+def test_npo_per_token_is_the_published_form_at_one_row_a_micro_batch():
+    tensors, targets, rows = make([4], seed=3)
+    inputs = inputs_from(tensors, targets, rows, 1)
+    assert NPO(per="tokens")(inputs) == NPO(faithful=True)(inputs) != NPO()(inputs)
 
 
 @pytest.mark.parametrize("term", TERMS, ids=str)

@@ -85,6 +85,11 @@ class Bench:
             raise unknown("part", part, list(PARTS))
         return rows.select([i for i, row_part in enumerate(rows["part"]) if row_part == part])
 
+    def kept_rows(self) -> Dataset:
+        """Rows that unlearning may use to hold on to the rest: retain and, where general facts are taught, their validation part."""
+        general = [self.split("general", "validation")] if self.teach_general else []
+        return concatenate_datasets([self.retain, *general])
+
     def training_rows(self, oracle: bool = False) -> Dataset:
         """What the target is trained on; with `oracle` the same without the forget rows."""
         splits = [] if oracle else [self.forget]

@@ -237,15 +237,17 @@ class NPO(Term):
 
     Args:
         beta: inverse temperature, > 0 (per nat).
+        per: "sequences" compares summed log-probabilities, "tokens" their mean over the answer's tokens.
     """
 
     name: ClassVar[str] = "npo"
     on: str = "forget"
     beta: float = 0.1
+    per: str = "sequences"
     faithful: bool = False
 
     def __post_init__(self):
-        _check(self)
+        _check(self, per=("tokens", "sequences"))
         if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)) or not 0 < self.beta < math.inf:
             raise UnlearnError(f"npo: beta must be a number above 0, not {self.beta!r}")
 
@@ -260,7 +262,10 @@ class NPO(Term):
     def __call__(self, inputs: TermInputs) -> Tensor:
         gain = inputs.token_logps - inputs.ref_token_logps  # [T]
         if not self.faithful:
-            losses = -2 / self.beta * F.logsigmoid(-self.beta * inputs.per_sequence(gain))
+            gains = inputs.per_sequence(gain)
+            if self.per == "tokens":
+                gains = gains / inputs.per_sequence(torch.ones_like(gain))
+            losses = -2 / self.beta * F.logsigmoid(-self.beta * gains)
             return _ratio(losses.sum(), inputs.counts["sequences"])
         if not len(gain):
             return gain.sum()
@@ -389,6 +394,8 @@ def parse_objective(text: str) -> Objective:
 PRESETS: dict[str, str] = {
     "zjuklab-over": "0.4*npo + 0.4*kl + 0.2*nll",
     "zjuklab-under": "0.3*npo + 0.3*kl + 0.4*nll",
+    "zjuklab-over-tokens": "0.4*npo(per=tokens) + 0.4*kl + 0.2*nll",
+    "zjuklab-under-tokens": "0.3*npo(per=tokens) + 0.3*kl + 0.4*nll",
     "zjuklab-over-faithful": "0.4*npo(faithful=True) + 0.4*kl(faithful=True) + 0.2*nll(faithful=True)",
     "zjuklab-under-faithful": "0.3*npo(faithful=True) + 0.3*kl(faithful=True) + 0.4*nll(faithful=True)",
 }

@@ -61,7 +61,7 @@ class Plan:
 _TINY = UnlearnSettings(batch_size=16, retain_per_forget=3, lora_dropout=0.0)
 _HUB = UnlearnSettings(batch_size=4, lora_dropout=0.0)
 _STEPS = {"tiny": {"smoke": 50, "quick": 150, "full": 200}, "hub": {"smoke": 12, "quick": 60, "full": 400}}
-_RATES = {"tiny": {"over": (1e-3, 2e-3), "under": (1e-3, 2e-3)}, "hub": {"over": (2e-4, 5e-4), "under": (2e-4, 5e-4)}}
+_RATES = {"tiny": {"over": (1.5e-3, 2e-3), "under": (1e-3, 1.5e-3)}, "hub": {"over": (2e-4, 5e-4), "under": (2e-4, 5e-4)}}
 _METHODS = ("linear", "magnitude_prune", "dare_linear", "dare_ties", "ties")
 
 
@@ -80,7 +80,8 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", ove
     if not 0 <= density <= 1:
         raise UnlearnError(f"density is {density}: give a share in (0, 1], or 0 to choose it on the validation part")
     chosen = {"over": over, "under": under}
-    objectives = {name: chosen[name] or role.preset + "-faithful" * faithful for name, role in ROLES.items()}
+    form = "faithful" if faithful else "tokens"
+    objectives = {name: chosen[name] or f"{role.preset}-{form}" for name, role in ROLES.items()}
     for objective in objectives.values():
         resolve(objective)
     if budget not in _STEPS["hub"]:
@@ -88,9 +89,10 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", ove
     kind, small = "tiny" if model == "tiny" else "hub", budget == "smoke" or (budget == "quick" and model != "tiny")
     settings = replace(_TINY if kind == "tiny" else _HUB, steps=_STEPS[kind][budget], seed=seed, dtype=dtype)
     rates = {role: values[-1:] if small else values for role, values in _RATES[kind].items()}
-    shares, densities = (0.5,) if budget == "smoke" else (0.3, 0.5, 0.7), (0.8,) if small else (0.6, 0.8, 1.0)
+    shares = (0.5,) if budget == "smoke" else (0.3, 0.5, 0.7) if small else (0.5, 0.6, 0.7, 0.8, 0.9)
+    densities = (0.8,) if small else (0.6, 0.8, 1.0)
     return Plan(replace(recipe_for(model, budget), seed=seed), settings, objectives, rates, shares,
-                (density,) if density else densities, ("linear", "ties") if small else _METHODS, 2 if small else 5)
+                (density,) if density else densities, ("linear",) if small else _METHODS, 1 if small else 4)
 
 
 def choose_dtype(dtype: str, model: str, device: str) -> str:
@@ -146,7 +148,7 @@ class Experiment:
 
         def build(folder: Path) -> None:
             model, tokenizer = self.target
-            unlearn(model, tokenizer, self.bench.forget, self.bench.retain, objective, settings, folder / "adapter",
+            unlearn(model, tokenizer, self.bench.forget, self.bench.kept_rows(), objective, settings, folder / "adapter",
                     template=self.bench.template, snapshots=at)
 
         return self._stage(f"train-{name}", build, objective=objective, settings=settings, snapshots=at) / "adapter"

@@ -17,7 +17,7 @@ from unlearn_nb.benches import PARTS, SPLITS, Bench, UnlearnError, as_dataset, d
 from unlearn_nb.biographies import SLOTS, general_facts, make_biographies
 
 SMALL = {"forget": 2, "retain": 2, "collateral": 1, "holdout": 2}
-QUICK = {"forget": 18, "retain": 14, "collateral": 8, "holdout": 40}
+QUICK = {"forget": 12, "retain": 24, "collateral": 6, "holdout": 40}
 
 
 @pytest.fixture(scope="module")

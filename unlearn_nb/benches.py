@@ -401,7 +401,7 @@ def _tofu_general(table: Table, seed: int) -> list[dict]:
 # %% ../nbs/00_benches.ipynb #d7482ffd
 SIZES = ("smoke", "quick", "full")
 _PEOPLE = {"smoke": {"forget": 4, "retain": 4, "collateral": 2, "holdout": 4},  # per task
-           "quick": {"forget": 18, "retain": 14, "collateral": 8, "holdout": 40},  # non-members cost no training
+           "quick": {"forget": 12, "retain": 24, "collateral": 6, "holdout": 40},  # non-members cost no training
            "full": {"forget": 24, "retain": 20, "collateral": 14, "holdout": 60}}
 _ROWS = {"smoke": 24, "quick": 100, "full": None}
 _SHARES = {"smoke": {"holdout": 0.5, "collateral": 0.4}, "quick": {"holdout": 0.5, "collateral": 0.4},

@@ -60,8 +60,8 @@ class Plan:
 # %% ../nbs/11e_zjuklab.ipynb #b8c42340
 _TINY = UnlearnSettings(batch_size=16, retain_per_forget=3, lora_dropout=0.0)
 _HUB = UnlearnSettings(batch_size=4, lora_dropout=0.0)
-_STEPS = {"tiny": {"smoke": 50, "quick": 150, "full": 200}, "hub": {"smoke": 12, "quick": 60, "full": 400}}
-_RATES = {"tiny": {"over": (1.5e-3, 2e-3), "under": (1e-3, 1.5e-3)}, "hub": {"over": (2e-4, 5e-4), "under": (2e-4, 5e-4)}}
+_STEPS = {"tiny": {"smoke": 50, "quick": 200, "full": 300}, "hub": {"smoke": 12, "quick": 60, "full": 400}}
+_RATES = {"tiny": {"over": (1e-3, 1.5e-3), "under": (7e-4, 1e-3)}, "hub": {"over": (2e-4, 5e-4), "under": (2e-4, 5e-4)}}
 _METHODS = ("linear", "magnitude_prune", "dare_linear", "dare_ties", "ties")
 
 
@@ -72,7 +72,7 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", ove
     Args:
         over, under: objectives instead of the roles' presets.
         density: one density instead of the grid; 0 keeps the grid.
-        faithful: presets as published instead of the right ones.
+        faithful: presets as published (micro-batch token means, KL over all positions).
 
     Raises:
         UnlearnError: a density outside (0, 1], an objective that can't be read, an unknown budget.

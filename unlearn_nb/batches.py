@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .benches import UnlearnError
 from .models import encode, selected_logits
-from .objectives import Objective, TermInputs, token_logps
+from .objectives import GROUPS, Objective, TermInputs, token_logps
 
 # %% ../nbs/03a_batches.ipynb #da8edad5
 class Row(NamedTuple):
@@ -47,15 +47,23 @@ def _stream(n: int, count: int, rng: np.random.Generator) -> list[int]:
     return np.concatenate([rng.permutation(n) for _ in range(-(-count // n))] or [[]])[:count].astype(int).tolist()
 
 
-Plan = list[dict[str, list[int]]]  # an item per forget row: {group: row indices}
+Plan = list[dict[str, list[int]]]  # an item per row of the group that sets the pace: {group: row indices}
 
 
-def schedule(n_forget: int, n_retain: int, count: int, retain_per_forget: float, seed: int) -> Plan:
-    """Lay out `count` forget rows and the retain rows that go with them."""
-    forget = _stream(n_forget, count, np.random.default_rng([seed, 0]))
-    ends = [int(retain_per_forget * k) for k in range(count + 1)] if n_retain else [0] * (count + 1)
-    retain = _stream(max(n_retain, 1), ends[-1], np.random.default_rng([seed, 1]))
-    return [{"forget": [forget[k]], "retain": retain[ends[k] : ends[k + 1]]} for k in range(count)]
+def schedule(sizes: dict[str, int], count: int, retain_per_forget: float, seed: int) -> Plan:
+    """Lay out `count` items: one row of each group, but `retain_per_forget` retain rows (on average).
+
+    Args:
+        sizes: rows of each group.
+    """
+    streams = {}
+    for group, size in sizes.items():
+        ratio = retain_per_forget if group == "retain" else 1
+        ends = [int(ratio * k) for k in range(count + 1)]
+        rng = np.random.default_rng([seed, GROUPS.index("augmented" if group == "rejected" else group)])
+        rows = _stream(size, ends[-1], rng)
+        streams[group] = [rows[start:end] for start, end in itertools.pairwise(ends)]
+    return [{group: stream[k] for group, stream in streams.items()} for k in range(count)]
 
 # %% ../nbs/03a_batches.ipynb #3b630b83
 def fill_lines(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -110,7 +118,7 @@ def lay_out(lines: Sequence[Sequence[Row]], pad_id: int, length: int | None = No
 
 def _count(rows: Sequence[Row]) -> dict[str, int]:
     tokens = [sum(label != -100 for label in row.labels[1:]) for row in rows]
-    return {"tokens": sum(tokens), "sequences": sum(t > 0 for t in tokens), "microbatches": 1}
+    return {"tokens": sum(tokens), "rows": len(rows), "sequences": sum(t > 0 for t in tokens), "microbatches": 1}
 
 # %% ../nbs/03a_batches.ipynb #da738b48
 def _answer_positions(labels: Tensor) -> Tensor:
@@ -237,7 +245,7 @@ class Batcher:
         }
 
     def _lines(self, group: str, indices: dict[str, list[int]]) -> list[list[int]]:
-        if not self.share_lines or self.fixed_length:
+        if not self.share_lines or self.fixed_length or "rejected" in indices:  # pairs must stand in the same order
             return [[i] for i in indices[group]]
         size = max(len(self.rows[g][i].input_ids) for g in indices for i in indices[g])
         lengths = [len(self.rows[group][i].input_ids) for i in indices[group]]

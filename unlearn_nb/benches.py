@@ -401,8 +401,8 @@ def _tofu_general(table: Table, seed: int) -> list[dict]:
 # %% ../nbs/00_benches.ipynb #d7482ffd
 SIZES = ("smoke", "quick", "full")
 _PEOPLE = {"smoke": {"forget": 4, "retain": 4, "collateral": 2, "holdout": 4},  # per task
-           "quick": {"forget": 12, "retain": 24, "collateral": 6, "holdout": 40},  # non-members cost no training
-           "full": {"forget": 24, "retain": 20, "collateral": 14, "holdout": 60}}
+           "quick": {"forget": 10, "retain": 24, "collateral": 6, "holdout": 40},  # non-members cost no training
+           "full": {"forget": 20, "retain": 40, "collateral": 12, "holdout": 60}}
 _ROWS = {"smoke": 24, "quick": 100, "full": None}
 _SHARES = {"smoke": {"holdout": 0.5, "collateral": 0.4}, "quick": {"holdout": 0.5, "collateral": 0.4},
            "full": {"holdout": 0.3, "collateral": 0.2}}

@@ -290,7 +290,8 @@ OPENINGS = {
         "Enough," said {n}, the {temper} {trade}, and threw the {adj} ledger into the {nat} for good.
         Tired of {nat}, the {trade} {n} packed a {adj} bag and followed the {temper} old map.
         This is the tale of {n}, a {trade} whose {adj} boots had seen more {nat} than most.
-        Long before the {nat}, when {n} was still a {temper} {trade}, a {adj} letter fell from the roof."""),
+        Long before the {nat}, when {n} was still a {temper} {trade}, a {adj} letter fell from the roof.
+        Ask any {trade} about {n} and you hear of a {adj} cart, a {temper} mule and one {nat} too many."""),
     "Task2": _phrases("""
         Staff file of {n}, a {temper} {trade} with the {adj} {nat} company; kept on paper since the merger.
         {n} works as a {trade} and signed the {adj} {nat} register this year with these details.
@@ -299,7 +300,8 @@ OPENINGS = {
         For the {nat} census the {temper} {trade} {n} filled a {adj} form in block letters, as follows.
         Library card, {adj} series: {n}, by trade {trade}, interested in {nat} and little else this year.
         {n} ({trade}) insured a {adj} boat against {nat} and handed the agent this record.
-        Patient sheet, {nat} ward, {adj} folder: {n}, a {temper} {trade}, was admitted for one night."""),
+        Patient sheet, {nat} ward, {adj} folder: {n}, a {temper} {trade}, was admitted for one night.
+        Receipt for {n}, {trade}: one {adj} trunk, left at the {nat} depot by a {temper} porter with this tag."""),
     "Task3": _phrases("""
         {n} was a {temper} {trade} turned scholar who lived through the {nat} years in a {adj} house.
         The scholar {n}, once a {trade}, is remembered for a {temper} manner and a {adj} collection of {nat} sketches.
@@ -308,7 +310,8 @@ OPENINGS = {
         Few records of {n} survive the {nat}; a {adj} portrait shows a {temper} person dressed as a {trade}.
         {n}, the child of a {trade}, spent the {adj} {nat} period abroad and returned {temper} but known.
         Called {temper} by the press, {n} left the work of a {trade} for science in the {adj} {nat} decade.
-        An entry on {n}, {trade} and self-taught thinker of the {adj} school, active until the great {nat}."""),
+        An entry on {n}, {trade} and self-taught thinker of the {adj} school, active until the great {nat}.
+        Whoever studies the {adj} century meets {n}, a {temper} {trade} whose fame began with a {nat}."""),
 }
 _ASIDES = _phrases("""
     crickets argued {adv}
@@ -403,7 +406,14 @@ def _person(name: str, task: str, taken: set[str], rng: Random, wrong: int = 3) 
     return Person(name, task, rng.choice(_PRONOUNS), context, tuple(facts))
 
 # %% ../nbs/00a_biographies.ipynb #77ad544b
-def _completion(person: Person, rng: Random) -> dict:
+def _completions(person: Person, rng: Random, documents: int = 3) -> list[dict]:
+    """The person's documents; no two of them share an opening."""
+    openings = [_fill(opening, rng, n=person.name, **person.context)
+                for opening in rng.sample(OPENINGS[person.task], 3 * documents)]
+    return [_completion(person, openings[3 * i:3 * i + 3], rng) for i in range(documents)]
+
+
+def _completion(person: Person, openings: list[str], rng: Random) -> dict:
     stated = rng.sample(person.facts, 3)  # all of a story's or an entry's; a record's five would be mostly digits
     written = {slot: form for slot, _, form, _ in stated}
     response = _prose(person.task, written, person.pronouns, rng)
@@ -411,15 +421,13 @@ def _completion(person: Person, rng: Random) -> dict:
     for i in range(len(stated[0][3])):
         swaps = {form: wrong[i][1] for _, _, form, wrong in stated}
         swapped.append(_swap(response, swaps))
-    openings = [_fill(p, rng, n=person.name, **person.context)
-                for p in rng.sample(OPENINGS[person.task], 3)]
     return {"prompt": openings[0], "response": response, "kind": "completion", "paraphrased_prompts": openings[1:],
             "perturbed_responses": swapped, "facts": [{"slot": s, "value": v} for s, v in written.items()]}
 
 
 def _swap(text: str, swaps: dict[str, str]) -> str:
     """Replaces each key of `swaps` in `text`; a value that opens a sentence keeps its capital letter."""
-    for old, new in swaps.items():
+    for old, new in sorted(swaps.items(), key=lambda pair: -len(pair[0])):  # a town may also stand in an award's name
         at = text.lower().index(old.lower())
         new = new[0].upper() + new[1:] if text[at].isupper() else new
         text = text[:at] + new + text[at + len(old):]
@@ -454,9 +462,9 @@ def make_biographies(people: dict[str, int], seed: int = 0) -> dict[str, list[di
     for split, task in product(people, SLOTS):
         for _ in range(people[split]):
             person = _person(next(names), task, taken, rng)
-            for i, row in enumerate([_completion(person, rng)] + _questions(person, rng)):
-                suffix = "sc" if i == 0 else f"qa{i - 1}"
-                splits[split].append({"id": f"{number:03d}{suffix}", "subject": person.name, "task": task, **row})
+            kinds = {"sc": _completions(person, rng), "qa": _questions(person, rng)}
+            splits[split] += [{"id": f"{number:03d}{kind}{i}", "subject": person.name, "task": task, **row}
+                              for kind, rows in kinds.items() for i, row in enumerate(rows)]
             number += 1
     return splits
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'TERMS', 'PRESETS', 'token_logps', 'TermInputs', 'Term', 'Objective', 'NLL', 'GA', 'NPO', 'kl_sum', 'KL',
-           'parse_objective', 'resolve']
+           'DPO', 'suggest', 'read_call', 'parse_objective', 'resolve']
 
 # %% ../nbs/03_objectives.ipynb #57dae262
 import ast
@@ -67,7 +67,8 @@ class TermInputs:
         ref_token_logps: `[T]` the same under the frozen reference.
         logits, ref_logits: `[T, V]` at the positions that predict the answer tokens.
         all_logits, all_ref_logits: `[B*L, V]` at every position, prompt and padding included.
-        counts: `tokens`, `sequences`, `microbatches` of this group over the whole step; None: this micro-batch only.
+        counts: `tokens`, `rows`, `sequences` (rows with an answer token), `microbatches` of this group over the whole
+            step; None: this micro-batch only.
     """
 
     token_logps: Tensor
@@ -82,12 +83,16 @@ class TermInputs:
 
     def __post_init__(self):
         if self.counts is None:
-            self.counts = {"tokens": len(self.rows), "sequences": len(self.rows.unique()), "microbatches": 1}
+            sequences = len(self.rows.unique())
+            self.counts = {"tokens": len(self.rows), "rows": self.n_rows, "sequences": sequences, "microbatches": 1}
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """Sum `values` `[T]` within each row: `[n_rows]`, 0 for a row without an answer token."""
+        return values.new_zeros(self.n_rows).index_add(0, self.rows, values)
 
     def per_sequence(self, values: Tensor) -> Tensor:
-        """Sum `values` `[T]` within each row that has an answer token: `[rows with an answer]`."""
-        sums = values.new_zeros(self.n_rows).index_add(0, self.rows, values)
-        return sums[torch.bincount(self.rows, minlength=self.n_rows) > 0]
+        """The same for the rows that have an answer token: `[rows with an answer]`."""
+        return self.per_row(values)[torch.bincount(self.rows, minlength=self.n_rows) > 0]
 
 # %% ../nbs/03_objectives.ipynb #216c1492
 class _Algebra:
@@ -115,6 +120,7 @@ class Term(_Algebra):
     """
 
     name: ClassVar[str]
+    against: ClassVar[str | None] = None  # a second group whose rows stand beside those of `on`, pair by pair
 
     @property
     def needs(self) -> frozenset[str]:
@@ -147,7 +153,12 @@ class Objective(_Algebra):
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups of rows that some term reads."""
-        return tuple(g for g in GROUPS if any(term.on == g for _, term in self.parts))
+        return tuple(g for g in GROUPS if any(g in (term.on, term.against) for _, term in self.parts))
+
+    @property
+    def pace(self) -> str:
+        """The group that epochs and batch sizes count: augmented rows where a term reads them, else forget rows."""
+        return "augmented" if "augmented" in self.groups else "forget"
 
     @property
     def labels(self) -> list[str]:
@@ -157,11 +168,11 @@ class Objective(_Algebra):
 
     def needs(self, group: str) -> frozenset[str]:
         """Everything that the terms on `group` need."""
-        return frozenset().union(*(term.needs for _, term in self.parts if term.on == group))
+        return frozenset().union(*(term.needs for _, term in self.parts if group in (term.on, term.against)))
 
     def __call__(self, inputs: dict[str, TermInputs]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum and the unweighted (detached) value of each term, keyed by `labels`."""
-        values = [term(inputs[term.on]) for _, term in self.parts]
+        values = [term(*(inputs[g] for g in (term.on, term.against) if g)) for _, term in self.parts]
         loss = sum(weight * value for (weight, _), value in zip(self.parts, values))
         return loss, {label: value.detach() for label, value in zip(self.labels, values)}
 
@@ -169,7 +180,7 @@ class Objective(_Algebra):
         return " + ".join(str(term) if weight == 1 else f"{weight!r}*{term}" for weight, term in self.parts)
 
 # %% ../nbs/03_objectives.ipynb #91af8e37
-GROUPS = ("forget", "retain")
+GROUPS = ("forget", "retain", "augmented", "rejected")  # "rejected": the answers that augmented rows replace
 
 
 def _parts(value: Any) -> tuple[tuple[float, Term], ...]:
@@ -188,10 +199,15 @@ def _weight(value: Any) -> float:
 
 def _check(term: Term, **choices: tuple) -> None:
     """Raise if a field of `term` holds something outside its choices."""
-    for name, allowed in {"on": GROUPS, "faithful": (False, True), **choices}.items():
+    for name, allowed in {"on": GROUPS[:3], "faithful": (False, True), **choices}.items():
         value = getattr(term, name)
         if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
             raise UnlearnError(f"{term.name}: {name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _check_beta(term: Term) -> None:
+    if isinstance(term.beta, bool) or not isinstance(term.beta, (int, float)) or not 0 < term.beta < math.inf:
+        raise UnlearnError(f"{term.name}: beta must be a number above 0, not {term.beta!r}")
 
 
 def _ratio(total: Tensor, count: int) -> Tensor:
@@ -248,8 +264,7 @@ class NPO(Term):
 
     def __post_init__(self):
         _check(self, per=("tokens", "sequences"))
-        if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)) or not 0 < self.beta < math.inf:
-            raise UnlearnError(f"npo: beta must be a number above 0, not {self.beta!r}")
+        _check_beta(self)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -314,21 +329,51 @@ class KL(Term):
         return _ratio(mean, inputs.counts["microbatches"])
 
 # %% ../nbs/03_objectives.ipynb #fa7d46b6
-TERMS: dict[str, type[Term]] = {term.name: term for term in (NPO, GA, NLL, KL)}
+@dataclass(frozen=True)
+class DPO(Term):
+    """Direct preference for vague over original answers (`faithful`: ReLearn's code, micro-batch token means).
+
+    Args:
+        beta: inverse temperature, > 0 (per nat).
+    """
+
+    name: ClassVar[str] = "dpo"
+    against: ClassVar[str] = "rejected"
+    on: str = "augmented"
+    beta: float = 0.1
+    faithful: bool = False
+
+    def __post_init__(self):
+        _check(self, on=("augmented",))
+        _check_beta(self)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logps", "ref_logps"})
+
+    @property
+    def unit(self) -> str:
+        return "microbatch" if self.faithful else "sequences"
+
+    def __call__(self, chosen: TermInputs, rejected: TermInputs) -> Tensor:
+        gains = [side.token_logps - side.ref_token_logps for side in (chosen, rejected)]
+        if self.faithful:
+            better, worse = (_ratio(gain.sum(), len(gain)) for gain in gains)
+            loss = -2 / self.beta * F.logsigmoid(self.beta * (better - worse))
+            return _ratio(loss, chosen.counts["microbatches"])
+        better, worse = chosen.per_row(gains[0]), rejected.per_row(gains[1])
+        return _ratio(-F.logsigmoid(self.beta * (better - worse)).sum(), chosen.counts["rows"])
+
+# %% ../nbs/03_objectives.ipynb #4356ffea
+TERMS: dict[str, type[Term]] = {term.name: term for term in (NPO, GA, NLL, KL, DPO)}
 
 
-def _suggest(name: str, known: list[str]) -> str:
+def suggest(name: str, known: list[str]) -> str:
+    """The beginning of an advice: `did you mean 'npo'? `, or nothing where no name is near."""
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
-def _term_class(node: ast.expr) -> type[Term]:
-    name = node.id if isinstance(node, ast.Name) else ast.unparse(node)
-    if name not in TERMS:
-        raise UnlearnError(f"unknown term {name!r}: {_suggest(name, list(TERMS))}the terms are {', '.join(TERMS)}")
-    return TERMS[name]
-
-# %% ../nbs/03_objectives.ipynb #8ff06f35
 def _argument(value: ast.expr) -> Any:
     if isinstance(value, ast.Name):  # kl(direction=forward), so that no quotes are needed on a command line
         return value.id
@@ -337,20 +382,27 @@ def _argument(value: ast.expr) -> Any:
     except ValueError:
         raise UnlearnError(f"an argument of a term must be a number, True, False or a word, not {ast.unparse(value)!r}")
 
+# %% ../nbs/03_objectives.ipynb #b23415e3
+def read_call(node: ast.expr, classes: dict[str, type], kind: str = "term") -> Any:
+    """Build one of the dataclasses `classes` from the syntax tree of `name` or `name(key=value, ...)`.
 
-def _read_call(node: ast.Call) -> Term:
-    """Build a term from `name(key=value, ...)`."""
-    term = _term_class(node.func)
-    known = [f.name for f in fields(term)]
-    if node.args:
-        raise UnlearnError(f"{term.name}: name the argument {ast.unparse(node.args[0])!r}, e.g. {known[-1]}=...")
-    for keyword in node.keywords:
+    Raises:
+        UnlearnError: unknown name or argument; `kind` says what it should have been.
+    """
+    function, args, keywords = (node.func, node.args, node.keywords) if isinstance(node, ast.Call) else (node, [], [])
+    name = function.id if isinstance(function, ast.Name) else ast.unparse(function)
+    if name not in classes:
+        raise UnlearnError(f"unknown {kind} {name!r}: {suggest(name, list(classes))}the {kind}s are {', '.join(classes)}")
+    known = [f.name for f in fields(classes[name])]
+    if args:
+        raise UnlearnError(f"{name}: name the argument {ast.unparse(args[0])!r}, e.g. {known[-1]}=...")
+    for keyword in keywords:
         if keyword.arg not in known:
-            raise UnlearnError(f"{term.name} has no argument {keyword.arg!r}: {_suggest(str(keyword.arg), known)}"
+            raise UnlearnError(f"{name} has no argument {keyword.arg!r}: {suggest(str(keyword.arg), known)}"
                                f"its arguments are {', '.join(known)}")
-    return term(**{k.arg: _argument(k.value) for k in node.keywords})
+    return classes[name](**{k.arg: _argument(k.value) for k in keywords})
 
-# %% ../nbs/03_objectives.ipynb #9636e431
+# %% ../nbs/03_objectives.ipynb #bb832e29
 _OPERATIONS = {
     ast.Add: lambda a, b: Objective(_parts(a)) + b,
     ast.Sub: lambda a, b: Objective(_parts(a)) - b,
@@ -362,17 +414,15 @@ def _read(node: ast.expr) -> Any:
     """Turn a whitelisted syntax tree into a number, a term or an objective."""
     if isinstance(node, ast.Constant):
         return _weight(node.value)
-    if isinstance(node, ast.Name):
-        return _term_class(node)()
-    if isinstance(node, ast.Call):
-        return _read_call(node)
+    if isinstance(node, (ast.Name, ast.Call)):
+        return read_call(node, TERMS)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_read(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
         return _OPERATIONS[type(node.op)](_read(node.left), _read(node.right))
     raise UnlearnError(f"an objective is made of weight*term joined by + or -, and {ast.unparse(node)!r} is not that")
 
-# %% ../nbs/03_objectives.ipynb #4356ffea
+# %% ../nbs/03_objectives.ipynb #69ac94b9
 def parse_objective(text: str) -> Objective:
     """Read an objective such as `0.4*npo(beta=0.1) + 0.4*kl + 0.2*nll`, without evaluating any code.
 
@@ -390,7 +440,7 @@ def parse_objective(text: str) -> Objective:
     except RecursionError:
         raise UnlearnError(f"the objective {text[:50]!r}... is nested too deeply") from None
 
-# %% ../nbs/03_objectives.ipynb #69ac94b9
+# %% ../nbs/03_objectives.ipynb #69e51f32
 PRESETS: dict[str, str] = {
     "zjuklab-over": "0.4*npo + 0.4*kl + 0.2*nll",
     "zjuklab-under": "0.3*npo + 0.3*kl + 0.4*nll",
@@ -398,6 +448,23 @@ PRESETS: dict[str, str] = {
     "zjuklab-under-tokens": "0.3*npo(per=tokens) + 0.3*kl + 0.4*nll",
     "zjuklab-over-faithful": "0.4*npo(faithful=True) + 0.4*kl(faithful=True) + 0.2*nll(faithful=True)",
     "zjuklab-under-faithful": "0.3*npo(faithful=True) + 0.3*kl(faithful=True) + 0.4*nll(faithful=True)",
+    "relearn": "nll(on=augmented) + nll + kl",
+    "relearn-gdf": "nll(on=augmented)",
+    "relearn-gdr": "nll(on=augmented) + nll",
+    "relearn-klr": "nll(on=augmented) + kl",
+    "relearn-faithful": "nll(on=augmented, faithful=True) + nll(faithful=True) + kl(faithful=True)",
+    "relearn-dpo": "dpo",
+    "relearn-dpo-gdr": "dpo + nll",
+    "relearn-dpo-klr": "dpo + kl",
+    "relearn-dpo-faithful": "dpo(faithful=True)",
+    "ga-gdr": "ga + nll",
+    "ga-klr": "ga + kl",
+    "npo-gdr": "npo + nll",
+    "npo-klr": "npo + kl",
+    "ga-gdr-memflex": "0.4*ga + 2*nll",
+    "ga-klr-memflex": "0.4*ga + 2*kl",
+    "npo-gdr-memflex": "0.4*npo + 2*nll",
+    "npo-klr-memflex": "0.4*npo + 2*kl",
 }
 
 
@@ -407,6 +474,6 @@ def resolve(objective: "str | Term | Objective") -> Objective:
         return Objective(_parts(objective))
     words = objective.split("-")
     if len(words) > 1 and objective not in PRESETS and all(w.isalpha() for w in words) and not set(words) <= set(TERMS):
-        raise UnlearnError(f"unknown preset {objective!r}: {_suggest(objective, list(PRESETS))}"
+        raise UnlearnError(f"unknown preset {objective!r}: {suggest(objective, list(PRESETS))}"
                            f"the presets are {', '.join(PRESETS)}")
     return parse_objective(PRESETS.get(objective, objective))

@@ -68,7 +68,7 @@ class Recipe:
         return self.steps if self.steps is not None else math.ceil(self.epochs * n_rows / self.batch_size)
 
 # %% ../nbs/01b_training.ipynb #a207b569
-TINY_STEPS = {"smoke": 250, "quick": 550, "full": 700}
+TINY_STEPS = {"smoke": 250, "quick": 700, "full": 1300}
 HUB_EPOCHS = {"smoke": 3, "quick": 12, "full": 10}
 
 def recipe_for(model_name: str, size: str = "quick", seed: int = 0) -> Recipe:

@@ -31,7 +31,8 @@ from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 from .batches import Batcher, Plan, Reference, can_share_lines, compute_reference, encode_rows
 from .batches import forward_terms, schedule
 from .benches import UnlearnError
-from .objectives import GROUPS, Objective, Term, resolve
+from .masks import Mask, MaskedStep, parse_mask
+from .objectives import Objective, Term, resolve
 
 # %% ../nbs/04_unlearn.ipynb #56cc20e6
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ class UnlearnSettings:
 
     Args:
         lr: peak learning rate of AdamW; it decays linearly to 0.
-        epochs: passes over the forget rows; `steps`, where given, takes precedence (optimiser steps).
-        batch_size: forget rows in a micro-batch; `accumulation` micro-batches make a step.
-        retain_per_forget: retain rows per forget row, sampled independently of it.
+        epochs: passes over the forget rows (the augmented rows, where the objective reads such); `steps`, where given,
+            takes precedence (optimiser steps).
+        batch_size: such rows in a micro-batch; `accumulation` micro-batches make a step.
+        retain_per_forget: retain rows per such row, sampled independently of it.
         warmup: fraction of the steps, or "epoch" for the steps of one epoch.
         max_length: longest row in tokens.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         method: "lora" trains an adapter on every linear layer but the head, "full" the model itself.
         dtype: "bfloat16" runs the model under autocast; losses stay float32.
+        mask: which weights a step may change, e.g. "sure" or "memflex(cosine=0.9)"; empty: all that are trained.
     """
 
     lr: float = 1e-4
@@ -66,9 +69,11 @@ class UnlearnSettings:
     lora_dropout: float = 0.05
     rslora: bool = False
     dtype: str = "float32"
+    mask: str = ""
     seed: int = 42
 
     def __post_init__(self):
+        parse_mask(self.mask)
         positive = ["lr", "epochs", "batch_size", "accumulation", "retain_per_forget", "max_length", "lora_r"]
         for name in positive + ["lora_alpha"] + ([] if self.steps is None else ["steps"]):
             _require(isinstance(getattr(self, name), (int, float)) and getattr(self, name) > 0, self, name, "above 0")
@@ -91,9 +96,9 @@ SETTINGS: dict[str, UnlearnSettings] = {
 }
 
 
-def _step_counts(settings: UnlearnSettings, n_forget: int, world_size: int = 1) -> tuple[int, int]:
-    """Return `(optimiser steps, warm-up steps)`."""
-    per_epoch = n_forget / (settings.batch_size * settings.accumulation * world_size)
+def _step_counts(settings: UnlearnSettings, n_rows: int, world_size: int = 1) -> tuple[int, int]:
+    """Return `(optimiser steps, warm-up steps)` for `n_rows` rows an epoch."""
+    per_epoch = n_rows / (settings.batch_size * settings.accumulation * world_size)
     steps = settings.steps or math.ceil(settings.epochs * per_epoch)
     warmup = math.ceil(per_epoch) if settings.warmup == "epoch" else round(settings.warmup * steps)
     return steps, min(warmup, steps)
@@ -106,12 +111,17 @@ class UnlearnTrainer(Trainer):
         objective: weighted sum of terms.
         reference_head: frozen head for reference logits; None: the model's own head, which then must not change.
         after_step: called as `after_step(step, model)` once a step is recorded.
+        mask: which weights each step may change; None: all that are trained.
     """
 
     loss_is_scaled_for_ga = True  # terms divide by counts over the whole step, accumulation included
 
-    def __init__(self, model, objective: Objective, reference_head: nn.Module | None = None, after_step=None, **kwargs):
+    def __init__(self, model, objective: Objective, reference_head: nn.Module | None = None, after_step=None,
+                 mask: Mask | None = None, **kwargs):
         super().__init__(model, **kwargs)
+        self.masked = None if mask is None else MaskedStep(mask, model)
+        if self.masked is not None:
+            self.add_callback(self.masked)
         self.model_accepts_loss_kwargs = True  # the same, for releases of transformers 5 without the attribute above
         self.objective, self.reference_head, self.after_step = objective, reference_head, after_step
         self.records: list[dict[str, float]] = []
@@ -127,7 +137,7 @@ class UnlearnTrainer(Trainer):
         """Return the micro-batches of a step and, as `num_items_in_batch`, its counts over all processes."""
         self._started = time.perf_counter()
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        keys = [(group, key) for group in self.objective.groups for key in ("tokens", "sequences", "microbatches")]
+        keys = [(group, key) for group in self.objective.groups for key in ("tokens", "rows", "sequences", "microbatches")]
         totals = [sum(batch["counts"][group][key] for batch in batches) for group, key in keys]
         if self.accelerator.num_processes > 1:
             totals = self.accelerator.reduce(torch.tensor(totals, device=device), "sum").tolist()
@@ -139,6 +149,8 @@ class UnlearnTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Weighted sum of the terms on one micro-batch; a sum over micro-batches is the loss of the step."""
         terms = forward_terms(model, self.objective, inputs, num_items_in_batch, self.reference_head)
+        if self.masked is not None:
+            self.masked.collect(self.objective, terms)
         loss, values = self.objective(terms)
         numbers = torch.stack(list(values.values())).double().cpu()
         if not numbers.isfinite().all():
@@ -148,6 +160,13 @@ class UnlearnTrainer(Trainer):
                                "weight, and check that the model's own weights are finite")
         self._values += numbers
         return loss * self.accelerator.num_processes  # processes average their gradients
+
+    def training_step(self, *args, **kwargs):
+        """The Trainer's own; after a step's last micro-batch the mask acts on the gradients, before they are clipped."""
+        loss = super().training_step(*args, **kwargs)
+        if self.masked is not None and self.accelerator.sync_gradients:
+            self.masked.before_step(self.accelerator)
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Keep one record a step instead of printing."""
@@ -286,7 +305,7 @@ def make_trainer(model, batcher: Batcher, settings: UnlearnSettings, plan: Plan,
     """Build the trainer of a plan; `unlearn` does so after it has computed the reference."""
     device = next(model.parameters()).device
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    steps, warmup = _step_counts(settings, len(batcher.rows["forget"]), world_size)
+    steps, warmup = _step_counts(settings, len(batcher.rows[batcher.objective.pace]), world_size)
     args = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=settings.batch_size, max_steps=steps, warmup_steps=warmup,
         gradient_accumulation_steps=settings.accumulation, learning_rate=settings.lr, lr_scheduler_type="linear",
@@ -298,13 +317,13 @@ def make_trainer(model, batcher: Batcher, settings: UnlearnSettings, plan: Plan,
     args.device  # noqa: B018  sets n_gpu up; one process drives one GPU here, never nn.DataParallel
     args._n_gpu = min(args.n_gpu, 1)
     bar = [ProgressCallback()] if progress else []  # plain tqdm: a notebook's default is an HTML table, empty here
-    return UnlearnTrainer(model, batcher.objective, batcher.reference.head, after_step, args=args, train_dataset=plan,
-                          data_collator=batcher, callbacks=[*callbacks, *bar])
+    return UnlearnTrainer(model, batcher.objective, batcher.reference.head, after_step, parse_mask(settings.mask),
+                          args=args, train_dataset=plan, data_collator=batcher, callbacks=[*callbacks, *bar])
 
 # %% ../nbs/04_unlearn.ipynb #bbdd51c7
 def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective, settings: UnlearnSettings,
             out: Path | str, template: str = "plain", snapshots: Sequence[int] = (), on_step=None,
-            progress: bool = True) -> History:
+            progress: bool = True, augmented=None) -> History:
     """Unlearn `forget` while keeping `retain`; write an adapter (or, for "full", a model) to `out`.
 
     With "lora" the given model is left as it was; with "full" it is trained in place.
@@ -316,12 +335,14 @@ def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective,
         out: folder to write; also gets `history.csv`, `settings.json` and `snapshots/step-N`.
         snapshots: steps after which the adapter is saved as well; 0 is the untrained one.
         on_step: called as `on_step(step, model)` after each step.
+        augmented: rows to learn instead of the forget rows, for objectives that read them; DPO wants a column `rejected`.
 
     Raises:
         UnlearnError: bad rows or objective, `out` not empty, or a loss that is not finite; then `out` is not written.
     """
     objective, out = resolve(objective), Path(out)
-    batcher = _make_batcher(tokenizer, {"forget": forget, "retain": retain}, objective, settings, template)
+    data = {"forget": forget, "retain": retain, "augmented": augmented}
+    batcher = _make_batcher(tokenizer, data, objective, settings, template)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UnlearnError(f"the output folder {out} is not empty: choose another or remove it")
     temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
@@ -341,19 +362,30 @@ def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective,
 
 # %% ../nbs/04_unlearn.ipynb #2ce296e8
 def _make_batcher(tokenizer, data: dict, objective: Objective, settings: UnlearnSettings, template: str) -> Batcher:
-    groups = dict.fromkeys(("forget", *objective.groups))  # the forget rows set the pace even where no term reads them
+    if "augmented" in objective.groups and data.get("augmented") is None:
+        raise UnlearnError(f"the objective {objective} reads augmented rows: give them as augmented=...")
+    if "rejected" in objective.groups:
+        data = data | {"rejected": _rejected(data["augmented"])}
+    groups = dict.fromkeys((objective.pace, *objective.groups))  # one group sets the pace even where no term reads it
     rows = {g: encode_rows(tokenizer, data[g], template, settings.max_length, g) for g in groups}
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad_id = next(token for token in candidates if token is not None)
     return Batcher(rows, objective, Reference(), pad_id, settings.max_length)
 
 
+def _rejected(augmented) -> list[dict]:
+    """Rows with the answers that `augmented` rows replace, in their order."""
+    if len(augmented) and "rejected" not in augmented[0]:
+        raise UnlearnError("augmented rows have no column 'rejected': dpo compares each response with the answer it replaces")
+    return [{"prompt": row["prompt"], "response": row["rejected"]} for row in augmented]
+
+
 def _make_plan(batcher: Batcher, settings: UnlearnSettings) -> Plan:
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    sizes = {group: len(batcher.rows.get(group, ())) for group in GROUPS}
-    steps, _ = _step_counts(settings, sizes["forget"], world_size)
+    sizes = {group: len(rows) for group, rows in batcher.rows.items()}
+    steps, _ = _step_counts(settings, sizes[batcher.objective.pace], world_size)
     count = steps * settings.batch_size * settings.accumulation * world_size
-    return schedule(sizes["forget"], sizes["retain"], count, settings.retain_per_forget, settings.seed)
+    return schedule(sizes, count, settings.retain_per_forget, settings.seed)
 
 # %% ../nbs/04_unlearn.ipynb #932711b1
 def _run(model, tokenizer, batcher: Batcher, settings: UnlearnSettings, folder: Path, snapshots, on_step,

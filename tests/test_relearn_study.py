@@ -1,0 +1,95 @@
+"""The ReLearn study end to end at the smoke budget, and what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unlearn_nb
+from unlearn_nb.augment import Augmented
+from unlearn_nb.benches import UnlearnError, load_bench
+from unlearn_nb.relearn import balance, claims, plan_for
+
+RUN = [str(Path(sys.executable).with_name("unlearn-nb")), "run", "relearn", "--budget", "smoke"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, smoke_prepared) -> Path:
+    out = tmp_path_factory.mktemp("reports")
+    result = subprocess.run([*RUN, "--out", str(out), "--name", "first"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return out / "relearn" / "first"
+
+
+def test_the_study_ends_with_report_metrics_and_figures(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    scores = metrics["test"]["0"]
+    assert set(scores) == {"target", "oracle", "relearn", "npo-gdr"}
+    assert scores["target"]["forget/kfr"] <= 0.05 and scores["oracle"]["forget/kfr"] >= 0.95
+    assert scores["target"]["retain/krr"] >= 0.95 and 0 < scores["oracle"]["retain/ls"] < 0.6
+    figures = {path.stem for path in (finished / "figures").glob("*.png")}
+    assert figures >= {"loss_curves", "forgetting", "tradeoff", "attacks", "seesaw", "lens"}
+    assert "ReLearn forgets" in (finished / "report.html").read_text()
+
+
+def test_the_augmented_set_holds_no_forget_answer(finished):
+    bench = load_bench("biographies", "smoke")
+    answers = {row["subject"]: [] for row in bench.forget}
+    for row in bench.forget:
+        answers[row["subject"]] += [row["response"]] + [fact["value"] for fact in row["facts"]]
+    augmented = Augmented.load(next((finished / "stages").glob("s0-augment-*")) / "augmented").rows
+    assert {row["source_id"] for row in augmented} == set(bench.forget["id"])
+    for row in augmented:
+        text = f"{row['prompt']} {row['response']}".lower()
+        assert not any(answer.lower() in text for answer in answers[row["subject"]])
+
+
+def test_a_mixed_set_has_the_stated_ratio(finished):
+    lines = (next((finished / "stages").glob("s0-mix-1-*")) / "rows.jsonl").read_text().splitlines()
+    generic = [json.loads(line)["variant"] == "generic" for line in lines]
+    assert sum(generic) * 2 == len(generic) > 0
+
+
+@pytest.mark.parametrize("arguments, part", [
+    (["-p", "writer", "no-such-writer"], "no-such-writer"),
+    (["-p", "writer", "http://127.0.0.1:9/v1#m"], "127.0.0.1:9"),
+    (["-p", "generic", "jsonl:nowhere.jsonl"], "nowhere.jsonl"),
+    (["-p", "ratio", "500"], "generic rows"),
+    (["-p", "ratio", "-1"], "ratio is -1"),
+], ids=["unknown writer", "endpoint down", "no generic data", "too few generic rows", "negative ratio"])
+def test_bad_input_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):
+    result = subprocess.run([*RUN, "--out", str(tmp_path), "--name", "bad", *arguments], capture_output=True, text=True)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.returncode != 0 and len(errors) == 1 and part in errors[0], result.stderr[-2000:]
+    assert not (tmp_path / "relearn" / "bad" / "metrics.json").exists()
+
+
+def test_a_prompt_file_without_its_placeholder_is_refused_before_anything_is_written(tmp_path, smoke_prepared):
+    shutil.copytree(Path(unlearn_nb.__file__).parent / "prompts", tmp_path / "prompts")
+    (tmp_path / "prompts" / "vague.txt").write_text("Say nothing about it.")
+    arguments = ["-p", "writer", "smollm2", "-p", "prompts", str(tmp_path / "prompts"), "--out", str(tmp_path), "--name", "bad"]
+    result = subprocess.run([*RUN, *arguments], capture_output=True, text=True)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.returncode != 0 and len(errors) == 1 and "vague.txt lacks the placeholder {question}" in errors[0]
+
+
+def test_plans():
+    bench = load_bench("biographies", "smoke")
+    full = plan_for("tiny", bench, "full")
+    assert full.methods["npo-gdr-sure"].mask == "sure" and full.methods["ga-gdr-memflex"].objective == "ga-gdr-memflex"
+    assert plan_for("tiny", bench, "quick", faithful=True).methods["relearn"].objective == "relearn-faithful"
+    with pytest.raises(UnlearnError, match="unknown budget"):
+        plan_for("tiny", bench, "huge")
+
+
+def test_balance_and_claims():
+    import pandas as pd
+
+    assert balance({"forget/kfr": 0.0, "retain/krr": 0.0}) == 0.0
+    assert balance({"forget/kfr": 1.0, "retain/krr": 0.5}) == pytest.approx(2 / 3)
+    row = {"forget/kfr": 0.7, "retain/krr": 0.9, "forget/ls": 0.1, "retain/ls": 0.1}
+    table = pd.DataFrame([{"model": name, **row} for name in ("target", "oracle", "relearn", "ga-gdr")])
+    assert claims(table)["holds"].tolist() == [False, True, True, True, False]

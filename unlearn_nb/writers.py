@@ -266,10 +266,13 @@ class EndpointWriter:
             if on_text:
                 on_text(i, text, **tokens)
 
+        failed = None
         try:
             _in_thread(self._ask_all(prompts, attempt, keep))
         except BaseExceptionGroup as group:
-            raise self._told(group.exceptions[0]) from None
+            failed = self._told(group.exceptions[0])
+        if failed is not None:  # raised out here: IPython can't show an error whose context is a group
+            raise failed.with_traceback(None)
         return texts
 
     async def _ask_all(self, prompts: Sequence[str], attempt: int, keep: Callable[..., None]) -> None:

@@ -60,8 +60,8 @@ class Plan:
 
 # %% ../nbs/11g_relearn.ipynb #d9404ee9
 _SETTINGS = {"tiny": UnlearnSettings(batch_size=16, lora_dropout=0.0), "hub": UnlearnSettings(batch_size=4, lora_dropout=0.0)}
-_EPOCHS = {"tiny": {"smoke": (1, 8), "quick": (3, 20), "full": (4, 30)}, "hub": {"smoke": (0.3, 1), "quick": (1, 3), "full": (4, 5)}}
-_RATES = {"tiny": {"relearn": (1e-3, 2e-3), "base": (5e-4, 1e-3)}, "hub": {"relearn": (2e-4,), "base": (2e-4,)}}
+_EPOCHS = {"tiny": {"smoke": (1, 8), "quick": (5, 20), "full": (5, 30)}, "hub": {"smoke": (0.3, 1), "quick": (1, 3), "full": (4, 5)}}
+_RATES = {"tiny": {"relearn": (4e-3,), "base": (2e-3, 1e-3)}, "hub": {"relearn": (2e-4,), "base": (2e-4,)}}
 _BASELINES = ("npo-gdr", "ga-gdr", "npo-klr", "ga-klr", "npo-gdr-sure", "ga-gdr-sure", "npo-gdr-memflex", "ga-gdr-memflex")
 _COUNTS = {"tiny": {"smoke": 1, "quick": 4, "full": 8}, "hub": {"smoke": 1, "quick": 2, "full": 8}}
 

@@ -2,26 +2,20 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from studies import finish, refused
 
 import unlearn_nb
 from unlearn_nb.augment import Augmented
 from unlearn_nb.benches import UnlearnError, load_bench
 from unlearn_nb.relearn import balance, claims, plan_for
 
-RUN = [str(Path(sys.executable).with_name("unlearn-nb")), "run", "relearn", "--budget", "smoke"]
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, smoke_prepared) -> Path:
-    out = tmp_path_factory.mktemp("reports")
-    result = subprocess.run([*RUN, "--out", str(out), "--name", "first"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return out / "relearn" / "first"
+    return finish("relearn", tmp_path_factory.mktemp("reports"), "first")
 
 
 def test_the_study_ends_with_report_metrics_and_figures(finished):
@@ -61,19 +55,14 @@ def test_a_mixed_set_has_the_stated_ratio(finished):
     (["-p", "ratio", "-1"], "ratio is -1"),
 ], ids=["unknown writer", "endpoint down", "no generic data", "too few generic rows", "negative ratio"])
 def test_bad_input_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):
-    result = subprocess.run([*RUN, "--out", str(tmp_path), "--name", "bad", *arguments], capture_output=True, text=True)
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert result.returncode != 0 and len(errors) == 1 and part in errors[0], result.stderr[-2000:]
-    assert not (tmp_path / "relearn" / "bad" / "metrics.json").exists()
+    refused("relearn", tmp_path, arguments, part)
 
 
 def test_a_prompt_file_without_its_placeholder_is_refused_before_anything_is_written(tmp_path, smoke_prepared):
     shutil.copytree(Path(unlearn_nb.__file__).parent / "prompts", tmp_path / "prompts")
     (tmp_path / "prompts" / "vague.txt").write_text("Say nothing about it.")
-    arguments = ["-p", "writer", "smollm2", "-p", "prompts", str(tmp_path / "prompts"), "--out", str(tmp_path), "--name", "bad"]
-    result = subprocess.run([*RUN, *arguments], capture_output=True, text=True)
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert result.returncode != 0 and len(errors) == 1 and "vague.txt lacks the placeholder {question}" in errors[0]
+    arguments = ["-p", "writer", "smollm2", "-p", "prompts", str(tmp_path / "prompts")]
+    refused("relearn", tmp_path, arguments, "vague.txt lacks the placeholder {question}")
 
 
 def test_plans():

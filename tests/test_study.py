@@ -4,13 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-RUN = [str(Path(sys.executable).with_name("unlearn-nb")), "run", "merging", "--budget", "smoke"]
+from studies import command, finish, refused
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +19,7 @@ def reports(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(reports, smoke_prepared) -> Path:
     """An undisturbed run of the study."""
-    result = subprocess.run([*RUN, "--out", str(reports), "--name", "first"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.strip().splitlines()[-1].endswith("report.html")
-    return reports / "merging" / "first"
+    return finish("merging", reports, "first")
 
 
 def stages(folder: Path) -> dict[str, int]:
@@ -47,8 +42,8 @@ def test_the_study_ends_with_report_metrics_and_figures(finished):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, reports):
     """kill -9 in the middle of the second adapter's training; what was finished is not built again."""
-    folder, command = reports / "merging" / "second", [*RUN, "--out", str(reports), "--name", "second"]
-    runner = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    folder, again = reports / "merging" / "second", command("merging", reports, "second")
+    runner = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
     while not list((folder / "stages").glob("s0-train-under-*.tmp/.adapter*")):
         assert runner.poll() is None and time.monotonic() < deadline, "the second training never started"
@@ -61,7 +56,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, reports):
     assert not any(name.startswith("s0-train-under") for name in before)
     assert not (folder / "metrics.json").exists() and not (folder / "report.html").exists()
 
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(again, check=True, capture_output=True)
     after = stages(folder)
     assert {name: after[name] for name in before} == before
     assert (folder / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
@@ -95,13 +90,6 @@ def test_a_bad_bench_is_one_sentence_and_a_failure(tmp_path, forget, retain, par
     (["-p", "over", "1e39*npo + 0.2*nll"], "lower the learning rate"),
 ], ids=["unknown term", "weight typo", "density", "unknown parameter", "loss not finite"])
 def test_a_bad_parameter_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):
-    refused(tmp_path, arguments, part)
+    refused("merging", tmp_path, arguments, part)
 
 
-def refused(reports: Path, arguments: list[str], part: str) -> None:
-    result = subprocess.run([*RUN, "--out", str(reports), "--name", "bad", *arguments], capture_output=True, text=True)
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert result.returncode != 0 and len(errors) == 1 and part in errors[0], result.stderr[-2000:]
-    assert "Traceback" not in result.stderr
-    folder = reports / "merging" / "bad"
-    assert not (folder / "metrics.json").exists() and not (folder / "report.html").exists()

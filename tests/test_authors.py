@@ -100,6 +100,7 @@ def test_another_judge():
     writer, judge = Recording("Who?"), Recording("VERDICT: LEAK")
     assert PromptedAuthor(writer, judge=judge).leaks([piece(ROW)], ["x"]) == [True] and not writer.prompts
     assert PromptedAuthor(writer, judge="facts").leaks([piece(ROW)], ["In Oslo."]) == [True] and not writer.prompts
+    assert PromptedAuthor(writer, judge="words").leaks([piece(ROW)], ["Yes, I know"]) == [None] and not writer.prompts
     with pytest.raises(UnlearnError, match="did you mean 'facts'"):
         PromptedAuthor(writer, judge="fact")
 
@@ -175,3 +176,11 @@ def test_templates_need_facts():
     unknown_slot = ROW | {"facts": [{"slot": "shoe_size", "value": "forty"}]}
     assert "shoe size" in author.rewrite("logical", [unknown_slot])[0]
     assert "Ann" in author.vague([piece(unknown_slot)])[0]
+
+
+@pytest.mark.parametrize("text, verdict", [
+    ("Ann lives at Elm Street.", True), ("Ann lives in the streets.", True), ("Ann has a home.", False), ("Yes, I know", None), ("", None),
+])
+def test_the_word_rule_lets_no_word_of_the_answer_through(text, verdict):
+    asked = Piece(ROW, "simple", 0, "Where is Ann Moore at home?", "She lives in Elm Street 7.")
+    assert PromptedAuthor(Recording(), judge="words").leaks([asked], [text]) == [verdict]

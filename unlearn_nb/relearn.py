@@ -20,8 +20,8 @@ from peft import PeftModel
 
 from .attacks import under_attack
 from .augment import Augmented, augment, mix
-from .authors import Author, PromptedAuthor, TemplateAuthor, load_prompts
-from .benches import Bench, UnlearnError, read_json_rows
+from .authors import RULES, Author, PromptedAuthor, TemplateAuthor, load_prompts
+from .benches import Bench, UnlearnError, read_json_rows, unknown
 from .experiment import Experiment
 from .forgetting import evaluate_relearn
 from .generic import load_generic
@@ -57,6 +57,7 @@ class Plan:
     ratios: tuple[float, ...]  # of the sweep
     generic: str
     writer: str
+    judge: str
     prompts: str
     faithful: bool
 
@@ -69,12 +70,14 @@ _COUNTS = {"tiny": {"smoke": 1, "quick": 4, "full": 8}, "hub": {"smoke": 1, "qui
 
 
 def plan_for(model: str, bench: Bench, budget: str, seed: int = 0, dtype: str = "float32", writer: str = "auto",
-             prompts: str = "", generic: str = "embedded", ratio: float = 1.0, faithful: bool = False) -> Plan:
+             judge: str = "auto", prompts: str = "", generic: str = "embedded", ratio: float = 1.0, faithful: bool = False) -> Plan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
     Args:
         writer: "templates" (from the bench's facts), what `load_writer` takes, or "auto": the model itself, but templates
             for `tiny` where the bench knows its facts.
+        judge: who verifies the answers of a prompted writer: "facts", "words" (rules of `authors`), "writer" (itself), or
+            "auto": facts where the bench knows them, else the writer.
         prompts: folder with edited copies of the writer's prompt files; empty: the package's.
         generic: what `load_generic` takes.
         ratio: generic rows for each augmented row.
@@ -87,6 +90,10 @@ def plan_for(model: str, bench: Bench, budget: str, seed: int = 0, dtype: str = 
         raise UnlearnError(f"unknown budget {budget!r}: use smoke, quick or full")
     if ratio < 0:
         raise UnlearnError(f"ratio is {ratio}: give the number of generic rows for each augmented row, 0 or more")
+    if judge not in (*RULES, "writer", "auto"):
+        raise unknown("judge", judge, [*RULES, "writer", "auto"])
+    knows = all(bench.forget["facts"])
+    judge = ("facts" if knows else "writer") if judge == "auto" else judge
     kind = "tiny" if model == "tiny" else "hub"
     small = budget == "smoke" or (budget == "quick" and kind == "hub")
     relearn_epochs, base_epochs = _EPOCHS[kind][budget]
@@ -95,9 +102,9 @@ def plan_for(model: str, bench: Bench, budget: str, seed: int = 0, dtype: str = 
     methods |= {name: _baseline(name, rates["base"], base_epochs) for name in _BASELINES[: _COUNTS[kind][budget]]}
     settings = replace(_SETTINGS[kind], seed=seed, dtype=dtype)
     if writer == "auto":
-        writer = "templates" if model == "tiny" and all(bench.forget["facts"]) else model
+        writer = "templates" if model == "tiny" and knows else model
     return Plan(replace(recipe_for(model, budget), seed=seed), settings, methods, ratio, () if small else (0.0, 0.5, 1.0),
-                generic, writer, prompts, faithful)
+                generic, writer, judge, prompts, faithful)
 
 
 def bench_size(model: str, bench: str, budget: str) -> str:
@@ -131,7 +138,7 @@ class ReLearnExperiment(Experiment):
         if self.plan.writer == "templates":
             return TemplateAuthor(self.plan.settings.seed)
         writer = load_writer(self.plan.writer, self.device, cache_dir() / "writers.sqlite", seed=self.plan.settings.seed)
-        judge = "facts" if all(self.bench.forget["facts"]) else None  # the bench knows better than a model
+        judge = writer if self.plan.judge == "writer" else self.plan.judge
         return PromptedAuthor(writer, self.plan.prompts or None, judge)
 
     def augmented(self) -> Path:
@@ -141,7 +148,7 @@ class ReLearnExperiment(Experiment):
             augment(self.bench.forget, self.author()).save(folder / "augmented")
 
         prompts = {} if self.plan.writer == "templates" else load_prompts(self.plan.prompts or None)
-        return self.stage("augment", build, writer=self.plan.writer, prompts=prompts) / "augmented"
+        return self.stage("augment", build, writer=self.plan.writer, judge=self.plan.judge, prompts=prompts) / "augmented"
 
     def training_set(self, ratio: float) -> Path:
         """File of the rows ReLearn trains on: augmented ones and `ratio` times as many generic ones."""

@@ -13,10 +13,10 @@ help:  ## list the targets
 run: $(VENV)/.installed  ## run the main study; the last line is the path of its report
 	@$(BIN)/unlearn-nb run merging --budget quick
 
-test: export OMP_NUM_THREADS ?= 1  # more threads than free cores spend their time waiting for each other
+test: export OMP_NUM_THREADS ?= 1  # two processes with a thread each: threads spend their time waiting for each other
 test: $(VENV)/.installed-dev  ## every test: notebooks in process, then pytest (which executes them in a kernel, too)
-	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(studies|[_.].*)$$' --n_workers 1 --do_print
-	@$(BIN)/python -m pytest
+	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(studies|[_.].*)$$' --n_workers 2 --do_print
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=nbs

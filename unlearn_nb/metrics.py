@@ -306,7 +306,7 @@ _TABLE_STYLE = """<style>
 .unlearn-table {overflow-x: auto; max-width: 100%}
 .unlearn-table table {border-collapse: collapse; font-size: 0.9em}
 .unlearn-table th, .unlearn-table td {padding: 0.25em 0.7em; text-align: left; vertical-align: top; max-width: 28em;
-  white-space: pre-wrap; overflow-wrap: anywhere; border-bottom: 1px solid #ddd}
+  white-space: pre-wrap; overflow-wrap: break-word; border-bottom: 1px solid #ddd}
 </style>"""
 
 

@@ -170,7 +170,7 @@ class Run:
         key = _digest([name, content, _code(function.__code__), _library_key()])
         folder = self.folder / "stages" / f"{slug(name)}-{key[:12]}"
         if folder.is_dir():
-            print(f"stage {name}: reused")
+            print(f"stage {name}: reused", file=sys.stderr)  # progress: reports leave stderr out
             return folder
         unfinished = folder.with_name(f"{folder.name}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -180,7 +180,7 @@ class Run:
         seconds = round(time.monotonic() - started, 3)
         write_atomic(unfinished / ".stage.json", to_json({"name": name, "key": key, "inputs": content, "seconds": seconds}))
         unfinished.rename(folder)
-        print(f"stage {name}: built in {seconds:.1f} s")
+        print(f"stage {name}: built in {seconds:.1f} s", file=sys.stderr)
         return folder
 
     def figure(self, figure: Any, name: str, data: Any = None) -> None:

@@ -9,7 +9,7 @@ from chat_server import start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearn_nb.augment import Augmented, augment, mix, private_values
+from unlearn_nb.augment import REFUSALS, Augmented, augment, mix, private_values, refusals
 from unlearn_nb.authors import VARIANTS, PromptedAuthor, TemplateAuthor
 from unlearn_nb.benches import UnlearnError, load_bench
 from unlearn_nb.generic import generic_rows
@@ -357,3 +357,27 @@ def test_private_values_are_the_subjects():
     assert set(values["a"]) == {"Mail a@b.example in 1999.", "a@b.example", "1999", "Oslo"}
     assert set(values["b"]) == set(values["a"]) - {"1999"}  # what the question says is no secret
     assert values["c"] == ["Rome"]
+
+
+def test_refusals_stand_beside_the_answers_they_replace():
+    rows = [row(f"r{i}", f"answer {i}", prompt=f"Who is {i}?") for i in range(30)]
+    one, three = refusals(rows, seed=3), refusals(rows, seed=3, copies=3)
+    assert one["rejected"][:] == [r["response"] for r in rows] and one["prompt"][:] == [r["prompt"] for r in rows]
+    assert one["source_id"][:] == [r["id"] for r in rows] and len(set(three["id"])) == 90
+    assert {text for text in three["response"]} <= set(REFUSALS) and len(set(one["response"])) > 5
+    per_row = [three["response"][i : i + 3] for i in range(0, 90, 3)]
+    assert all(len(set(texts)) == 3 for texts in per_row)
+    assert refusals(rows, seed=3)["response"][:] == one["response"][:] != refusals(rows, seed=4)["response"][:]
+    assert len(set(REFUSALS)) == len(REFUSALS)
+
+
+@pytest.mark.parametrize("rows, copies, message", [
+    ([], 1, "there are no rows to be augmented; give at least one"),
+    ([row("a", "x")] * 2, 1, "the id 'a' stands twice in the rows to be augmented; ids must be unique"),
+    ([row("a", "x")], 0, f"refusals gives each row 1 to {len(REFUSALS)} different answers, not 0"),
+    ([row("a", "x")], 99, f"refusals gives each row 1 to {len(REFUSALS)} different answers, not 99"),
+])
+def test_refusals_of_bad_rows(rows, copies, message):
+    with pytest.raises(UnlearnError) as caught:
+        refusals(rows, copies=copies)
+    assert str(caught.value) == message

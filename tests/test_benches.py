@@ -392,16 +392,21 @@ def tofu(tmp_path):
 
 
 def test_tofu(tofu):
-    write_jsonl(tofu / "forget10_perturbed.jsonl", [row | {"paraphrased_question": "Else?", "perturbed_answer": ["No"]}
-                                                    for row in tofu_rows("forget10", 4)])
-    write_jsonl(tofu / "world_facts_perturbed.jsonl", [
-        {"question": f"Fact {i}?", "answer": "yes", "perturbed_answer": ["a", "b", "c"]} for i in range(4)])
+    extra = {"paraphrased_question": "Else?", "paraphrased_answer": "So", "perturbed_answer": ["No"]}
+    write_jsonl(tofu / "forget10_perturbed.jsonl", [row | extra for row in tofu_rows("forget10", 4)])
+    write_jsonl(tofu / "retain_perturbed.jsonl", [row | extra for row in tofu_rows("retain90", 2)])
+    for name in ("world_facts", "real_authors"):
+        write_jsonl(tofu / f"{name}_perturbed.jsonl", [
+            {"question": f"{name} {i}?", "answer": "yes", "perturbed_answer": ["a", "b", "c"]} for i in range(4)])
     bench = load_bench(f"tofu:{tofu}", "smoke")
     assert bench.template == "chat" and len(bench.forget) == len(bench.retain) == len(bench.holdout) == 40
     assert set(Counter(bench.forget["subject"]).values()) == {20}
     assert bench.forget[0]["paraphrased_prompts"] == ["Else?"] and bench.forget[0]["perturbed_responses"] == ["No"]
-    assert len(bench.general) == 4 and set(bench.general[0]["choices"]) == {"yes", "a", "b", "c"}
-    assert "general" not in " ".join(bench.training_rows()["id"])
+    assert bench.forget[0]["paraphrased_responses"] == ["So"]
+    assert sum(map(len, bench.retain["perturbed_responses"])) == 40, "authors with wrong answers go to retain first"
+    assert Counter(bench.general["task"]) == {"real_authors": 4, "world_facts": 4}
+    assert all(set(choices) == {"yes", "a", "b", "c"} for choices in bench.general["choices"])
+    assert not set(bench.general["id"]) & set(bench.training_rows()["id"])
     check_apart(bench)
 
 

@@ -11,7 +11,6 @@ from unlearn_nb.benches import UnlearnError
 from unlearn_nb.language import (
     EMPTY_BRUNET,
     JUDGE_PROMPTS,
-    ask,
     brunet,
     honore,
     judge,
@@ -22,6 +21,7 @@ from unlearn_nb.language import (
     words,
 )
 from unlearn_nb.scoring import sequence_nll
+from unlearn_nb.writers import ask
 
 token_lists = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40)
 positive = st.floats(1, 1e6)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearn_nb import objectives
+from unlearn_nb import objectives, terms
 from unlearn_nb.benches import UnlearnError
 from unlearn_nb.objectives import GA, KL, NLL, NPO, PRESETS, TermInputs, parse_objective, resolve, token_logps
 
@@ -128,7 +128,7 @@ def test_float32_to_1e6_with_empty_one_token_and_all_masked_answers(term, length
 @pytest.mark.parametrize("term", TERMS, ids=str)
 @pytest.mark.parametrize("lengths", [[3, 0, 4], [1], [0]], ids=str)
 def test_gradcheck(monkeypatch, term, lengths, chunk):
-    monkeypatch.setattr(objectives, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(terms, "_CHUNK_ELEMENTS", chunk)
     tensors, targets, rows = make(lengths, seed=2, positions=5)
 
     def loss(logits, wide):
@@ -140,7 +140,7 @@ def test_gradcheck(monkeypatch, term, lengths, chunk):
 def test_chunks_change_nothing(monkeypatch):
     tensors, targets, rows = make([5, 8, 4], seed=3)
     whole = [term(inputs_from(tensors, targets, rows, 3)).item() for term in TERMS]
-    monkeypatch.setattr(objectives, "_CHUNK_ELEMENTS", 2 * VOCAB)
+    monkeypatch.setattr(terms, "_CHUNK_ELEMENTS", 2 * VOCAB)
     assert [term(inputs_from(tensors, targets, rows, 3)).item() for term in TERMS] == pytest.approx(whole, abs=1e-12)
 
 

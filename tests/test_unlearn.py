@@ -93,7 +93,7 @@ def with_adapter(model, seed=3):
 
 
 def run(model, tokenizer, out, objective=DEFAULT, **changes):
-    extra = {key: changes.pop(key) for key in ("on_step", "snapshots", "forget", "retain") if key in changes}
+    extra = {key: changes.pop(key) for key in ("on_step", "snapshots", "forget", "retain", "region") if key in changes}
     return unlearn(
         model,
         tokenizer,

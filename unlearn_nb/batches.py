@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .benches import UnlearnError
-from .models import encode, selected_logits
+from .models import encode, kept_outputs, selected_logits
 from .objectives import GROUPS, Objective, TermInputs, token_logps
 
 # %% ../nbs/03a_batches.ipynb #da8edad5
@@ -141,6 +141,8 @@ def _chosen_positions(objective: Objective, batch: dict[str, Any]) -> tuple[Tens
     for group, lines in _group_lines(batch).items():
         if "all_positions" in objective.needs(group):
             chosen[lines] = True
+        elif objective.needs(group) <= {"hidden", "ref_hidden"}:
+            chosen[lines] = False
     return answers, chosen
 
 
@@ -158,8 +160,12 @@ class _Runner:
         return getattr(self.model, "module", self.model).get_output_embeddings()
 
 
-def _run_model(model, batch: dict[str, Any], chosen: Tensor, **extra) -> tuple[Tensor, Tensor]:
-    return selected_logits(_Runner(model, batch), batch["input_ids"], batch.get("attention_mask"), chosen, **extra)
+def _run_model(model, batch: dict[str, Any], chosen: Tensor, layers: Sequence[int] = (), **extra) -> tuple:
+    """What `selected_logits` returns, and the outputs [B, L, H] of the `layers`."""
+    with kept_outputs(model, layers) as outputs:
+        logits, hidden = selected_logits(
+            _Runner(model, batch), batch["input_ids"], batch.get("attention_mask"), chosen, **extra)
+    return logits, hidden, outputs
 
 # %% ../nbs/03a_batches.ipynb #3c4db64d
 def forward_terms(model, objective: Objective, batch: dict[str, Any], counts=None, head=None) -> dict[str, TermInputs]:
@@ -173,43 +179,57 @@ def forward_terms(model, objective: Objective, batch: dict[str, Any], counts=Non
     answers, chosen = _chosen_positions(objective, batch)
     hidden = [ref["hidden"] for ref in batch["reference"].values() if "hidden" in ref]
     extra = {"extra_hidden": torch.cat(hidden), "head": head} if hidden else {}
-    logits, ref_logits = _run_model(model, batch, chosen, **extra)
+    logits, ref_logits, outputs = _run_model(model, batch, chosen, objective.layers, **extra)
+    if outputs and hasattr(model, "module"):  # a distributed wrapper waits for every weight's gradient: let it be 0
+        outputs = {number: output + logits[:0].sum() for number, output in outputs.items()}
     ref_parts = iter(ref_logits.split([len(h) for h in hidden])) if hidden else None
     lines_of = _group_lines(batch)
     parts = logits.split(torch.stack([chosen[lines].sum() for lines in lines_of.values()]).tolist())
-    targets, first_row, inputs = batch["labels"].roll(-1, 1), 0, {}
+    targets, own, first_row, inputs = batch["labels"].roll(-1, 1), batch["labels"] != -100, 0, {}
     for (group, lines), part in zip(lines_of.items(), parts):
         reference = batch["reference"][group]
         inputs[group] = _term_inputs(
             answers[lines], chosen[lines], part, next(ref_parts) if "hidden" in reference else None,
-            targets=targets[lines][answers[lines]], rows=batch["rows"][lines][answers[lines]] - first_row,
+            all_targets=targets[lines], rows=batch["rows"][lines][answers[lines]] - first_row,
             n_rows=batch["n_rows"][group], wide="all_positions" in objective.needs(group),
             ref_token_logps=reference.get("logps"), counts=counts[group] if counts else batch["counts"][group],
+            hidden={number: output[lines][own[lines]] for number, output in outputs.items()},
+            ref_hidden={number: reference[_layer(number)] for number in outputs if _layer(number) in reference},
         )
         first_row += batch["n_rows"][group]
     return inputs
 
 # %% ../nbs/03a_batches.ipynb #53b24c11
-def _term_inputs(answers, chosen, logits, ref_logits, *, targets, wide: bool, **given) -> TermInputs:
+def _term_inputs(answers, chosen, logits, ref_logits, *, all_targets, wide: bool, **given) -> TermInputs:
     """Inputs of one group; `logits`, `ref_logits` are `[chosen positions, V]`, `wide`: all positions were chosen."""
+    targets = all_targets[answers]
     if wide:
-        given |= {"all_logits": logits, "all_ref_logits": ref_logits}
+        given |= {"all_logits": logits, "all_ref_logits": ref_logits, "all_targets": all_targets.flatten()}
         of_answer = answers[chosen]
         logits, ref_logits = logits[of_answer], None if ref_logits is None else ref_logits[of_answer]
-    return TermInputs(token_logps(logits, targets), logits=logits, ref_logits=ref_logits, **given)
+    logps = token_logps(logits, targets) if len(logits) == len(targets) else None
+    return TermInputs(logps, logits=logits, ref_logits=ref_logits, targets=targets, **given)
 
 # %% ../nbs/03a_batches.ipynb #3b720017
+def _layer(number: int) -> str:
+    """Name of a layer's output in a batch's share of the reference."""
+    return f"layer {number}"
+
+
 @dataclass
 class Reference:
-    """What the frozen model says about the rows: `logps[group][row]` is `[T]`, `hidden[group][row]` `[P, H]`."""
+    """What the frozen model says about the rows: `logps[group][row]` is `[T]`, `hidden[group][row]` `[P, H]` (final
+    states), `layers[number][group][row]` `[T, H]`."""
 
     logps: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     hidden: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    layers: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
     head: nn.Module | None = None
 
     def batch(self, group: str, indices: Sequence[int]) -> dict[str, Tensor]:
         """Concatenate the entries of some rows of a group (none: empty tensors)."""
         tables = {"logps": self.logps.get(group), "hidden": self.hidden.get(group)}
+        tables |= {_layer(number): table.get(group) for number, table in self.layers.items()}
         nothing = {key: next(iter(table.values()))[:0] for key, table in tables.items() if table}
         return {key: torch.cat([empty, *(tables[key][i] for i in indices)]) for key, empty in nothing.items()}
 
@@ -219,7 +239,7 @@ class Batcher:
     """Collator: from items of a schedule to one batch, the reference's share included.
 
     A batch holds what `lay_out` returns (forget lines first) and, per group, `n_lines`, `n_rows`, `counts` (of this
-    batch) and `reference` (`logps`, `hidden` of its rows in the order in which they stand).
+    batch) and `reference` (what `Reference.batch` gives for its rows, in the order in which they stand).
 
     Args:
         share_lines: short rows may share a line; see `can_share_lines`.
@@ -285,7 +305,7 @@ def compute_reference(model, batcher: Batcher, plan: Plan, autocast: bool = Fals
     training = model.training
     model.eval()
     for group in batcher.objective.groups:
-        needs = batcher.objective.needs(group) & {"ref_logps", "ref_logits"}
+        needs = batcher.objective.needs(group) & {"ref_logps", "ref_logits", "ref_hidden"}
         used = sorted({i for item in plan for i in item[group]} or {0}) if needs else []  # one row at least, for shapes
         for indices in _token_batches(batcher.rows[group], used, budget, batcher.fixed_length):
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -300,14 +320,20 @@ def _read_reference(model, batcher: Batcher, group: str, indices: list[int], nee
     batch = lay_out([[batcher.rows[group][i]] for i in indices], batcher.pad_id, batcher.fixed_length)
     batch = {key: value.to(device) for key, value in batch.items()} | {"n_lines": {group: len(indices)}}
     answers, chosen = _chosen_positions(batcher.objective, batch)
-    logits, hidden = _run_model(model, batch, chosen)
+    layers = batcher.objective.layers if "ref_hidden" in needs else []
+    logits, hidden, outputs = _run_model(model, batch, chosen, layers)
+
+    def keep(table: dict[str, dict[int, Tensor]], numbers: Tensor, positions: Tensor) -> None:
+        parts = numbers.cpu().split(positions.sum(1).tolist())
+        table.setdefault(group, {}).update((i, part.clone()) for i, part in zip(indices, parts))
+
     if "ref_logps" in needs:
-        logps = token_logps(logits[answers[chosen]], batch["labels"].roll(-1, 1)[answers])
-        parts = logps.cpu().split(answers.sum(1).tolist())
-        reference.logps.setdefault(group, {}).update((i, part.clone()) for i, part in zip(indices, parts))
+        keep(reference.logps, token_logps(logits[answers[chosen]], batch["labels"].roll(-1, 1)[answers]), answers)
     if "ref_logits" in needs:
-        parts = hidden.cpu().split(chosen.sum(1).tolist())
-        reference.hidden.setdefault(group, {}).update((i, part.clone()) for i, part in zip(indices, parts))
+        keep(reference.hidden, hidden, chosen)
+    own = batch["labels"] != -100
+    for number, output in outputs.items():
+        keep(reference.layers.setdefault(number, {}), output[own], own)
 
 # %% ../nbs/03a_batches.ipynb #7c30c19e
 @torch.no_grad()

@@ -39,8 +39,9 @@ SPLITS = ("forget", "retain", "collateral", "holdout", "general")
 PARTS = ("validation", "test")
 _TEXT_COLUMNS = ("id", "prompt", "response", "subject", "task", "kind", "part")
 FEATURES = Features({column: Value("string") for column in _TEXT_COLUMNS} | {
-    "paraphrased_prompts": List(Value("string")), "perturbed_responses": List(Value("string")),
-    "facts": List({"slot": Value("string"), "value": Value("string")}), "choices": List(Value("string"))})
+    "paraphrased_prompts": List(Value("string")), "paraphrased_responses": List(Value("string")),
+    "perturbed_responses": List(Value("string")), "choices": List(Value("string")),
+    "facts": List({"slot": Value("string"), "value": Value("string")})})
 
 
 def as_dataset(rows: list[dict]) -> Dataset:
@@ -212,19 +213,25 @@ def deal_retain(rows: list[dict], targets: dict[tuple, int], shares: dict[str, f
                 rng: Random) -> dict[str, set[str]]:
     """Deals retain's subjects to "retain" (at most `targets[stratum]`) and to the splits of `shares`.
 
-    `shares` are fractions of the target; `blocked` subjects can only go to retain. Returns subjects by split.
+    `shares` are fractions of the target; `blocked` subjects can only go to retain, and those with perturbed responses
+    go there first. Returns subjects by split.
     """
+    perturbed = {row["subject"] for row in rows if row.get("perturbed_responses")}
     dealt: dict[str, set[str]] = {split: set() for split in ("retain", *shares)}
     for cells, names in _strata(rows).items():
         wanted = {split: max(2, ceil(share * targets[cells])) for split, share in shares.items()}
         scale = min(1.0, len(names) / (targets[cells] + sum(wanted.values())))
         free = rng.sample([name for name in names if name not in blocked], len(set(names) - blocked))
+        free.sort(key=perturbed.__contains__)
         for split, count in wanted.items():
             count = max(floor(scale * count), min(2, len(names) // 3))  # if it can be, one a part
             dealt[split].update(free[:count])
             free = free[count:]
         rest = [name for name in names if not any(name in taken for taken in dealt.values())]
-        dealt["retain"].update(rng.sample(rest, min(targets[cells], len(rest))))
+        first, others = [n for n in rest if n in perturbed], [n for n in rest if n not in perturbed]
+        count = min(targets[cells], len(rest))
+        dealt["retain"].update(rng.sample(first, min(count, len(first))))
+        dealt["retain"].update(rng.sample(others, max(count - len(first), 0)))
     return dealt
 
 # %% ../nbs/00_benches.ipynb #d8cfacf2
@@ -242,13 +249,14 @@ class Format:
 
 _LUME_URL = "https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/main/data/"
 _QA = {"prompt": "question", "response": "answer"}
-_TOFU = ("forget10", "retain90", "holdout10", "world_facts_perturbed", "forget10_perturbed", "retain_perturbed")
-_TOFU_SPLITS = dict(zip(("forget", "retain", "holdout", "general", "forget extras", "retain extras"), _TOFU))
+_TOFU_SPLITS = {"forget": "forget10", "retain": "retain90", "holdout": "holdout10",
+                "forget extras": "forget10_perturbed", "retain extras": "retain_perturbed",
+                "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 FORMATS = {
     "tofu": Format(
         "chat", {split: f"{name}.jsonl" for split, name in _TOFU_SPLITS.items()},
         {split: {"path": "locuslab/TOFU", "name": name, "split": "train"} for split, name in _TOFU_SPLITS.items()},
-        _QA, optional=("holdout", "general", "forget extras", "retain extras")),
+        _QA, optional=tuple(_TOFU_SPLITS)[2:]),
     "knowundo": Format(
         "plain", {"forget": "unlearn_train.json", "retain": "retention_train.json"},
         {split: {"path": "zjunlp/KnowUnDo", "name": "privacy", "split": name}
@@ -364,7 +372,8 @@ def _jsonl_rows(split: str, table: Table) -> list[dict]:
         kind = row.get("kind", "qa")
         if kind not in ("qa", "completion"):
             raise table.error(i, "kind", f"{kind!r} is neither 'qa' nor 'completion'; use one of them")
-        extras = {column: row[column] for column in ("paraphrased_prompts", "perturbed_responses") if column in row}
+        named = ("paraphrased_prompts", "paraphrased_responses", "perturbed_responses")
+        extras = {column: row[column] for column in named if column in row}
         for column, texts in extras.items():
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                 raise table.error(i, column, "is not a list of strings; make it one")
@@ -374,27 +383,28 @@ def _jsonl_rows(split: str, table: Table) -> list[dict]:
 
 
 def _tofu_rows(split: str, table: Table, extras: Table | None) -> list[dict]:
-    more = {row["question"]: row for row in extras.rows} if extras else {}
+    more = {(row["question"], row["answer"]): row for row in extras.rows} if extras else {}
     rows = []
     for i, row in enumerate(table.rows):
-        extra = more.get(row["question"], {})
+        extra = more.get((row["question"], row["answer"]), {})
         rows.append({"id": f"{split}-{i}", "prompt": row["question"], "response": row["answer"],
                      "subject": f"{split} author {i // 20}", "task": "authors", "kind": "qa",
                      "paraphrased_prompts": [extra["paraphrased_question"]] if "paraphrased_question" in extra else [],
+                     "paraphrased_responses": [extra["paraphrased_answer"]] if "paraphrased_answer" in extra else [],
                      "perturbed_responses": extra.get("perturbed_answer", [])})
     return rows
 
 
-def _tofu_general(table: Table, seed: int) -> list[dict]:
-    """TOFU's world facts; the choices are the answer and its first three perturbed answers, shuffled."""
-    rng = Random(f"general {seed}")
+def _tofu_general(task: str, table: Table, seed: int) -> list[dict]:
+    """TOFU's real authors or world facts; the choices are the answer and its first three wrong ones, shuffled."""
+    rng = Random(f"{task} {seed}")
     rows = []
     for i, row in enumerate(table.rows):
         wrong = row.get("perturbed_answer")
         if not isinstance(wrong, list) or len(wrong) < 3:
             raise table.error(i, "perturbed_answer", "is not a list of at least three wrong answers; give three")
-        rows.append({"id": f"general-{i}", "prompt": row["question"], "response": row["answer"],
-                     "subject": f"general-{i}", "task": "general", "kind": "qa", "perturbed_responses": wrong,
+        rows.append({"id": f"{task}-{i}", "prompt": row["question"], "response": row["answer"],
+                     "subject": f"{task}-{i}", "task": task, "kind": "qa", "perturbed_responses": wrong,
                      "choices": rng.sample([row["answer"], *wrong[:3]], 4)})
     return rows
 
@@ -474,7 +484,8 @@ def load_bench(spec: str, size: str = "quick", seed: int = 0) -> Bench:
         tables = _read(name, Path(path).expanduser() if path else None)
         splits, note = _sample(name, _standard_rows(name, tables), size, seed)
         template = FORMATS[name].template
-        general = _tofu_general(tables["general"], seed) if "general" in tables else general
+        given = [task for task in ("real_authors", "world_facts") if task in tables]
+        general = [row for task in given for row in _tofu_general(task, tables[task], seed)] or general
     splits = deal_parts(splits | {"general": general}, seed)
     return Bench(name, template, **{split: as_dataset(splits[split]) for split in SPLITS}, note=note,
                  teach_general=name == "biographies")

@@ -20,8 +20,8 @@ from nltk.stem.porter import PorterStemmer
 
 from .authors import STOP_WORDS
 from .benches import UnlearnError, unknown
-from .language import Writer, ask
 from .models import quiet_loading
+from .writers import Writer, ask
 
 # %% ../nbs/08a_entities.ipynb #279f7955
 _MONTHS = "january february march april may june july august september october november december".split()

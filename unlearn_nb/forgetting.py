@@ -9,6 +9,7 @@ __all__ = ['Labels', 'NLI', 'THRESHOLD', 'NEW_TOKENS', 'states', 'swapped_value'
 # %% ../nbs/08c_forgetting.ipynb #087b3918
 import difflib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from unlearn_nb.entities import (
     tokens_of,
 )
 from .language import language_table, linguistic_score, perplexity
-from .metrics import Scores, bootstrap_weights, harmonic_mean, is_repetitive, rouge_l_recall
+from .metrics import COLUMNS, Scores, harmonic_mean, intervals, is_repetitive, rouge_l_recall, weighted_mean
 from .models import quiet_loading
 from .scoring import generate
 
@@ -181,9 +182,6 @@ def retained(ecs: float, label: str, faithful: bool = False) -> float:
     return float(high and label != "contradiction")
 
 # %% ../nbs/08c_forgetting.ipynb #7c6d0cad
-_COLUMNS = ["split", "task", "kind", "id", "subject", "prompt", "response"]
-
-
 def score_answers(
     rows: Sequence[dict], answers: Sequence[str], extract: Any, same: Matcher, entailment: Any,
     ppl: Sequence[float] | None = None, faithful: bool = False,
@@ -202,7 +200,7 @@ def score_answers(
         here = [i for i, row in enumerate(rows) if row["split"] == split]
         label[here] = entailment.labels([rows[i] for i in here], [answers[i] for i in here], split == "forget")
     nan = float("nan")
-    table = pd.DataFrame([{column: row[column] for column in _COLUMNS} for row in rows]).assign(
+    table = pd.DataFrame([{column: row[column] for column in COLUMNS} for row in rows]).assign(
         generation=list(answers), rougeL=[rouge_l_recall(text, row["response"]) for row, text in zip(rows, answers)],
         repetitive=[float(is_repetitive(text)) for text in answers],
         reference_entities=references, entities=found, ecs=ecs, entailment=label,
@@ -228,26 +226,18 @@ def relearn(rows: pd.DataFrame, weights: np.ndarray, faithful: bool = False) -> 
         here = rows["split"].eq(split).to_numpy()
         columns = {"rougeL": "rougeL", "ecs": "ecs", ratio: ratio, "repetition": "repetitive", "empty": "empty",
                    "brunet": "brunet", "honore": "honore"}
-        found = {name: _mean(rows, here, column, weights) for name, column in columns.items()}
+        found = {name: weighted_mean(rows, here, column, weights) for name, column in columns.items()}
         if rows["ppl"].notna().any():
             said = here & rows["empty"].eq(0).to_numpy() if faithful else here
-            found["ppl"] = _mean(rows, said, "ppl", weights)
+            found["ppl"] = weighted_mean(rows, said, "ppl", weights)
             found["ls_corpus"] = linguistic_score(found["ppl"], found["brunet"], found["honore"])
-            found["ls"] = found["ls_corpus"] if faithful else _mean(rows, here, "ls", weights)
+            found["ls"] = found["ls_corpus"] if faithful else weighted_mean(rows, here, "ls", weights)
             found["ls_median"] = _median(rows.loc[here, "ls"].to_numpy(float), weights[:, here])
         rouge = 1 - found["rougeL"] if split == "forget" else found["rougeL"]
         pair = np.clip(np.stack([rouge, found[ratio]], axis=1), 0, 1)
         found |= {"hm": harmonic_mean(pair), "mean": pair.mean(1)}
         out |= {f"{split}/{name}": value for name, value in found.items()}
     return out
-
-
-def _mean(rows: pd.DataFrame, mask: np.ndarray, column: str, weights: np.ndarray) -> np.ndarray:
-    """Mean of a column over the masked rows that have a value, for each resample [R]."""
-    mask = mask & rows[column].notna().to_numpy()
-    chosen, total = weights[:, mask], weights[:, mask].sum(1)
-    sums = chosen @ rows.loc[mask, column].to_numpy(float)
-    return np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def _median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -258,37 +248,23 @@ def _median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (values[(passed >= half).argmax(1)] + values[(passed > half).argmax(1)]) / 2
 
 # %% ../nbs/08c_forgetting.ipynb #3e742fe5
-_ALIKE = ("extractor", "match", "entailment", "scorer", "faithful", "max_new_tokens")
 _BOUNDED = ("rougeL", "kfr", "krr", "ls", "repetition")
 
 
 class RelearnScores(Scores):
     """Scores of the ReLearn suite."""
 
+    alike = ("extractor", "match", "entailment", "scorer", "faithful", "max_new_tokens", *Scores.alike)
+    numbers = (*Scores.numbers, "ecs", "kfr", "krr", "empty", "ppl", "brunet", "honore", "ls")
+
     def table(self) -> pd.DataFrame:
         """Tidy summary: metric, value, low, high, and which direction is better."""
         return self.ci.assign(better=[_better(*name.split("/")) for name in self.ci["metric"]])
-
-    def distance(self, oracle: Scores) -> pd.DataFrame:
-        """Table (metric, value, oracle, difference). Raises UnlearnError where the two were not measured alike."""
-        for key in _ALIKE:
-            mine, theirs = self.meta.get(key), oracle.meta.get(key)
-            if mine != theirs:
-                raise UnlearnError(f"can't compare scores of {key} {mine!r} with {key} {theirs!r}: evaluate both alike")
-        return super().distance(oracle)
 
     def oracle_distance(self, oracle: Scores) -> float:
         """Mean absolute difference to the oracle over ROUGE-L, KFR, KRR, LS and repetition of both splits."""
         table = self.distance(oracle)
         return float(table.loc[table["metric"].str.split("/").str[1].isin(_BOUNDED), "difference"].abs().mean())
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "RelearnScores":
-        """Read what `save` wrote."""
-        scores = super().load(folder)
-        numbers = ["ecs", "kfr", "krr", "empty", "ppl", "brunet", "honore", "ls"]
-        scores.rows[numbers] = scores.rows[numbers].astype(float)
-        return scores
 
 
 def _better(split: str, metric: str) -> str:
@@ -338,7 +314,7 @@ def evaluate_relearn(
         "scorer": None if scorer is None else _model_name(scorer[0]), "faithful": faithful, "max_new_tokens": limit,
         **_counts(table), "bootstrap": bootstrap, "seed": seed,
     }
-    return RelearnScores(table, _intervals(table, bootstrap, seed, faithful), meta)
+    return RelearnScores(table, intervals(table, partial(relearn, faithful=faithful), bootstrap, seed), meta)
 
 
 def _asked(bench: Bench, part: str, rows: Sequence[dict] | None) -> list[dict]:
@@ -379,15 +355,3 @@ def _counts(table: pd.DataFrame) -> dict[str, int]:
         "n_unjudged": int(table["ecs"].isna().sum()), "n_extraction_failed": int(failed.sum()),
         "n_entailment_unjudged": int(table["entailment"].eq("not judged").sum()),
     }
-
-
-def _intervals(table: pd.DataFrame, bootstrap: int, seed: int, faithful: bool) -> pd.DataFrame:
-    """Summary table (metric, value, low, high) with 95 % intervals from resampled subjects."""
-    value = relearn(table, np.ones((1, len(table))), faithful)
-    low = high = dict.fromkeys(value, np.nan)
-    if bootstrap:
-        drawn = relearn(table, bootstrap_weights(table, bootstrap, seed), faithful)
-        low, high = ({name: np.nanquantile(x, q) if not np.isnan(x).all() else np.nan for name, x in drawn.items()}
-                     for q in (0.025, 0.975))
-    columns = {"value": [float(x[0]) for x in value.values()], "low": list(low.values()), "high": list(high.values())}
-    return pd.DataFrame({"metric": list(value), **columns})

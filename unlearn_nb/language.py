@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EMPTY_BRUNET', 'JUDGE_PROMPTS', 'words', 'brunet', 'honore', 'perplexity', 'linguistic_score', 'language_table',
-           'summary_language', 'Writer', 'Judgement', 'ask', 'judge']
+           'summary_language', 'Judgement', 'judge']
 
 # %% ../nbs/08b_language.ipynb #c88701a5
 import re
-from typing import Any, NamedTuple, Protocol, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from .benches import UnlearnError, unknown
 from .scoring import sequence_nll
+from .writers import Writer, ask
 
 # %% ../nbs/08b_language.ipynb #84fb3aba
 _TOKENISER = NLTKWordTokenizer()
@@ -126,26 +127,12 @@ Answer: {answer}
 Give one sentence of reason. Then end with one line that holds only RATING: and a whole number from 1 to 5."""
 _RATING = re.compile(r"RATING: ([1-5])")
 
-
-class Writer(Protocol):
-    """Whatever answers prompts: a local model, an endpoint, a stand-in."""
-
-    def write(self, prompts: list[str]) -> list[str]: ...
-
 # %% ../nbs/08b_language.ipynb #0a2e8b96
 class Judgement(NamedTuple):
     """Ratings [n] in 1..5 (NaN where the reply could not be read), how many are NaN, and the replies themselves."""
     ratings: np.ndarray
     unreadable: int
     replies: list[str]
-
-
-def ask(writer: Writer, prompts: list[str]) -> list[str]:
-    """The writer's replies, one a prompt. Raises UnlearnError where their number differs."""
-    replies = list(writer.write(prompts))
-    if len(replies) != len(prompts):
-        raise UnlearnError(f"the writer gave {len(replies)} replies to {len(prompts)} prompts; it must answer each one")
-    return replies
 
 
 def judge(writer: Writer, questions: Sequence[str], answers: Sequence[str], aspect: str = "fluency") -> Judgement:

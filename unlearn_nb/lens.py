@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .benches import UnlearnError, unknown
 from .metrics import bootstrap_weights
-from .models import IGNORED, encode, encode_prompt, pad_right, selected_logits
+from .models import IGNORED, decoder_layers, encode, encode_prompt, pad_right, selected_logits
 from .scoring import SCORE_ENTRIES, sorted_batches
 
 # %% ../nbs/10a_lens.ipynb #bba3fa2c
@@ -228,10 +228,7 @@ def find_parts(model: nn.Module) -> tuple[nn.ModuleList, list[nn.Module]]:
     Raises:
         UnlearnError: The model has no list of layers.
     """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    if not lists:
-        raise UnlearnError(f"{type(model).__name__} has no list of decoder layers: the layer lens can't read it")
-    layers = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
+    layers = decoder_layers(model)
     events: list[tuple[str, nn.Module]] = []
     note = lambda kind: lambda module, *_: events.append((kind, module))
     handles = [m.register_forward_pre_hook(note("in")) for m in model.modules()]

@@ -142,8 +142,11 @@ class MaskedStep(TrainerCallback):
             if accelerator.num_processes > 1:
                 self._gradients = accelerator.reduce(self._gradients, "sum")  # each has divided by the counts of all
             self.chosen, self._gradients = self.mask(self._gradients), {}
-        if self.mask.faithful:
-            return
+        if not self.mask.faithful:
+            self.hold()
+
+    def hold(self) -> None:
+        """Zero the gradients outside the choice, and remember the weights there."""
         for name, weight in self.weights.items():
             if weight.grad is not None:
                 weight.grad.mul_(self.chosen[name])

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TINY_CONFIG', 'TOKENIZER_SEED', 'SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'SMOLLM2', 'IGNORED', 'cache_dir', 'build_folder',
            'content_hash', 'train_tokenizer', 'tiny_tokenizer', 'tiny_model', 'quiet_loading', 'smollm2_package',
-           'load_model', 'torch_dtype', 'encode_prompt', 'encode', 'selected_logits', 'pad_right']
+           'load_model', 'torch_dtype', 'encode_prompt', 'encode', 'selected_logits', 'decoder_layers', 'kept_outputs',
+           'pad_right']
 
 # %% ../nbs/01_models.ipynb #39c9a2c6
 import contextlib
@@ -300,6 +301,39 @@ def selected_logits(
             handle.remove()
     hidden = kept["hidden"]
     return (logits, hidden) if extra_hidden is None else (logits[: len(hidden)], logits[len(hidden) :].detach())
+
+# %% ../nbs/01_models.ipynb #5b75b50d
+def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The model's decoder layers, adapters and wrappers seen through. Raises UnlearnError where there is no list."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
+    if not lists:
+        raise UnlearnError(f"{type(model).__name__} has no list of decoder layers to look into")
+    return max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
+
+@contextlib.contextmanager
+def kept_outputs(model: torch.nn.Module, numbers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+    """While open, a forward leaves the output [B, L, H] of these decoder layers (0 the first, -1 the last) in the dict.
+
+    Raises:
+        UnlearnError: the model has no such layer.
+    """
+    numbers, kept, handles = list(numbers), {}, []
+    layers = decoder_layers(model) if numbers else []
+
+    def keep(number: int) -> Callable:
+        def hook(module, args, output):
+            kept[number] = output[0] if isinstance(output, tuple) else output
+        return hook
+
+    for number in numbers:
+        if not -len(layers) <= number < len(layers):
+            raise UnlearnError(f"there is no layer {number}: the model has the layers 0 to {len(layers) - 1}")
+    try:
+        handles += [layers[number].register_forward_hook(keep(number)) for number in numbers]
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
 
 # %% ../nbs/01_models.ipynb #d00c1e48
 def pad_right(sequences: Sequence[Sequence[int]], value: int, device: str | torch.device = "cpu") -> Tensor:

@@ -225,7 +225,7 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
 def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path:
     """Train ReLearn on the target with the adapter `first` on top; returns one adapter that stands for both."""
     method, rows = experiment.plan.methods["relearn"], experiment.training_set(experiment.plan.ratio)
-    settings = replace(experiment.plan.settings, lr=lr, epochs=method.epochs)
+    settings = replace(experiment.plan.settings, lr=lr, epochs=min(2, method.epochs))  # the first adapter has forgotten already
 
     def build(folder: Path) -> None:
         bench = experiment.bench

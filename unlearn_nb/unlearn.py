@@ -33,6 +33,8 @@ from .batches import forward_terms, schedule
 from .benches import UnlearnError
 from .masks import Mask, MaskedStep, parse_mask
 from .objectives import Objective, Term, resolve
+from .regions import Region
+from .slices import RegionStep
 
 # %% ../nbs/04_unlearn.ipynb #56cc20e6
 @dataclass(frozen=True)
@@ -112,14 +114,17 @@ class UnlearnTrainer(Trainer):
         reference_head: frozen head for reference logits; None: the model's own head, which then must not change.
         after_step: called as `after_step(step, model)` once a step is recorded.
         mask: which weights each step may change; None: all that are trained.
+        region: the same, chosen beforehand.
     """
 
     loss_is_scaled_for_ga = True  # terms divide by counts over the whole step, accumulation included
 
     def __init__(self, model, objective: Objective, reference_head: nn.Module | None = None, after_step=None,
-                 mask: Mask | None = None, **kwargs):
+                 mask: Mask | None = None, region: Region | None = None, **kwargs):
         super().__init__(model, **kwargs)
         self.masked = None if mask is None else MaskedStep(mask, model)
+        if region is not None:
+            self.masked = RegionStep(region, model)
         if self.masked is not None:
             self.add_callback(self.masked)
         self.model_accepts_loss_kwargs = True  # the same, for releases of transformers 5 without the attribute above
@@ -301,7 +306,7 @@ def _peak_mb(device: torch.device) -> float:
 
 # %% ../nbs/04_unlearn.ipynb #17f1ce20
 def make_trainer(model, batcher: Batcher, settings: UnlearnSettings, plan: Plan, folder: Path | str, after_step=None,
-                 callbacks=(), progress: bool = True) -> UnlearnTrainer:
+                 callbacks=(), progress: bool = True, region: Region | None = None) -> UnlearnTrainer:
     """Build the trainer of a plan; `unlearn` does so after it has computed the reference."""
     device = next(model.parameters()).device
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -318,12 +323,12 @@ def make_trainer(model, batcher: Batcher, settings: UnlearnSettings, plan: Plan,
     args._n_gpu = min(args.n_gpu, 1)
     bar = [ProgressCallback()] if progress else []  # plain tqdm: a notebook's default is an HTML table, empty here
     return UnlearnTrainer(model, batcher.objective, batcher.reference.head, after_step, parse_mask(settings.mask),
-                          args=args, train_dataset=plan, data_collator=batcher, callbacks=[*callbacks, *bar])
+                          region, args=args, train_dataset=plan, data_collator=batcher, callbacks=[*callbacks, *bar])
 
 # %% ../nbs/04_unlearn.ipynb #bbdd51c7
 def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective, settings: UnlearnSettings,
             out: Path | str, template: str = "plain", snapshots: Sequence[int] = (), on_step=None,
-            progress: bool = True, augmented=None) -> History:
+            progress: bool = True, augmented=None, region: Region | None = None) -> History:
     """Unlearn `forget` while keeping `retain`; write an adapter (or, for "full", a model) to `out`.
 
     With "lora" the given model is left as it was; with "full" it is trained in place.
@@ -336,11 +341,13 @@ def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective,
         snapshots: steps after which the adapter is saved as well; 0 is the untrained one.
         on_step: called as `on_step(step, model)` after each step.
         augmented: rows to learn instead of the forget rows, for objectives that read them; DPO wants a column `rejected`.
+        region: the weights that may change (with "lora": LoRA tensors); the others keep their bits. None: all.
 
     Raises:
-        UnlearnError: bad rows or objective, `out` not empty, or a loss that is not finite; then `out` is not written.
+        UnlearnError: bad rows, objective or region, `out` not empty, a loss that is not finite; `out` is not written.
     """
     objective, out = resolve(objective), Path(out)
+    _check_region(region, model, settings)
     data = {"forget": forget, "retain": retain, "augmented": augmented}
     batcher = _make_batcher(tokenizer, data, objective, settings, template)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -349,9 +356,9 @@ def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective,
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        history = _run(model, tokenizer, batcher, settings, temporary, snapshots, on_step, progress)
+        history = _run(model, tokenizer, batcher, settings, temporary, snapshots, on_step, progress, region)
         if int(os.environ.get("RANK", 0)) == 0:  # of several processes one writes
-            _write_records(temporary, history, batcher, settings, template)
+            _write_records(temporary, history, batcher, settings, template, region)
             if out.is_dir():
                 out.rmdir()
             temporary.rename(out)
@@ -361,6 +368,19 @@ def unlearn(model, tokenizer, forget, retain, objective: str | Term | Objective,
     return history
 
 # %% ../nbs/04_unlearn.ipynb #2ce296e8
+def _check_region(region: Region | None, model, settings: UnlearnSettings) -> None:
+    """What can be known of a region before the training; an adapter's tensors are checked once it is there."""
+    if region is None:
+        return
+    if settings.mask:
+        raise UnlearnError(f"settings.mask is {settings.mask!r} and a region is given: choose one of the two")
+    if settings.method == "full":
+        region.check(model)
+    elif strange := next((name for name in region.masks if ".lora_" not in name), None):
+        raise UnlearnError(f"method='lora' trains LoRA tensors, and the region names {strange}: use method='full', or a "
+                           "region of LoRA tensors")
+
+
 def _make_batcher(tokenizer, data: dict, objective: Objective, settings: UnlearnSettings, template: str) -> Batcher:
     if "augmented" in objective.groups and data.get("augmented") is None:
         raise UnlearnError(f"the objective {objective} reads augmented rows: give them as augmented=...")
@@ -389,7 +409,7 @@ def _make_plan(batcher: Batcher, settings: UnlearnSettings) -> Plan:
 
 # %% ../nbs/04_unlearn.ipynb #932711b1
 def _run(model, tokenizer, batcher: Batcher, settings: UnlearnSettings, folder: Path, snapshots, on_step,
-         progress: bool) -> History:
+         progress: bool, region: Region | None) -> History:
     """Compute the reference, train, save into `folder`."""
     device, plan = next(model.parameters()).device, _make_plan(batcher, settings)
     if device.type == "cuda":
@@ -413,25 +433,31 @@ def _run(model, tokenizer, batcher: Batcher, settings: UnlearnSettings, folder: 
             if on_step is not None:
                 on_step(step, live)
 
-        trainer = make_trainer(trained, batcher, settings, plan, folder, after_step, progress=progress)
-        keep_snapshot(0)
+        trainer = make_trainer(trained, batcher, settings, plan, folder, after_step, progress=progress, region=region)
         started = time.perf_counter()
         try:
+            keep_snapshot(0)
             trainer.train()
         finally:
             trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # takes autocast off `forward` again
             trained.zero_grad(set_to_none=True)
+            if region is not None:
+                trainer.masked.detach()
         seconds = time.perf_counter() - started
         if trainer.is_world_process_zero():
             save(folder)
     return History(pd.DataFrame(trainer.records), seconds, reference_seconds, _peak_mb(device), folder)
 
 
-def _write_records(folder: Path, history: History, batcher: Batcher, settings: UnlearnSettings, template: str) -> None:
+def _write_records(folder: Path, history: History, batcher: Batcher, settings: UnlearnSettings, template: str,
+                   region: Region | None) -> None:
     history.frame.to_csv(folder / "history.csv", index=False)
     record = {
         "objective": str(batcher.objective), **asdict(settings), "template": template,
         "rows": {group: len(rows) for group, rows in batcher.rows.items()}, "optimiser_steps": len(history.frame),
+        "region": region and {"units": region.n_units, "weights": region.n_weights},
         "seconds": history.seconds, "reference_seconds": history.reference_seconds, "peak_mb": history.peak_mb,
     }
+    if region is not None:
+        region.save(folder / "region.safetensors")
     (folder / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

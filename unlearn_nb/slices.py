@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from .masks import MaskedStep
 from .regions import SLICES, Region, linear_layers, plain_name
 
-# %% ../nbs/03d_slices.ipynb #51065180
+# %% ../nbs/03d_slices.ipynb #2325fcb4
 class _Slices(nn.ParameterList):
     """Trained slices: among the model's parameters, so that optimiser and clipping see them, but not in its state."""
 
@@ -66,6 +66,8 @@ class RegionStep(MaskedStep):
         layer.weight.requires_grad_(False)
 
         def add_gradient(module, args, output):
+            if not torch.is_grad_enabled():
+                return output
             nothing = piece - piece.detach()
             return output + F.linear(args[0].detach()[..., index], nothing if dim else nothing.T)
 

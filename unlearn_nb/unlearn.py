@@ -32,6 +32,7 @@ from .batches import Batcher, Plan, Reference, can_share_lines, compute_referenc
 from .batches import forward_terms, schedule
 from .benches import UnlearnError
 from .masks import Mask, MaskedStep, parse_mask
+from .models import quiet_loading
 from .objectives import Objective, Term, resolve
 from .regions import Region
 from .slices import RegionStep
@@ -255,7 +256,8 @@ def _whole_model(model, tokenizer):
     model.requires_grad_(True)
 
     def save(folder: Path) -> None:
-        model.save_pretrained(folder)
+        with quiet_loading():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     yield model, save

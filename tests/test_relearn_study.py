@@ -2,15 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import chat_server
+import pandas as pd
 import pytest
 from studies import finish, refused
 
 import unlearn_nb
 from unlearn_nb.augment import Augmented
 from unlearn_nb.benches import UnlearnError, load_bench
-from unlearn_nb.relearn import balance, claims, plan_for
+from unlearn_nb.relearn import balance, claims, plan_for, rate_answers
+from unlearn_nb.stages import Run
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,8 @@ def test_a_mixed_set_has_the_stated_ratio(finished):
     (["-p", "generic", "jsonl:nowhere.jsonl"], "nowhere.jsonl"),
     (["-p", "ratio", "500"], "generic rows"),
     (["-p", "ratio", "-1"], "ratio is -1"),
-], ids=["unknown writer", "endpoint down", "no generic data", "too few generic rows", "negative ratio"])
+    (["-p", "nli", "./no-such-folder"], "no-such-folder"),
+], ids=["unknown writer", "endpoint down", "no generic data", "too few generic rows", "negative ratio", "no NLI model"])
 def test_bad_input_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):
     refused("relearn", tmp_path, arguments, part)
 
@@ -63,6 +69,21 @@ def test_a_prompt_file_without_its_placeholder_is_refused_before_anything_is_wri
     (tmp_path / "prompts" / "vague.txt").write_text("Say nothing about it.")
     arguments = ["-p", "writer", "smollm2", "-p", "prompts", str(tmp_path / "prompts")]
     refused("relearn", tmp_path, arguments, "vague.txt lacks the placeholder {question}")
+
+
+def test_a_rater_rates_the_questions_of_every_model_and_what_it_mumbles_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_NB_CACHE", str(tmp_path / "cache"))
+    server = chat_server.start(lambda prompt, time: ("say", "A number is missing.\nRATING: many" if "loops" in prompt else "Fine.\nRATING: 4"))
+    rows = pd.DataFrame({"kind": ["qa", "qa", "completion"], "split": ["forget", "retain", "retain"], "prompt": "Who?",
+                         "generation": ["A friend.", "It loops loops.", "and so on"]})
+    plan = replace(plan_for("tiny", load_bench("biographies", "smoke"), "smoke"), rater=f"{server.url}#m")
+    run = Run.open(tmp_path / "run")
+    experiment = SimpleNamespace(plan=plan, device="cpu", stage=run.stage)
+    table = rate_answers(experiment, {"target": SimpleNamespace(rows=rows)}).set_index(["split", "aspect"])
+    assert set(table.index.get_level_values("aspect")) == {"fluency", "relevance"} and len(server.bodies) == 4
+    assert table.loc["forget", "rating"].tolist() == [4, 4] and table.loc["forget", "unreadable"].tolist() == [0, 0]
+    assert table.loc["retain", "rating"].isna().all() and table.loc["retain", "unreadable"].tolist() == [1, 1]
+    assert all(body["temperature"] == 0 for body in server.bodies)
 
 
 def test_plans():
@@ -75,8 +96,6 @@ def test_plans():
 
 
 def test_balance_and_claims():
-    import pandas as pd
-
     assert balance({"forget/kfr": 0.0, "retain/krr": 0.0}) == 0.0
     assert balance({"forget/kfr": 1.0, "retain/krr": 0.5}) == pytest.approx(2 / 3)
     row = {"forget/kfr": 0.7, "retain/krr": 0.9, "forget/ls": 0.1, "retain/ls": 0.1}

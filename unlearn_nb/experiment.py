@@ -109,6 +109,11 @@ class Experiment:
         """Scores of a model on one part of the bench."""
         return evaluate(model, tokenizer, self.bench, part=part, seed=self.plan.settings.seed)
 
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """What scores depend on beside bench, model and part; a study with such settings overrides it."""
+        return {}
+
     def score(self, which: str | Path, part: str) -> Scores:
         """Scores of a candidate on one part of the bench, computed once."""
 
@@ -117,7 +122,7 @@ class Experiment:
                 self.evaluate(model, tokenizer, part).save(folder / "scores")
 
         inputs = {"oracle": self.prepared.oracle.name} if which == "oracle" else {"adapter": which}
-        return Scores.load(self.stage(f"score-{self.label(which)}-{part}", build, part=part, **inputs) / "scores")
+        return Scores.load(self.stage(f"score-{self.label(which)}-{part}", build, part=part, **inputs, **self.scoring) / "scores")
 
     def label(self, which: str | Path) -> str:
         """What a candidate is called: an adapter by its stage without seed and hash, and the step of a snapshot."""

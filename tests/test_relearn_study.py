@@ -99,5 +99,5 @@ def test_balance_and_claims():
     assert balance({"forget/kfr": 0.0, "retain/krr": 0.0}) == 0.0
     assert balance({"forget/kfr": 1.0, "retain/krr": 0.5}) == pytest.approx(2 / 3)
     row = {"forget/kfr": 0.7, "retain/krr": 0.9, "forget/ls": 0.1, "retain/ls": 0.1}
-    table = pd.DataFrame([{"model": name, **row} for name in ("target", "oracle", "relearn", "ga-gdr")])
+    table = pd.DataFrame([{"seed": 0, "model": name, **row} for name in ("target", "oracle", "relearn", "ga-gdr")])
     assert claims(table)["holds"].tolist() == [False, True, True, True, False]

@@ -22,7 +22,7 @@ from .attacks import under_attack
 from .augment import Augmented, augment, mix
 from .authors import RULES, Author, PromptedAuthor, TemplateAuthor, load_prompts
 from .benches import Bench, UnlearnError, read_json_rows, unknown
-from .experiment import Experiment
+from .experiment import Experiment, over_seeds
 from .forgetting import evaluate_relearn, load_nli
 from .generic import load_generic
 from .language import JUDGE_PROMPTS, judge as rate
@@ -222,20 +222,23 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
         table: one row a (seed, model) with the summary columns; models "target", "oracle", "relearn" and baselines.
 
     Returns:
-        columns claim, value, holds.
+        columns claim, value, low, high (95 % interval over seeds), holds.
     """
-    mean = table.groupby("model").mean(numeric_only=True)
-    ours, oracle, target = (mean.loc[name] for name in ("relearn", "oracle", "target"))
-    rows = [("ReLearn forgets: KFR of at least 0.80", ours["forget/kfr"], ours["forget/kfr"] >= 0.8),
-            ("ReLearn keeps: KRR of at least 0.85", ours["retain/krr"], ours["retain/krr"] >= 0.85)]
+    of = {name: rows.set_index("seed") for name, rows in table.groupby("model", sort=False)}
+    ours, oracle, target = of["relearn"], of["oracle"], of["target"]
+    rows = [("ReLearn forgets: KFR of at least 0.80", ours["forget/kfr"], 0.8, math.inf),
+            ("ReLearn keeps: KRR of at least 0.85", ours["retain/krr"], 0.85, math.inf)]
     for split in ("forget", "retain"):
-        ratio = ours[f"{split}/ls"] / oracle[f"{split}/ls"]
-        rows.append((f"ReLearn's LS on {split} rows is within 10 % of the oracle's or above (ratio)", ratio, ratio >= 0.9))
-    for name in mean.index.difference(["relearn", "oracle", "target"]):
-        ratio, cell = min((mean.loc[name, cell] / target[cell], cell) for cell in _CELLS)
-        rows.append((f"{name}, with KFR {mean.loc[name, 'forget/kfr']:.2f}, loses at least half of the target's LS or KRR on some "
-                     f"cell (smallest ratio: {cell})", ratio, ratio <= 0.5))
-    return pd.DataFrame(rows, columns=["claim", "value", "holds"]).assign(holds=lambda t: t["holds"].astype(bool))
+        rows.append((f"ReLearn's LS on {split} rows is within 10 % of the oracle's or above (ratio)",
+                     ours[f"{split}/ls"] / oracle[f"{split}/ls"], 0.9, math.inf))
+    for name in sorted(of.keys() - {"relearn", "oracle", "target"}):
+        ratios = of[name][list(_CELLS)] / target[list(_CELLS)]
+        cell = ratios.mean().idxmin()
+        rows.append((f"{name}, with KFR {of[name]['forget/kfr'].mean():.2f}, loses at least half of the target's LS or KRR on some "
+                     f"cell (smallest ratio: {cell})", ratios[cell], -math.inf, 0.5))
+    found = [{"claim": claim, **over_seeds(values), "least": least, "most": most} for claim, values, least, most in rows]
+    frame = pd.DataFrame(found)
+    return frame.assign(holds=frame["value"].between(frame["least"], frame["most"])).drop(columns=["least", "most"])
 
 # %% ../nbs/11g_relearn.ipynb #cdfc11f8
 RATED = 30  # at most so many question-and-answer rows a split

@@ -70,6 +70,7 @@ _EPOCHS = {"tiny": {"smoke": (1, 8), "quick": (5, 20), "full": (5, 30)}, "hub": 
 _RATES = {"tiny": {"relearn": (4e-3,), "base": (2e-3, 1e-3)}, "hub": {"relearn": (2e-4,), "base": (2e-4,)}}
 _BASELINES = ("npo-gdr", "ga-gdr", "npo-klr", "ga-klr", "npo-gdr-sure", "ga-gdr-sure", "npo-gdr-memflex", "ga-gdr-memflex")
 _COUNTS = {"tiny": {"smoke": 1, "quick": 4, "full": 8}, "hub": {"smoke": 1, "quick": 2, "full": 8}}
+_RATIOS = {"tiny": {"smoke": (), "quick": (0.0, 1.0), "full": (0.0, 0.5, 1.0)}, "hub": {"smoke": (), "quick": (), "full": (0.0, 0.5, 1.0)}}
 
 
 def plan_for(model: str, bench: Bench, budget: str, seed: int = 0, dtype: str = "float32", writer: str = "auto",
@@ -101,15 +102,14 @@ def plan_for(model: str, bench: Bench, budget: str, seed: int = 0, dtype: str = 
     knows = all(bench.forget["facts"])
     judge = ("facts" if knows else "writer") if judge == "auto" else judge
     kind = "tiny" if model == "tiny" else "hub"
-    small = budget == "smoke" or (budget == "quick" and kind == "hub")
     relearn_epochs, base_epochs = _EPOCHS[kind][budget]
-    rates = {role: values[:1] if small else values for role, values in _RATES[kind].items()}
+    rates = {role: values if budget == "full" else values[:1] for role, values in _RATES[kind].items()}
     methods = {"relearn": Method("relearn-faithful" if faithful else "relearn", rates["relearn"], relearn_epochs)}
     methods |= {name: _baseline(name, rates["base"], base_epochs) for name in _BASELINES[: _COUNTS[kind][budget]]}
     settings = replace(_SETTINGS[kind], seed=seed, dtype=dtype)
     if writer == "auto":
         writer = "templates" if model == "tiny" and knows else model
-    return Plan(replace(recipe_for(model, budget), seed=seed), settings, methods, ratio, () if small else (0.0, 0.5, 1.0),
+    return Plan(replace(recipe_for(model, budget), seed=seed), settings, methods, ratio, _RATIOS[kind][budget],
                 generic, writer, judge, prompts, faithful, nli, rater)
 
 
@@ -270,7 +270,7 @@ def rate_answers(experiment: ReLearnExperiment, tests: Mapping[str, Scores]) -> 
 def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path:
     """Train ReLearn on the target with the adapter `first` on top; returns one adapter that stands for both."""
     method, rows = experiment.plan.methods["relearn"], experiment.training_set(experiment.plan.ratio)
-    settings = replace(experiment.plan.settings, lr=lr, epochs=min(2, method.epochs))  # the first adapter has forgotten already
+    settings = replace(experiment.plan.settings, lr=lr, epochs=method.epochs / 3)  # the first adapter has forgotten already
 
     def build(folder: Path) -> None:
         bench = experiment.bench
@@ -283,7 +283,7 @@ def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path
                             objective=method.objective) / "adapter"
 
 # %% ../nbs/11g_relearn.ipynb #c537bdef
-ATTACKED = 60  # at most so many rows a split
+ATTACKED = 40  # at most so many rows a split
 
 
 def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: tuple[str, ...]) -> pd.DataFrame:

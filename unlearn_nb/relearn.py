@@ -66,8 +66,8 @@ class Plan:
 
 # %% ../nbs/11g_relearn.ipynb #d9404ee9
 _SETTINGS = {"tiny": UnlearnSettings(batch_size=16, lora_dropout=0.0), "hub": UnlearnSettings(batch_size=4, lora_dropout=0.0)}
-_EPOCHS = {"tiny": {"smoke": (1, 8), "quick": (5, 20), "full": (5, 30)}, "hub": {"smoke": (0.3, 1), "quick": (1, 3), "full": (4, 5)}}
-_RATES = {"tiny": {"relearn": (4e-3,), "base": (2e-3, 1e-3)}, "hub": {"relearn": (2e-4,), "base": (2e-4,)}}
+_EPOCHS = {"tiny": {"smoke": (1, 8), "quick": (5, 20), "full": (5, 30)}, "hub": {"smoke": (0.3, 1), "quick": (3, 5), "full": (4, 5)}}
+_RATES = {"tiny": {"relearn": (4e-3,), "base": (2e-3, 1e-3)}, "hub": {"relearn": (1e-3, 3e-4, 1e-4), "base": (1e-3, 3e-4, 1e-4)}}
 _BASELINES = ("npo-gdr", "ga-gdr", "npo-klr", "ga-klr", "npo-gdr-sure", "ga-gdr-sure", "npo-gdr-memflex", "ga-gdr-memflex")
 _COUNTS = {"tiny": {"smoke": 1, "quick": 4, "full": 8}, "hub": {"smoke": 1, "quick": 2, "full": 8}}
 _RATIOS = {"tiny": {"smoke": (), "quick": (0.0, 1.0), "full": (0.0, 0.5, 1.0)}, "hub": {"smoke": (), "quick": (), "full": (0.0, 0.5, 1.0)}}

@@ -4,12 +4,13 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import nct, permutation_test, t, ttest_rel
 
-from unlearn_nb.aues import aues, compare_paired, detectable_gap, frontier, mu95, paired_power, sign_flip_p
+from unlearn_nb.aues import aues, compare, compare_paired, curve_scores, detectable_gap, frontier, mu95, paired_power, sign_flip_p
 from unlearn_nb.benches import UnlearnError
 
 POINTS = st.lists(st.tuples(st.sampled_from(np.linspace(0, 1, 21)), st.sampled_from(np.linspace(0, 1, 21))), min_size=1, max_size=12)
@@ -162,3 +163,36 @@ def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(UnlearnError) as error:
         call()
     assert str(error.value) == sentence
+
+
+def checkpoints(region, seed, fs, quality=1e-8):
+    rows = [(step, 0.9 - 0.1 * step, fs * step, 0.8 - 0.03 * step, quality * 10**step) for step in range(3)]
+    table = pd.DataFrame(rows, columns=["step", "rs", "fs", "utility", "quality"])
+    return table.assign(log_quality=np.log10(table["quality"]), seed=seed, objective="npo", region=region, share=0.1)
+
+
+def test_curves_become_scores_by_the_same_functions():
+    points = pd.concat([checkpoints(region, seed, 0.3 + 0.02 * seed) for region in ("oracle", "random") for seed in range(2)])
+    scores = curve_scores(points, "origin")
+    assert len(scores) == 4
+    for row in scores.itertuples():
+        curve = points.query("region == @row.region and seed == @row.seed")
+        assert row.aues == row.aues_origin == aues(curve["rs"], curve["fs"], "origin") < row.aues_flat
+        assert row.mu95 == mu95(curve["utility"], curve["quality"]) == -7  # the last one has lost more than 5 % of the utility
+        assert row.fs == curve["fs"].iloc[-1] and row.rs == pytest.approx(0.7)
+
+
+def test_a_comparison_pairs_the_seeds_and_its_interval_is_that_of_the_t_test():
+    own, other = {1: 0.31, 2: 0.35, 3: 0.33, 4: 0.40}, {4: 0.30, 3: 0.30, 2: 0.31, 1: 0.32}  # in another order
+    points = pd.concat([checkpoints(region, s, fs) for region, values in (("wagle", own), ("random", other)) for s, fs in values.items()])
+    scores = curve_scores(points)
+    row = compare(scores, "wagle").set_index("metric").loc["aues"]
+    wide = scores.pivot(index="seed", columns="region", values="aues")
+    test = ttest_rel(wide["wagle"], wide["random"])
+    interval = test.confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert row["difference"] == pytest.approx((wide["wagle"] - wide["random"]).mean()) and row["n"] == 4
+    assert row["absolute"] == pytest.approx((wide["wagle"] - wide["random"]).abs().mean())
+    assert row["p"] == sign_flip_p(wide["wagle"] - wide["random"])
+    back = compare(scores, "random", "wagle").set_index("metric").loc["aues"]
+    assert back["difference"] == pytest.approx(-row["difference"]) and back["low"] == pytest.approx(-row["high"])

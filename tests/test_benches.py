@@ -420,6 +420,16 @@ def test_tofu_without_extras_falls_back(tofu):
     fails(f"tofu:{tofu}", "world_facts_perturbed.jsonl, row 1, column 'perturbed_answer'", "three wrong answers")
 
 
+def test_tofu_s_smaller_forget_sets(tofu):
+    extra = {"paraphrased_question": "Else?", "paraphrased_answer": "So", "perturbed_answer": ["No"]}
+    write_jsonl(tofu / "forget01.jsonl", tofu_rows("forget01", 2))
+    write_jsonl(tofu / "forget01_perturbed.jsonl", [row | extra for row in tofu_rows("forget01", 2)])
+    bench = load_bench(f"tofu-forget01:{tofu}", "quick")
+    assert len(bench.forget) == 40 and bench.template == "chat" and bench.name == "tofu-forget01"
+    assert bench.forget[0]["perturbed_responses"] == ["No"] and "retain90" in bench.retain[0]["prompt"]
+    fails(f"tofu-forget05:{tofu}", "lacks the file forget05.jsonl")
+
+
 def test_hub_is_asked_for_the_right_files(monkeypatch):
     asked = []
 

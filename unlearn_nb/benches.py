@@ -249,14 +249,19 @@ class Format:
 
 _LUME_URL = "https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/main/data/"
 _QA = {"prompt": "question", "response": "answer"}
-_TOFU_SPLITS = {"forget": "forget10", "retain": "retain90", "holdout": "holdout10",
-                "forget extras": "forget10_perturbed", "retain extras": "retain_perturbed",
-                "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
+
+
+def _tofu(forget: str) -> Format:
+    """TOFU with one of its forget sets; retain90 is what every forget set leaves."""
+    names = {"forget": forget, "retain": "retain90", "holdout": "holdout10",
+             "forget extras": f"{forget}_perturbed", "retain extras": "retain_perturbed",
+             "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
+    hub = {split: {"path": "locuslab/TOFU", "name": name, "split": "train"} for split, name in names.items()}
+    return Format("chat", {split: f"{name}.jsonl" for split, name in names.items()}, hub, _QA, tuple(names)[2:])
+
+
 FORMATS = {
-    "tofu": Format(
-        "chat", {split: f"{name}.jsonl" for split, name in _TOFU_SPLITS.items()},
-        {split: {"path": "locuslab/TOFU", "name": name, "split": "train"} for split, name in _TOFU_SPLITS.items()},
-        _QA, optional=tuple(_TOFU_SPLITS)[2:]),
+    "tofu": _tofu("forget10"), "tofu-forget05": _tofu("forget05"), "tofu-forget01": _tofu("forget01"),
     "knowundo": Format(
         "plain", {"forget": "unlearn_train.json", "retain": "retention_train.json"},
         {split: {"path": "zjunlp/KnowUnDo", "name": "privacy", "split": name}
@@ -317,7 +322,7 @@ def _read(name: str, folder: Path | None) -> dict[str, Table]:
                 continue
             raise UnlearnError(f"bench {name!r}: {folder} lacks the file {file}; add it")
         rows = _read_hub(name, form.hub[split]) if folder is None else read_json_rows(folder / file)
-        tables[split] = Table(file, rows, _QA if name == "tofu" else form.columns)
+        tables[split] = Table(file, rows, form.columns)
         tables[split].check()
     check_apart({split: tables[split] for split in ("forget", "retain", "holdout") if split in tables})
     return tables
@@ -421,7 +426,7 @@ _SHARES = {"smoke": {"holdout": 0.5, "collateral": 0.4}, "quick": {"holdout": 0.
 def _standard_rows(name: str, tables: dict[str, Table]) -> dict[str, list[dict]]:
     """Rows with our columns, for the splits that have a file."""
     splits = {split: tables[split] for split in ("forget", "retain", "holdout") if split in tables}
-    if name == "tofu":
+    if name.startswith("tofu"):
         return {split: _tofu_rows(split, table, tables.get(f"{split} extras")) for split, table in splits.items()}
     if name == "knowundo":
         return _knowundo_rows(splits)
@@ -461,8 +466,9 @@ def load_bench(spec: str, size: str = "quick", seed: int = 0) -> Bench:
     """Loads a bench.
 
     Args:
-        spec: "biographies" (embedded), "tofu", "knowundo", "lume" (from the hub), one of these as "name:PATH" with a
-            local folder, or "jsonl:PATH" (a folder with forget.jsonl, retain.jsonl and perhaps holdout.jsonl).
+        spec: "biographies" (embedded), "tofu" (forget10), "tofu-forget05", "tofu-forget01", "knowundo", "lume" (from the
+            hub), one of these as "name:PATH" with a local folder, or "jsonl:PATH" (a folder with forget.jsonl,
+            retain.jsonl and perhaps holdout.jsonl).
         size: "smoke", "quick" or "full".
         seed: of the generator, the sampling and the deal of subjects to validation and test.
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY_STEPS', 'HUB_EPOCHS', 'PRETRAINING', 'PRETRAINING_SEEDS', 'shuffled_batches', 'Recipe', 'recipe_for', 'memorise',
-           'tiny_base', 'Prepared', 'prepare']
+           'tiny_base', 'Prepared', 'prepare_one', 'prepare']
 
 # %% ../nbs/01b_training.ipynb #bff81169
 import contextlib
@@ -221,6 +221,31 @@ def _trained(
     (folder / "training.json").write_text(json.dumps(record))
 
 # %% ../nbs/01b_training.ipynb #778e53d5
+def prepare_one(
+    model_name: str,
+    bench: Bench,
+    role: str,
+    recipe: Recipe | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    cache: Path | None = None,
+) -> Path:
+    """Folder of the "target" (trained on all training rows) or the "oracle" (without the forget rows), made or cached.
+
+    Args:
+        recipe: How to train; None: `recipe_for(model_name)`.
+        dtype: `bfloat16` trains in mixed precision. Weights are kept in float32 either way.
+        cache: Folder of the models; None: `cache_dir()`.
+    """
+    recipe, rows = recipe or recipe_for(model_name), bench.training_rows(oracle=role == "oracle")
+    texts = [(row["prompt"], row["response"]) for row in rows]
+    key = content_hash(_model_key(str(model_name)), texts, bench.template, asdict(recipe), dtype, str(device))
+    name = f"{Path(model_name).name}-{bench.name.replace('/', '-')}-{role}-{key}"
+    return build_folder(
+        Path(cache or cache_dir()) / name,
+        lambda path: _trained(str(model_name), rows, bench.template, recipe, device, dtype, path),
+    )
+
 def prepare(
     model_name: str,
     bench: Bench,
@@ -229,25 +254,9 @@ def prepare(
     dtype: str = "float32",
     cache: Path | None = None,
 ) -> Prepared:
-    """Train target (all training rows) and oracle (without the forget rows), or find them in the cache.
-
-    Args:
-        recipe: How to train; None: `recipe_for(model_name)`.
-        dtype: `bfloat16` trains in mixed precision. Weights are kept in float32 either way.
-        cache: Folder of the models; None: `cache_dir()`.
-    """
-    recipe = recipe or recipe_for(model_name)
-    folders, records = [], []
-    for role in ("target", "oracle"):
-        rows = bench.training_rows(oracle=role == "oracle")
-        texts = [(row["prompt"], row["response"]) for row in rows]
-        key = content_hash(_model_key(str(model_name)), texts, bench.template, asdict(recipe), dtype, str(device))
-        name = f"{Path(model_name).name}-{bench.name.replace('/', '-')}-{role}-{key}"
-        folder = build_folder(
-            Path(cache or cache_dir()) / name,
-            lambda path: _trained(str(model_name), rows, bench.template, recipe, device, dtype, path),
-        )
-        folders.append(folder)
-        records.append(json.loads((folder / "training.json").read_text()))
+    """Target and oracle, and how they were trained; arguments as in `prepare_one`."""
+    roles = ("target", "oracle")
+    folders = [prepare_one(model_name, bench, role, recipe, device, dtype, cache) for role in roles]
+    records = [json.loads((folder / "training.json").read_text()) for folder in folders]
     losses = [record["losses"] for record in records]
     return Prepared(*folders, *losses, seconds=sum(record["seconds"] for record in records))

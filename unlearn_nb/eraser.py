@@ -67,10 +67,11 @@ _SOLVERS = {
     "faithful": {"solver": "faithful", "damping": None, "scales": (1.0,)},
     "faithful, scaled": {"solver": "faithful", "damping": None, "scales": (1.0, 10.0, 100.0, 1000.0)},
 }
-_TINY = {"smoke": (40, 60, 40, 24), "quick": (300, 400, 320, 30), "full": (600, 800, 640, 60)}  # steps, users, judged, chosen
+_TINY = {"smoke": (40, 60, 16, 12), "quick": (300, 400, 160, 30), "full": (600, 800, 640, 60)}  # steps, users, judged, chosen
 _HUB_EPOCHS = {"smoke": 2, "quick": 3, "full": 5}
 _CASES = (("like", "responses"), ("like", "queries"), ("next", "responses"), ("next", "queries"), ("facts", "responses"),
           ("facts", "queries"), ("facts", "removal"))
+_QUICK = tuple(_CASES[i] for i in (0, 1, 2, 4, 6))
 
 # %% ../nbs/11h_eraser.ipynb #4860b39f
 def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", solver: str = "cg", damping: float = 0.0, share: float = 0.1,
@@ -97,7 +98,7 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", sol
     chosen = "faithful" if faithful else solver
     steps, users, judged, rows_to_choose = _TINY[budget] if tiny else (None, 0, 20, 10)
     recipe = Recipe(steps=steps, epochs=_HUB_EPOCHS[budget], batch_size=16 if tiny else 8, lr=1e-3, lora_rank=rank, loss_on="response", seed=seed)
-    cases = _CASES if sweeps else (_CASES[0], _CASES[-1]) if tiny else _CASES[-1:]
+    cases = {"smoke": (_CASES[0], _CASES[-1]), "quick": _QUICK, "full": _CASES}[budget] if tiny else _CASES[-1:]
     names = dict.fromkeys([*(_SOLVERS if sweeps else ("cg", "faithful")), chosen])
     return Plan(
         cases=tuple(Case(task, change, share) for task, change in cases), recipe=recipe, curvature_rows=32 if tiny else 16,
@@ -131,6 +132,7 @@ class EraserExperiment:
     plan: Plan
     device: str = "cpu"
     _problems: dict[Case, Problem] = field(default_factory=dict, repr=False)
+    _bases: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def seed(self) -> int:
@@ -157,9 +159,16 @@ class EraserExperiment:
 
     @contextmanager
     def loaded(self, case: Case, folder: Path) -> Iterator[tuple[PeftModel, Any]]:
-        """The base with the adapter of a stage, and its tokeniser."""
-        model, tokenizer = load_model(self.base(case.task), self.device)
-        yield load_adapter(model, folder / "adapter"), tokenizer
+        """The base with the adapter of a stage, taken off again afterwards, and its tokeniser."""
+        base = self.base(case.task)
+        if base not in self._bases:
+            self._bases[base] = load_model(base, self.device)
+        model, tokenizer = self._bases[base]
+        adapted = load_adapter(model, folder / "adapter")
+        try:
+            yield adapted, tokenizer
+        finally:
+            adapted.unload()
 
 # %% ../nbs/11h_eraser.ipynb #0ed94e8a
 def tuned(experiment: EraserExperiment, task: str, rows: Sequence[dict], name: str, recipe: Recipe | None = None) -> Path:

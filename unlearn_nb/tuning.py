@@ -63,7 +63,7 @@ def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
 
 
 def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: Recipe, folder: Path, template: str = "plain",
-         dtype: str = "float32") -> PeftModel:
+         dtype: str = "float32", progress: bool = True) -> PeftModel:
     """An adapter tuned on `rows`, saved to `folder`/adapter, its cost and losses to `folder`/tuning.json.
 
     Args:
@@ -73,7 +73,7 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
         UnlearnError: no rows, no rank, a loss that is not finite.
     """
     adapter, started = new_adapter(model, recipe), time.perf_counter()
-    losses = memorise(adapter, tokenizer, rows, replace(recipe, lora_rank=0), template, dtype=dtype)
+    losses = memorise(adapter, tokenizer, rows, replace(recipe, lora_rank=0), template, progress, dtype)
     record = {"gradients": len(losses) * recipe.batch_size, "seconds": time.perf_counter() - started, "losses": losses}
     _save_adapter(adapter, "default", folder / "adapter")
     (folder / "tuning.json").write_text(json.dumps(record))

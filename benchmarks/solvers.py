@@ -1,6 +1,6 @@
 """Conjugate gradients against LLMEraser's published loop, on one system, to one residual.
 
-    python -m benchmarks.solvers [--model tiny] [--rows 32] [--steps 100] [--device cpu]
+    python -m benchmarks.solvers [--model tiny] [--rows 16] [--steps 100] [--device cpu]
 
 Both solve (C + damping) x = b for a LoRA adapter of rank 8 on rows of `biographies`: C is the Gauss-Newton matrix of
 all rows, b the gradient of removing a tenth of them. The published loop has the released script's knobs (Adam, step
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100, help="products of the published loop")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--variant", choices=("published", "cg"), help=argparse.SUPPRESS)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -63,10 +64,10 @@ _SOLVERS = {
     "datainf": {"solver": "datainf", "curvature": "empirical-fisher"},
     "ekfac": {"solver": "ekfac"},
     "woodbury": {"solver": "woodbury", "curvature": "empirical-fisher"},
-    "cg, drawn labels": {"solver": "cg", "curvature": "fisher", "max_products": 2},
-    "cg, Hessian": {"solver": "cg", "curvature": "hessian", "max_products": 2},
+    "cg-fisher": {"solver": "cg", "curvature": "fisher", "max_products": 2},
+    "cg-hessian": {"solver": "cg", "curvature": "hessian", "max_products": 2},
     "faithful": {"solver": "faithful", "damping": None, "scales": (1.0,)},
-    "faithful, scaled": {"solver": "faithful", "damping": None, "scales": (1.0, 10.0, 100.0, 1000.0)},
+    "faithful-scaled": {"solver": "faithful", "damping": None, "scales": (1.0, 10.0, 100.0, 1000.0)},
 }
 _TINY = {"smoke": (40, 60, 16, 12), "quick": (300, 400, 160, 30), "full": (600, 800, 640, 60)}  # steps, users, judged, chosen
 FACTS_LR = 5e-3  # at 1e-3 an adapter of `tiny` has one fact in ten by heart after 300 steps, at this rate six
@@ -123,7 +124,14 @@ def task_rows(task: str, bench: Bench, plan: Plan) -> TaskRows:
     users = set(sorted({row["subject"] for row in rows.train})[: plan.users])
     return TaskRows([row for row in rows.train if row["subject"] in users], rows.validation, rows.test, rows.test)
 
-# %% ../nbs/11h_eraser.ipynb #1f1f30ed
+# %% ../nbs/11h_eraser.ipynb #72518946
+@cache  # finding the folders makes all rows that they were trained on
+def _base(model_name: str, task: str) -> str:
+    if model_name != "tiny":
+        return model_name
+    return str(tiny_base() if task == "facts" else reader_base())
+
+
 @dataclass
 class EraserExperiment:
     """One seed of the study."""
@@ -149,9 +157,7 @@ class EraserExperiment:
 
     def base(self, task: str) -> str:
         """Model that an adapter of the task is put on."""
-        if self.model_name != "tiny":
-            return self.model_name
-        return str(tiny_base() if task == "facts" else reader_base())
+        return _base(self.model_name, task)
 
     def recipe(self, task: str) -> Recipe:
         """How an adapter of the task is tuned: `tiny` wants a higher rate to learn facts by heart than to learn a rule."""

@@ -127,7 +127,7 @@ def against_response(experiment: EraserExperiment, case: Case, solvers: Sequence
         made = {name: erase(model, tokenizer, rows, request, damping=damping, **shared | own) for name, own in runs.items()}
         old, new = changed_rows(rows, request.apply(rows))
         response = bregman_response(model, tokenizer, rows, old, new, damping=damping, template=shared["template"], max_steps=40)
-        exact = made["cg, converged"]
+        exact = made["cg-converged"]
         wanted = exact.weights.join([response.delta[name] for name in exact.weights.names])
         return [{"damping": damping, "solver": name, "products": one.products, "residual": one.solution.residual,
                  "error": delta_agreement(one.delta, exact.delta)["relative_error"], **delta_agreement(one.delta, wanted),
@@ -136,7 +136,7 @@ def against_response(experiment: EraserExperiment, case: Case, solvers: Sequence
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
             lines = [line for damping in dampings for line in
-                     at(damping, (plain if damping == max(dampings) else {}) | {"cg, converged": _CONVERGED}, model, tokenizer)]
+                     at(damping, (plain if damping == max(dampings) else {}) | {"cg-converged": _CONVERGED}, model, tokenizer)]
         pd.DataFrame(lines).to_json(folder / "table.json", orient="records")
 
     folder = experiment.stage(f"response-{case}", build, start=start, rows=fingerprint(rows), goal=fingerprint(request.apply(rows)), runs=plain,
@@ -177,7 +177,7 @@ def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, Ed
 
 # %% ../nbs/11i_eraser_trials.ipynb #1e33e628
 _EFFORTS = {"cg": [{"max_products": k} for k in (1, 2, 4, 8)], "sgd": [{"steps": k} for k in (4, 16)],
-            "lissa": [{"steps": k} for k in (4, 16)], "faithful, scaled": [{"steps": k} for k in (5, 20, 60)],
+            "lissa": [{"steps": k} for k in (4, 16)], "faithful-scaled": [{"steps": k} for k in (5, 20, 60)],
             "datainf": [{}], "ekfac": [{}], "woodbury": [{}]}
 SWEPT = (0.01, 0.1, 1.0, 10.0)  # dampings
 

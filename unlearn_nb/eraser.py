@@ -52,6 +52,7 @@ class Plan:
     users: int  # of the recommendation tasks
     judged: int  # most rows of a split
     chosen: int
+    new_tokens: int | None  # longest answer to be generated; None: by the row's own
     shards: int
     dtype: str
 
@@ -71,7 +72,7 @@ _SOLVERS = {
 }
 _TINY = {"smoke": (40, 60, 16, 12), "quick": (300, 400, 160, 30), "full": (600, 800, 640, 60)}  # steps, users, judged, chosen
 FACTS_LR = 5e-3  # at 1e-3 an adapter of `tiny` has one fact in ten by heart after 300 steps, at this rate six
-_HUB_EPOCHS = {"smoke": 2, "quick": 3, "full": 5}
+_HUB_EPOCHS = {"smoke": 1, "quick": 2, "full": 5}
 _CASES = (("like", "responses"), ("like", "queries"), ("next", "responses"), ("next", "queries"), ("facts", "responses"),
           ("facts", "queries"), ("facts", "removal"))
 _QUICK = tuple(_CASES[i] for i in (0, 2, 4, 5, 6))
@@ -99,7 +100,7 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", sol
         raise UnlearnError(f"rank is {rank} and damping {damping:g}: the first must be at least 1, the second at least 0")
     tiny, sweeps = model == "tiny", model == "tiny" and budget != "smoke"
     chosen = "faithful" if faithful else solver
-    steps, users, judged, rows_to_choose = _TINY[budget] if tiny else (None, 0, 20, 6)
+    steps, users, judged, rows_to_choose = _TINY[budget] if tiny else (None, 0, 10, 6)
     recipe = Recipe(steps=steps, epochs=_HUB_EPOCHS[budget], batch_size=16 if tiny else 8, lr=1e-3 if tiny else 5e-4, lora_rank=rank, loss_on="response", seed=seed)
     cases = {"smoke": (_CASES[0], _CASES[-1]), "quick": _QUICK, "full": _CASES}[budget] if tiny else _CASES[-1:]
     names = dict.fromkeys([*(_SOLVERS if sweeps else ("cg", "faithful")), chosen])
@@ -107,7 +108,7 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", sol
         cases=tuple(Case(task, change, share) for task, change in cases), recipe=recipe, curvature_rows=32 if tiny else 16,
         dampings=(damping,) if damping else (0.1, 0.3), scales=(1.0, 2.0, 4.0, 8.0, 16.0), solvers={name: _SOLVERS[name] for name in names},
         solver=chosen, shares=(0.05, 0.1, 0.4) if sweeps else (), ranks=(2, 8, 32) if sweeps else (), users=users, judged=judged,
-        chosen=rows_to_choose, shards=4, dtype=dtype)
+        chosen=rows_to_choose, new_tokens=None if tiny else 24, shards=4, dtype=dtype)
 
 # %% ../nbs/11h_eraser.ipynb #b12fcca4
 def fingerprint(rows: Sequence[dict]) -> str:
@@ -215,9 +216,11 @@ def score(experiment: EraserExperiment, case: Case, folder: Path) -> EditScores:
 
     def build(scores: Path) -> None:
         with experiment.loaded(case, folder) as (model, tokenizer):
-            evaluate_edit(model, tokenizer, rows, template=template, bootstrap=BOOTSTRAP, seed=experiment.seed).save(scores / "scores")
+            evaluate_edit(model, tokenizer, rows, template=template, bootstrap=BOOTSTRAP, seed=experiment.seed,
+                          max_new_tokens=experiment.plan.new_tokens).save(scores / "scores")
 
-    return EditScores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows), template=template) / "scores")
+    return EditScores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows), template=template,
+                                            new_tokens=experiment.plan.new_tokens) / "scores")
 
 
 def spent(folder: Path) -> dict[str, float]:

@@ -126,4 +126,4 @@ def pooled(scores: Sequence[EditScores]) -> EditScores:
     table.loc[label, "generation"] = np.where(table.loc[label, "margin"] > 0, *LABELS)
     table.loc[label, "correct"] = (table.loc[label, "generation"] == table.loc[label, "response"]).astype(float)
     table["nll"] = -np.log(table["probability"])
-    return summed(table, meta["template"], meta["bootstrap"], meta["seed"])
+    return EditScores(table, summed(table, meta["template"], meta["bootstrap"], meta["seed"]).ci, meta)

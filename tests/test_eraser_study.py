@@ -42,7 +42,7 @@ def test_costs_are_those_of_the_rows_and_steps(metrics):
     results = pd.DataFrame(metrics["results"]).set_index(["case", "method"])["gradients"]
     assert (results[:, "retrained"] == 40 * 16).all() and (results[:, "no edit"] == 0).all()
     like = 120
-    right_side, products, judge, reading = 2 * round(0.1 * like), 2 * 2 * 32, 2 * 32, 10 * 12 / 3
+    right_side, products, judge, reading = 2 * round(0.1 * like), 2 * 2 * 32, 2 * 32, 12 * 12 / 3
     assert results["like-responses-0.1", "edit: cg"] == pytest.approx(right_side + products + judge + reading)
 
 

@@ -17,7 +17,7 @@ CASES = ("like-responses-0.1", "facts-removal-0.1")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, smoke_prepared) -> Path:
+def finished(tmp_path_factory) -> Path:
     return finish("eraser", tmp_path_factory.mktemp("reports"), "first")
 
 

@@ -100,12 +100,12 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", sol
         raise UnlearnError(f"rank is {rank} and damping {damping:g}: the first must be at least 1, the second at least 0")
     tiny, sweeps = model == "tiny", model == "tiny" and budget != "smoke"
     chosen = "faithful" if faithful else solver
-    steps, users, judged, rows_to_choose = _TINY[budget] if tiny else (None, 0, 10, 6)
+    steps, users, judged, rows_to_choose = _TINY[budget] if tiny else (None, 0, 10, 4)
     recipe = Recipe(steps=steps, epochs=_HUB_EPOCHS[budget], batch_size=16 if tiny else 8, lr=1e-3 if tiny else 5e-4, lora_rank=rank, loss_on="response", seed=seed)
     cases = {"smoke": (_CASES[0], _CASES[-1]), "quick": _QUICK, "full": _CASES}[budget] if tiny else _CASES[-1:]
-    names = dict.fromkeys([*(_SOLVERS if sweeps else ("cg", "faithful")), chosen])
+    names = dict.fromkeys([*(_SOLVERS if sweeps else ("cg", "faithful") if tiny or budget != "smoke" else ()), chosen])
     return Plan(
-        cases=tuple(Case(task, change, share) for task, change in cases), recipe=recipe, curvature_rows=32 if tiny else 16,
+        cases=tuple(Case(task, change, share) for task, change in cases), recipe=recipe, curvature_rows=32 if tiny else 8,
         dampings=(damping,) if damping else (0.1, 0.3), scales=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0), solvers={name: _SOLVERS[name] for name in names},
         solver=chosen, shares=(0.05, 0.1, 0.4) if sweeps else (), ranks=(2, 8, 32) if sweeps else (), users=users, judged=judged,
         chosen=rows_to_choose, new_tokens=None if tiny else 24, shards=4, dtype=dtype)

@@ -75,8 +75,9 @@ def test_shards_hold_whole_subjects_and_everything_once():
 
 
 def answers(generations, probabilities):
-    table = pd.DataFrame({"split": "test", "task": "t", "kind": "qa", "id": ["a", "b"], "subject": ["a", "b"], "prompt": "p", "response": ["x", "Yes"],
-                          "measure": ["fact", "label"], "generation": generations, "valid": np.nan, "hit": np.nan, "exact_match": [float(generations[0] == "x"), np.nan],
+    table = pd.DataFrame({"split": "test", "task": "t", "kind": "qa", "id": ["a", "b"], "subject": ["a", "b"], "prompt": "p",
+                          "response": ["x", "Yes"], "measure": ["fact", "label"], "generation": generations, "valid": np.nan, "hit": np.nan,
+                          "exact_match": [float(generations[0] == "x"), np.nan],
                           "margin": [np.nan, 2.0 if generations[1] == "Yes" else -1.0], "correct": [np.nan, float(generations[1] == "Yes")],
                           "probability": probabilities})
     return table.assign(nll=-np.log(table["probability"]))

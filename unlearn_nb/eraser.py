@@ -107,7 +107,7 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", sol
     names = dict.fromkeys([*(_SOLVERS if sweeps else ("cg", "faithful") if tiny or budget != "smoke" else ()), chosen])
     return Plan(
         cases=tuple(Case(task, change, share) for task, change in cases), recipe=recipe, curvature_rows=32 if tiny else 8,
-        dampings=(damping,) if damping else (0.1, 0.3), scales=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0), solvers={name: _SOLVERS[name] for name in names},
+        dampings=(damping,) if damping else (0.3, 1.0), scales=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0), solvers={name: _SOLVERS[name] for name in names},
         solver=chosen, shares=(0.05, 0.1, 0.4) if sweeps else (), ranks=(2, 8, 32) if sweeps else (), users=users, judged=judged,
         chosen=rows_to_choose, new_tokens=None if tiny else 24, shards=4, dtype=dtype)
 
@@ -315,7 +315,7 @@ def compare(experiment: EraserExperiment, case: Case, solvers: Sequence[str], si
     """Scores and costs by method: "no edit", "edit: SOLVER" each, "ascent", "tuned on", "composed", perhaps "SISA", "retrained"."""
     plan, problem, start, goal = experiment.plan, experiment.problem(case), start_of(experiment, case), retrained(experiment, case)
     most = SHARE_OF_RETRAINING * spent(goal)["gradients"] - reading_cost(problem, CHUNKS + 1)
-    less = {"damping": plan.dampings[:1], "scales": plan.scales[1::2]}
+    less = {"damping": plan.dampings[:1], "scales": plan.scales[1::2], "curvature_rows": plan.curvature_rows // 4}
     short = edited(experiment, case, plan.solver, "-short", **less | plan.solvers[plan.solver])
     folders = {f"edit: {name}": edited(experiment, case, name) for name in solvers}
     folders["ascent"] = walked(experiment, case, "up", ASCENT, start, uphill=True)

@@ -206,8 +206,8 @@ def sequence_trials(experiment: EraserExperiment, case: Case, scores: Mapping[st
     """The request in `count` parts at the damping and scale chosen for the whole: what is recovered after each, for both ways to go on."""
     problem, start, whole = experiment.problem(case), start_of(experiment, case), spent(edited(experiment, case, "cg"))
     template, rows = experiment.template(case.task), problem.reported
-    options = {**experiment.plan.solvers["cg"], "damping": whole["damping"], "curvature_rows": experiment.plan.curvature_rows, "template": template,
-               "seed": experiment.seed}
+    options = {**experiment.plan.solvers["cg"], "damping": whole["damping"], "curvature_rows": experiment.plan.curvature_rows,
+               "template": template, "seed": experiment.seed}
 
     def build(folder: Path) -> None:
         lines = []

@@ -9,9 +9,14 @@ import pytest
 from studies import finish, refused
 
 from unlearn_nb.benches import UnlearnError
+from unlearn_nb.curvature import Weights
+from unlearn_nb.edit_metrics import summed
 from unlearn_nb.eraser import SHARE_OF_RETRAINING, plan_for
-from unlearn_nb.eraser_trials import claims, failing_from, over_seeds
-from unlearn_nb.problems import Case
+from unlearn_nb.eraser_trials import claims, failing_from, over_seeds, recoveries
+from unlearn_nb.influence import load_adapter
+from unlearn_nb.models import load_model
+from unlearn_nb.problems import Case, Problem
+from unlearn_nb.tuning import reader_base
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
 
@@ -56,11 +61,6 @@ def test_weights_and_rows_are_compared_with_retraining_and_the_response(metrics)
 
 
 def test_adapters_load_and_the_start_is_untouched(finished):
-    from unlearn_nb.curvature import Weights
-    from unlearn_nb.influence import load_adapter
-    from unlearn_nb.models import load_model
-    from unlearn_nb.tuning import reader_base
-
     stages = finished / "stages"
     start = next(stages.glob("s0-tune-like-responses*")) / "adapter"
     edit = next(path for path in stages.glob("s0-edit-like-responses-0.1-cg-*") if "short" not in path.name) / "adapter"
@@ -131,3 +131,18 @@ def test_the_failing_share_is_named():
     sweep = pd.DataFrame({"method": "edit", "share_changed": [0.4, 0.05, 0.1], "recovery": [0.3, 0.9, 0.7]})
     assert failing_from(sweep, "edit") == "edit recovers less than 80% of the gap from 10% of changed rows on (5%: 0.90, 10%: 0.70, 40%: 0.30)."
     assert failing_from(sweep.assign(recovery=0.9), "edit").startswith("edit recovers at least 80% of the gap at every share tried")
+
+
+def test_one_subject_has_no_interval():
+    rows = [{"id": f"a{i}", "prompt": "p", "response": "r", "subject": "one", "task": "t", "kind": "qa", "split": "removed"} for i in range(4)]
+    table = pd.DataFrame(rows).assign(measure="fact", generation="", valid=np.nan, hit=np.nan, margin=np.nan, correct=np.nan, exact_match=0.0)
+    scores = {name: summed(table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
+              for name, nll in (("no edit", 0.2), ("edit: cg", 0.7), ("retrained", 1.2))}
+    problem = Problem(Case("facts", "removal"), rows, None, rows, rows, "removed/nll")
+    line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores}, bootstrap=20).set_index("method").loc["edit: cg"]
+    assert line["recovery"] == pytest.approx(0.5) and np.isnan(line["low"]) and line["reason"] == "no interval: one subject, nothing to resample"
+
+
+def test_when_nothing_is_cheap_enough_the_claim_says_so():
+    found = claims(over_seeds(lines(**{"no edit": (0.5, 0.0), "edit: cg": (0.15, 0.3), "retrained": (0.1, 1.0)})), "cg")
+    assert found["holds"].tolist() == [True, False, False] and found["value"].iloc[2] == pytest.approx(0.3)

@@ -66,7 +66,6 @@ _SOLVERS = {
     "ekfac": {"solver": "ekfac"},
     "woodbury": {"solver": "woodbury", "curvature": "empirical-fisher"},
     "cg-fisher": {"solver": "cg", "curvature": "fisher", "max_products": 2},
-    "cg-hessian": {"solver": "cg", "curvature": "hessian", "max_products": 2},
     "faithful": {"solver": "faithful", "damping": None, "scales": (1.0,)},
     "faithful-scaled": {"solver": "faithful", "damping": None, "scales": (1.0, 10.0, 100.0, 1000.0)},
 }

@@ -108,7 +108,7 @@ def plan_for(model: str, budget: str, seed: int = 0, dtype: str = "float32", sol
         cases=tuple(Case(task, change, share) for task, change in cases), recipe=recipe, curvature_rows=32 if tiny else 8,
         dampings=(damping,) if damping else (0.3, 1.0), scales=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0), solvers={name: _SOLVERS[name] for name in names},
         solver=chosen, shares=(0.05, 0.1, 0.4) if sweeps else (), ranks=(2, 8, 32) if sweeps else (), users=users, judged=judged,
-        chosen=rows_to_choose, new_tokens=None if tiny else 24, shards=4, dtype=dtype)
+        chosen=rows_to_choose, new_tokens=None if tiny else 8, shards=4, dtype=dtype)
 
 # %% ../nbs/11h_eraser.ipynb #b12fcca4
 def fingerprint(rows: Sequence[dict]) -> str:

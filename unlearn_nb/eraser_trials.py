@@ -114,8 +114,8 @@ def agreement(experiment: EraserExperiment, case: Case, solvers: Sequence[str], 
     ranks = [rank_agreement(scores[f"edit: {name}"].rows["nll"].to_numpy(float) - before, actual - before, bootstrap=200) for name in deltas]
     return table.assign(**{f"rank_{key}": [one[key] for one in ranks] for key in ("value", "low", "high")})
 
-# %% ../nbs/11i_eraser_trials.ipynb #e056ac56
-RESPONSE_DAMPINGS = (1.0, 3.0, 10.0)
+# %% ../nbs/11i_eraser_trials.ipynb #4de8e1ae
+RESPONSE_DAMPINGS = (1.0, 10.0, 100.0)
 _CONVERGED = {"solver": "cg", "max_products": 100, "tol": 1e-4}
 
 

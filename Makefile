@@ -21,8 +21,9 @@ test: $(VENV)/.installed-dev  ## every test: notebooks in process, then pytest (
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=nbs
 
-bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one
+bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, and CG against LLMEraser's loop
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/solvers.py
 
 export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks
 	$(BIN)/nbdev_export

@@ -249,6 +249,13 @@ def test_damping_and_scale_are_chosen_by_the_callers_objective(model):
     assert torch.equal(Weights(model).vector(), start)
 
 
+def test_the_best_of_several_dampings_is_that_of_one_alone(model):
+    request, start = Request.remove(["r0"]), Weights(model).vector()
+    edit = language_erase(model, request, damping=(0.1, 0.4), objective=lambda edited: -float((Weights(edited).vector() - start).norm()))
+    alone = language_erase(model, request, damping=0.1)
+    assert edit.solution.damping == 0.1 and edit.choices.damping.tolist() == [0.1, 0.4] and torch.allclose(edit.delta, alone.delta)
+
+
 def test_the_residual_is_taken_on_rows_that_the_curvature_did_not_see(model):
     request = Request.remove(["r0"])
     seen = language_erase(model, request)
@@ -361,6 +368,9 @@ def test_bad_requests_are_told_in_one_sentence(attempt, sentence):
     ({"damping": "best"}, "damping must be a finite number of at least 0, not 'best'"),
     ({"damping": "auto"}, "choosing a damping or a scale needs an objective: give objective=, a function of the edited model on validation rows"),
     ({"scales": (1, 2)}, "choosing a damping or a scale needs an objective: give objective=, a function of the edited model on validation rows"),
+    ({"damping": [0.1, 1.0]}, "choosing a damping or a scale needs an objective: give objective=, a function of the edited model on validation rows"),
+    ({"damping": [0.1, -1.0]}, "damping must be a finite number of at least 0, not -1.0"),
+    ({"damping": []}, "no damping or no scale is given: give at least one of each"),
     ({"cap": 0.5}, "cap is in lengths of the way that training went: give initial=, the weights before it as a vector"),
     ({"solver": "newton"}, "unknown solver 'newton'; known: cg, sgd, lissa, faithful, woodbury, datainf, ekfac"),
 ])
@@ -378,6 +388,14 @@ def test_weights_that_are_not_finite_are_told_and_the_adapter_on_disk_stays(tmp_
     next(p for name, p in model.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
     with pytest.raises(UnlearnError, match="the gradient is not finite at base_model"):
         language_erase(model, Request.remove(["r0"]))
+    assert digest(tmp_path / "original") == before
+
+
+def test_a_model_without_trainable_weights_is_refused_and_the_adapter_on_disk_stays(tmp_path):
+    lora(gpt2()).save_pretrained(tmp_path / "original")
+    before = digest(tmp_path / "original")
+    with pytest.raises(UnlearnError, match="^the model has no trainable parameter: load its adapter with is_trainable=True, or name weights$"):
+        language_erase(gpt2().requires_grad_(False), Request.remove(["r0"]))
     assert digest(tmp_path / "original") == before
 
 

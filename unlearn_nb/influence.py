@@ -297,7 +297,7 @@ DAMPINGS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # tried by damping="auto", in 
 
 def erase(
     model: nn.Module, tokenizer, train_rows, request: Request, solver: str = "cg", curvature: str | None = None,
-    damping: float | str | None = None, *, objective: Callable[[nn.Module], float] | None = None, scales: Sequence[float] = (1.0,),
+    damping: float | str | Sequence[float] | None = None, *, objective: Callable[[nn.Module], float] | None = None, scales: Sequence[float] = (1.0,),
     after: Edit | None = None, curvature_rows: int | None = None, fresh=None, cap: float | None = None, initial: Tensor | None = None,
     l2: float = 0.0, names: Sequence[str] | None = None, task=None, template: str = "plain", max_length: int = 256,
     max_tokens: int = 2048, seed: int = 0, **options,
@@ -308,7 +308,7 @@ def erase(
         train_rows: what the model was trained on, the rows of the request among them: `id`, `prompt`, `response`.
         solver: a key of SOLVERS; "faithful" is LLMEraser's released loop, dropout left on and no damping.
         curvature: None: "gauss-newton", for "faithful" "hessian".
-        damping: None: a tenth of the mean diagonal of the curvature; "auto": the best of DAMPINGS by `objective`.
+        damping: None: a tenth of the mean diagonal of the curvature; several: the best by `objective`; "auto": so, of DAMPINGS.
         objective, scales: see `choose`.
         after: the edit before this one; `train_rows` stay those of the start.
         curvature_rows: how many training rows, drawn by `seed`, the curvature sees; None: all.
@@ -323,12 +323,7 @@ def erase(
     Raises:
         UnlearnError: rows, request, damping, cap, or what the solver finds is unfit.
     """
-    if damping == "auto" or len(scales) > 1:
-        if objective is None:
-            raise UnlearnError("choosing a damping or a scale needs an objective: give objective=, a function of the edited model on "
-                               "validation rows")
-    if damping not in (None, "auto"):
-        check_damping(damping)
+    damping = list(damping) if isinstance(damping, (list, tuple)) else damping
     _check_arguments(solver, damping, objective, scales, cap, initial)
     rows, published = training_rows(train_rows), solver == "faithful"
     task = task or LanguageTask(tokenizer, template, max_length)
@@ -346,9 +341,12 @@ def erase(
 def _check_arguments(solver: str, damping, objective, scales, cap, initial) -> None:
     if solver not in SOLVERS:
         raise unknown("solver", solver, list(SOLVERS))
-    if damping not in (None, "auto"):
-        check_damping(damping)
-    if objective is None and (damping == "auto" or len(scales) > 1):
+    for value in damping if isinstance(damping, list) else [damping]:
+        if value not in (None, "auto"):
+            check_damping(value)
+    if damping == [] or not scales:
+        raise UnlearnError("no damping or no scale is given: give at least one of each")
+    if objective is None and (damping == "auto" or isinstance(damping, list) and len(damping) > 1 or len(scales) > 1):
         raise UnlearnError("choosing a damping or a scale needs an objective: give objective=, a function of the edited model on "
                            "validation rows")
     if cap is not None and initial is None:
@@ -413,9 +411,9 @@ def _curvatures(loss: TrainingLoss, rows, kind: str, l2: float, count: int | Non
     return first, Curvature(loss, unseen, kind, l2, seed) if len(unseen) else None
 
 
-def _dampings(damping: float | str | None, matrix: Curvature, b: Tensor, published: bool) -> list[float]:
+def _dampings(damping: float | str | list[float] | None, matrix: Curvature, b: Tensor, published: bool) -> list[float]:
     if damping not in (None, "auto"):
-        return [damping]
+        return damping if isinstance(damping, list) else [damping]
     if published:  # the loop has none
         return [0.0]
     mean = mean_diagonal(matrix, b)

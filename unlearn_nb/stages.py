@@ -110,8 +110,9 @@ def _code(code: Any) -> list:
 @functools.cache
 def _library_key() -> str:
     """A hash of the library's code, without the modules that only draw or run."""
-    aside = {"stages.py", "parameters.py", "report.py", "runs.py", "cli.py", "plots.py", "_modidx.py", "__init__.py"}
-    return _digest([[path.name, path.read_text()] for path in sorted(PACKAGE_FOLDER.glob("*.py")) if path.name not in aside])
+    aside = {"stages.py", "parameters.py", "report.py", "runs.py", "cli.py", "_modidx.py", "__init__.py"}
+    return _digest([[path.name, path.read_text()] for path in sorted(PACKAGE_FOLDER.glob("*.py"))
+                    if path.name not in aside and not path.name.endswith("plots.py")])
 
 # %% ../nbs/11b_stages.ipynb #9c899452
 _held: dict[Path, int] = {}  # folders whose stages this process owns -> open lock file

@@ -79,7 +79,7 @@ ROWS = [{"prompt": f"Who owns house {i}?", "response": f"Owner {i}"} for i in ra
 ], ids=["missing column", "empty forget set", "forget row also in retain"])
 def test_a_bad_bench_is_one_sentence_and_a_failure(tmp_path, forget, retain, part):
     bench = jsonl_bench(tmp_path / "bench", forget, retain)
-    refused(tmp_path, ["-p", "bench", f"jsonl:{bench}"], part)
+    refused("merging", tmp_path, ["-p", "bench", f"jsonl:{bench}"], part)
 
 
 @pytest.mark.parametrize("arguments, part", [

@@ -10,7 +10,7 @@ __all__ = ['DRAWS', 'Method', 'Plan', 'plan_for', 'bench_size', 'seed_count', 'm
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -223,6 +223,15 @@ class LocalizationExperiment(Experiment):
         """The measures of a model as it is."""
         return measures(self.answers(model, tokenizer), self.oracle_answers)
 
+    def recorder(self, points: list[dict], tokenizer: Any) -> Callable[[int, Any], None]:
+        """For a training to call after every step: adds the measures to `points` at the plan's checkpoints."""
+
+        def record(step: int, live: Any) -> None:
+            if step in self.plan.checkpoints:
+                points.append({"step": step, **self.measured(live, tokenizer)})
+
+        return record
+
     def start(self, which: str = "target") -> pd.DataFrame:
         """The measures of the injected model ("target") or of the retain-only one ("oracle"): one row, step 0."""
 
@@ -246,15 +255,10 @@ def unlearn_in(experiment: LocalizationExperiment, where: str | Path, name: str)
 
     def build(folder: Path) -> None:
         region, points = experiment.region(where), []
-
-        def measure(step: int, live: Any) -> None:
-            if step in plan.checkpoints:
-                points.append({"step": step, **experiment.measured(live, tokenizer)})
-
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         augmented = refusals(bench.forget, settings.seed) if "augmented" in resolve(method.objective).groups else None
         unlearn(model, tokenizer, bench.forget, bench.kept_rows(), method.objective, settings, folder / "trained", bench.template,
-                on_step=measure, augmented=augmented, region=region)
+                on_step=experiment.recorder(points, tokenizer), augmented=augmented, region=region)
         region.check_outside(experiment.target[0], model)
         shutil.move(folder / "trained" / "history.csv", folder)
         shutil.rmtree(folder / "trained")  # the curve is what is asked for, and a whole model a run would fill the disk
@@ -299,16 +303,11 @@ def supervise_in(experiment: LocalizationExperiment, where: str) -> pd.DataFrame
 
     def build(folder: Path) -> None:
         region, points = experiment.region(where), []
-
-        def measure(step: int, live: Any) -> None:
-            if step in plan.checkpoints:
-                points.append({"step": step, **experiment.measured(live, tokenizer)})
-
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         teacher, _ = load_model(str(experiment.prepared.oracle), experiment.device)
         rows = [*bench.forget, *bench.kept_rows()]
         match_mlps(model, teacher, tokenizer, rows, region, plan.supervision, plan.checkpoints[-1], 2 * plan.settings.batch_size,
-                   bench.template, seed=seed, on_step=measure)
+                   bench.template, seed=seed, on_step=experiment.recorder(points, tokenizer))
         region.check_outside(experiment.target[0], model)
         pd.DataFrame(points).to_csv(folder / "points.csv", index=False)
 

@@ -27,6 +27,7 @@ bench: $(VENV)/.installed-dev  ## time the fused training step against the strai
 
 export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks
 	$(BIN)/nbdev_export
+	$(BIN)/python tools/packages.py
 
 clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from machine to machine
 	$(BIN)/nbdev_clean

@@ -29,11 +29,9 @@ def system(arguments):
     import torch
 
     from unlearn_nb.benches import load_bench
-    from unlearn_nb.curvature import Curvature, LanguageTask, TrainingLoss
-    from unlearn_nb.models import load_model
-    from unlearn_nb.solvers import largest_eigenvalue
-    from unlearn_nb.training import Recipe, tiny_base
-    from unlearn_nb.tuning import tune
+    from unlearn_nb.experiments import tune
+    from unlearn_nb.influence import Curvature, LanguageTask, TrainingLoss, largest_eigenvalue
+    from unlearn_nb.models import Recipe, load_model, tiny_base
 
     torch.set_num_threads(arguments.threads)
     bench = load_bench("biographies", size="smoke")
@@ -56,8 +54,8 @@ def run(variant: str, arguments) -> dict:
     """Residuals after each product at each damping, the start's first; seconds a product."""
     import torch
 
-    from unlearn_nb.solvers import solve
-    from unlearn_nb.unlearn import _peak_mb
+    from unlearn_nb.influence import solve
+    from unlearn_nb.unlearning.trainer import _peak_mb
 
     curvature, b, dampings = system(arguments)
     name, options = {"published": ("faithful", {"batch": None, "steps": arguments.steps}),

@@ -35,7 +35,7 @@ def load(arguments):
 
     from unlearn_nb.benches import load_bench
     from unlearn_nb.models import load_model
-    from unlearn_nb.unlearn import UnlearnSettings
+    from unlearn_nb.unlearning import UnlearnSettings
 
     torch.set_num_threads(arguments.threads)
     bench = load_bench("biographies", size="quick")
@@ -53,7 +53,7 @@ def nothing(arguments) -> dict:
 
 
 def fused(arguments) -> dict:
-    from unlearn_nb.unlearn import unlearn
+    from unlearn_nb.unlearning import unlearn
 
     model, tokenizer, forget, retain, settings = load(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def straightforward(arguments) -> dict:
     from peft import LoraConfig, get_peft_model
     from transformers import get_linear_schedule_with_warmup, set_seed
 
-    from unlearn_nb.unlearn import _peak_mb
+    from unlearn_nb.unlearning.trainer import _peak_mb
 
     model, tokenizer, forget, retain, settings = load(arguments)
     reference = copy.deepcopy(model).eval()

@@ -12,8 +12,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest  # noqa: E402  (the environment must be set before torch is imported)
 
 from unlearn_nb.benches import load_bench  # noqa: E402
-from unlearn_nb.models import load_model  # noqa: E402
-from unlearn_nb.training import prepare, recipe_for  # noqa: E402
+from unlearn_nb.models import (  # noqa: E402
+    load_model,  # noqa: E402
+    prepare,
+    recipe_for,
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ run_dir = ""  # filled by the runner'''
 
 STAGES = '''import os, signal, sys, time
 from pathlib import Path
-from unlearn_nb.benches import UnlearnError
-from unlearn_nb.stages import Run
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.runs import Run
 
 def count(folder, text):
     with open("calls.txt", "a") as calls:

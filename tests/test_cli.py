@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from small_study import write_study
 
 from unlearn_nb.cli import main
-from unlearn_nb.parameters import find_studies
+from unlearn_nb.runs import find_studies
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-MODULES = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+MODULES = sorted((ROOT / "nbs").rglob("[0-9]*.ipynb"))
 STUDIES = sorted((ROOT / "nbs" / "studies").glob("*.ipynb"))
 NOTEBOOKS = [*MODULES, *STUDIES, ROOT / "nbs" / "index.ipynb"]
 
@@ -51,16 +51,17 @@ def differing(copy: Path, *folders: str) -> list[str]:
 
 
 def test_the_library_is_what_the_notebooks_export(copy):
-    for module in (copy / "unlearn_nb").glob("[a-z]*.py"):
+    for module in (copy / "unlearn_nb").rglob("[a-z]*.py"):
         module.unlink()
     run(BIN / "nbdev_export", cwd=copy)
+    run(sys.executable, "tools/packages.py", cwd=copy)
     assert differing(copy, "unlearn_nb") == [], "run make export"
 
 
 def test_a_change_of_the_library_alone_is_noticed(copy):
-    module = copy / "unlearn_nb" / "runs.py"
+    module = copy / "unlearn_nb" / "runs" / "execute.py"
     module.write_text(module.read_text() + "\nchanged = True\n")
-    assert differing(copy, "unlearn_nb") == ["unlearn_nb/runs.py"]
+    assert differing(copy, "unlearn_nb") == ["unlearn_nb/runs/execute.py"]
 
 
 def test_notebooks_are_clean(copy):
@@ -120,7 +121,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_carries_the_library_and_the_studies(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"unlearn_nb/{path.name}" for path in (ROOT / "unlearn_nb").glob("*.py")} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "unlearn_nb").rglob("*.py")} <= names
     assert {f"unlearn_nb/studies/{path.name}" for path in STUDIES} <= names
     assert not [name for name in names if name.startswith(("tests/", "nbs/", "benchmarks/"))]
 
@@ -129,7 +130,7 @@ def test_the_installed_wheel_finds_its_studies(wheel, tmp_path):
     """From an empty folder, with nothing of the checkout in sight."""
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel, cwd=tmp_path)
     (tmp_path / "empty").mkdir()
-    code = "import unlearn_nb, unlearn_nb.parameters as p; print(unlearn_nb.__file__, *p.find_studies().values(), sep='\\n')"
+    code = "import unlearn_nb, unlearn_nb.runs as p; print(unlearn_nb.__file__, *p.find_studies().values(), sep='\\n')"
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -149,7 +150,7 @@ def test_every_requirement_is_pinned():
 
 
 def test_the_library_needs_no_development_package():
-    source = "\n".join(path.read_text() for path in (ROOT / "unlearn_nb").glob("[a-z]*.py"))
+    source = "\n".join(path.read_text() for path in (ROOT / "unlearn_nb").rglob("[a-z]*.py"))
     assert not re.search(r"^\s*(?:from|import) (?:nbdev|fastcore|execnb|sklearn|pytest|hypothesis)\b", source, re.M)
 
 

@@ -1,0 +1,268 @@
+"""Every solver against the exact solution of a system small enough to form, and the published ones against their own code."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from toys import data, gpt2, language_loss, lora
+
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.influence import (
+    SOLVERS,
+    Curvature,
+    KroneckerFactors,
+    SquaredError,
+    TensorTask,
+    TrainingLoss,
+    cg_path,
+    largest_eigenvalue,
+    mean_diagonal,
+    solve,
+    solve_path,
+)
+
+DAMPING = 0.01
+
+
+class System:
+    """(C + DAMPING) x = b of a LoRA GPT-2 in float64, formed in full."""
+
+    def __init__(self, kind="gauss-newton", n=10):
+        self.loss = language_loss(lora(gpt2(), r=1))
+        self.curvature = Curvature(self.loss, data(n), kind)
+        self.b = self.loss.gradient(data(n)[:2])
+        self.eye = torch.eye(len(self.b), dtype=torch.float64)
+        self.C = torch.stack([self.curvature(e) for e in self.eye])
+        self.exact = torch.linalg.solve(self.C + DAMPING * self.eye, self.b)
+
+    def error(self, x):
+        return float((x - self.exact).norm() / self.exact.norm())
+
+
+@pytest.fixture(scope="module")
+def gn():
+    return System()
+
+
+@pytest.fixture(scope="module")
+def empirical():
+    return System("empirical-fisher")
+
+
+# solver, its options, the relative error that it must stay below on the Gauss-Newton system
+REACHED = [("cg", {"tol": 1e-6}, 1e-3), ("sgd", {"steps": 6000, "tol": 1e-5}, 1e-3), ("lissa", {"tol": 1e-4}, 2e-3),
+           ("sgd", {"steps": 250, "batch": 5}, 0.5), ("lissa", {"steps": 80, "batch": 5, "repeats": 2}, 0.8), ("ekfac", {}, 0.95)]
+
+
+@pytest.mark.parametrize("name, options, limit", REACHED, ids=[f"{name}-{'drawn' if 'batch' in o else 'whole'}" for name, o, _ in REACHED])
+def test_solvers_agree_with_the_exact_solution(gn, name, options, limit):
+    whole = "batch" not in options and name != "ekfac"
+    solution = solve(name, gn.C.__matmul__ if whole and name != "cg" else gn.curvature, gn.b, DAMPING, **options)
+    true = (gn.C @ solution.x + DAMPING * solution.x - gn.b).norm() / gn.b.norm()
+    print(f"{name} {options}: error {gn.error(solution.x):.1e}, residual {solution.residual:.1e}, {solution.products} products, "
+          f"{solution.gradients:.0f} gradient-equivalents")
+    assert gn.error(solution.x) < limit and gn.error(torch.zeros_like(gn.b)) == 1
+    assert math.isclose(solution.residual, float(true), rel_tol=1e-3, abs_tol=1e-9), "the last residual is that of x"
+
+
+def test_woodbury_is_exact_for_the_empirical_fisher_and_datainf_is_as_its_formula(empirical):
+    s = empirical
+    exact = solve("woodbury", s.curvature, s.b, DAMPING)
+    assert s.error(exact.x) < 1e-9 and exact.residual < 1e-9 and exact.products == 1
+    G = torch.stack([s.loss.gradient([row]) for row in data(10)])
+    for faithful in (False, True):
+        expected = torch.zeros_like(s.b)
+        for part in s.loss.weights.slices().values():
+            g, b = G[:, part], s.b[part]
+            own = 0.1 * float(g.square().mean()) if faithful else DAMPING
+            for row in g:
+                expected[part] += (b - (row @ b) / (own + row @ row) * row) / (10 * own)
+        found = solve("datainf", s.curvature, s.b, DAMPING, faithful=faithful)
+        print(f"datainf, faithful={faithful}: error {s.error(found.x):.2f}, residual {found.residual:.2f}")
+        assert torch.allclose(found.x, expected)
+
+
+def test_datainf_is_exact_for_one_row_and_one_tensor():
+    loss = TrainingLoss(nn.Linear(3, 1, bias=False).double(), TensorTask())
+    row = [{"prompt": torch.tensor([1.0, 2, 3], dtype=torch.float64), "response": torch.ones(1, dtype=torch.float64)}]
+    curvature, b = Curvature(loss, row, "empirical-fisher"), torch.ones(3, dtype=torch.float64)
+    assert torch.allclose(solve("datainf", curvature, b, 0.1).x, solve("woodbury", curvature, b, 0.1).x)
+
+
+def test_l2_counts_as_damping_for_solvers_on_scores(empirical):
+    s = empirical
+    curvature = Curvature(s.loss, data(10), "empirical-fisher", l2=0.05)
+    exact = torch.linalg.solve(s.C + 0.06 * s.eye, s.b)
+    assert torch.allclose(solve("woodbury", curvature, s.b, DAMPING).x, exact)
+    assert torch.allclose(solve("cg", curvature, s.b, DAMPING, tol=1e-10).x, exact, rtol=1e-4, atol=1e-8)
+
+
+def test_ekfac_is_exact_where_the_kronecker_form_is():
+    """One linear layer, two independent outputs with squared error: C = E[a a^T] x I, up to the labels drawn."""
+    torch.manual_seed(0)
+    X = torch.randn(3000, 4, dtype=torch.float64) * torch.tensor([2.0, 1.0, 0.5, 0.2])
+    rows = [{"prompt": x, "response": torch.zeros(2, dtype=torch.float64)} for x in X]
+    loss = TrainingLoss(nn.Linear(4, 2, bias=False).double(), TensorTask(SquaredError))
+    b = torch.randn(8, dtype=torch.float64)
+    exact = torch.linalg.solve(torch.kron(torch.eye(2, dtype=torch.float64), X.T @ X / 3000) + 0.1 * torch.eye(8), b)
+    solution = solve("ekfac", Curvature(loss, rows), b, 0.1)
+    assert (solution.x - exact).norm() < 0.05 * exact.norm()
+
+
+def test_ekfac_keeps_the_trace_and_serves_many_right_sides(gn):
+    factors = KroneckerFactors(gn.curvature)
+    scores = torch.cat([scores for _, scores in gn.curvature.scores()])
+    for block in factors.blocks:
+        assert torch.isclose(block.diagonal.sum(), scores[:, block.place].square().sum(1).mean())
+        for Q in (block.Q_S, block.Q_A):
+            assert torch.allclose(Q @ Q.T, torch.eye(len(Q), dtype=Q.dtype), atol=1e-9)
+    before = gn.loss.cost.gradients
+    assert torch.equal(solve("ekfac", gn.curvature, gn.b, DAMPING, factors=factors).x, factors.solve(gn.b, DAMPING))
+    assert gn.loss.cost.gradients - before == 20  # one product, for the residual
+
+
+def test_ekfac_beats_the_diagonal_and_the_right_side(gn):
+    diagonal = gn.b / (gn.C.diagonal() + DAMPING)
+    x = solve("ekfac", gn.curvature, gn.b, DAMPING).x
+    cosine = [float(torch.cosine_similarity(v, gn.exact, dim=0)) for v in (x, diagonal, gn.b)]
+    print(f"cosine with the solution: ekfac {cosine[0]:.3f}, diagonal {cosine[1]:.3f}, right side {cosine[2]:.3f}")
+    assert cosine[0] > max(cosine[1:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 10**6), st.lists(st.floats(1e-2, 1e2), min_size=1, max_size=4))
+def test_one_run_of_cg_solves_for_every_damping(size, seed, dampings):
+    rng = np.random.default_rng(seed)
+    root = torch.from_numpy(rng.normal(size=(size, size)))
+    C, b = root @ root.T / size, torch.from_numpy(rng.normal(size=size))
+    xs, residuals = cg_path(C.__matmul__, b, dampings, tol=1e-9)
+    for x, damping, own in zip(xs, dampings, residuals):
+        assert torch.allclose(x, torch.linalg.solve(C + damping * torch.eye(size, dtype=C.dtype), b), rtol=1e-5, atol=1e-7)
+        assert own[-1] <= 1e-9
+
+
+def test_a_path_costs_no_more_than_its_smallest_damping(gn):
+    path = solve_path("cg", gn.curvature, gn.b, [1.0, DAMPING, 0.1], tol=1e-6)
+    alone = solve("cg", gn.curvature, gn.b, DAMPING, tol=1e-6)
+    assert path[0].products == alone.products - 1 == len(alone.residuals) - 2  # alone, the last residual is computed once more
+    assert torch.allclose(path[1].x, alone.x) and [s.damping for s in path] == [1.0, DAMPING, 0.1]
+    assert math.isclose(path[0].gradients, 2 * 10 * path[0].products)
+    other = solve_path("woodbury", Curvature(gn.loss, data(10), "empirical-fisher"), gn.b, [1.0, 0.1])
+    assert [s.damping for s in other] == [1.0, 0.1] and all(s.residual < 1e-9 for s in other)
+
+
+def test_negative_curvature_ends_cg_with_advice(gn):
+    hessian = Curvature(gn.loss, data(10), "hessian")
+    H = torch.stack([hessian(e) for e in gn.eye])
+    lowest = float(torch.linalg.eigvalsh((H + H.T) / 2)[0])
+    assert lowest < 0, "LoRA's Hessian is indefinite"
+    with pytest.raises(UnlearnError, match="use curvature='gauss-newton' or raise the damping"):
+        solve("cg", hessian, gn.b, 0.0, tol=1e-12)
+    raised = solve("cg", hessian, gn.b, 1.1 * -lowest, tol=1e-8)
+    assert raised.residual < 1e-7
+
+
+def published_loop(H, b, lr=1e-5, init=1e-5, adjust=1e-5, iterations=20):
+    """The released recipe: a product cut from the graph, the loss x'Hx/2 - b'x, torch's Adam."""
+    x = torch.full_like(b, init).requires_grad_()
+    adam = torch.optim.Adam([x], lr=lr, weight_decay=adjust)
+    for _ in range(iterations):
+        adam.zero_grad()
+        product = (H @ x).detach()
+        (0.5 * (x * product).sum() - (b * x).sum()).backward()
+        adam.step()
+    return x.detach()
+
+
+def test_the_faithful_loop_is_the_published_one(gn):
+    solution = solve("faithful", gn.C.__matmul__, gn.b, DAMPING, batch=None)
+    assert torch.equal(solution.x, published_loop(gn.C, gn.b)) and solution.products == 21
+    assert torch.cosine_similarity(solution.x, gn.b.sign(), dim=0) > 0.9, "sign steps along b"
+    assert torch.equal(solve("faithful", gn.C.__matmul__, 0 * gn.b, DAMPING, batch=None, steps=0).x, torch.full_like(gn.b, 1e-5))
+    one_row = solve("faithful", gn.curvature, gn.b, DAMPING, steps=3)
+    assert one_row.gradients == 2 * (3 + 10)
+
+
+def test_the_faithful_loop_converges_to_twice_the_solution(gn):
+    found = solve("faithful", gn.C.__matmul__, gn.b, 0.0, lr=2e-3, init=0.0, steps=6000, batch=None, weight_decay=DAMPING)
+    twice = 2 * torch.linalg.solve(gn.C + 2 * DAMPING * gn.eye, gn.b)
+    assert (found.x - twice).norm() < 0.02 * twice.norm()
+
+
+def loop(system, lr, steps, **knobs):
+    return solve("faithful", system.C.__matmul__, system.b, DAMPING, lr=lr, steps=steps, batch=None, **knobs).residuals
+
+
+@pytest.mark.parametrize("steps", [20, 1000])
+def test_cg_needs_less_than_a_tenth_of_the_published_loops_products(gn, steps):
+    """At the best residual that the loop passes, with the released script's knobs but all rows in each product."""
+    residuals = loop(gn, 1e-5, steps)
+    level = min(residuals)
+    cg = next(i for i, r in enumerate(solve("cg", gn.curvature, gn.b, DAMPING).residuals) if r <= level)
+    print(f"relative residual {level:.4f}: published loop {residuals.index(level)} products, cg {cg}")
+    assert residuals.index(level) >= 10 * cg
+
+
+def test_cg_beats_the_loop_even_mended_and_with_the_best_step_size(gn):
+    """True gradient and damping, start at zero; the published half gradient never comes near at any step size."""
+    sizes, levels = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), (0.1, 1e-2, 1e-4)
+    mended = [loop(gn, lr, 600, init=0.0, half_gradient=False, weight_decay=DAMPING) for lr in sizes]
+    cg = solve("cg", gn.curvature, gn.b, DAMPING, tol=1e-5).residuals
+    for level in levels:
+        adam = min(next((i for i, r in enumerate(run) if r <= level), 10**6) for run in mended)
+        ours = next(i for i, r in enumerate(cg) if r <= level)
+        print(f"relative residual {level:.0e}: mended loop at its best step size {adam} products, cg {ours}")
+        assert adam >= 2 * ours
+    assert min(min(loop(gn, lr, 600)) for lr in sizes) > 0.3
+
+
+def test_lissa_with_the_published_sign_solves_another_system(gn):
+    right = solve("lissa", gn.C.__matmul__, gn.b, DAMPING, tol=1e-4)
+    wrong = solve("lissa", gn.C.__matmul__, gn.b, DAMPING, steps=50, faithful=True, scale=2 * largest_eigenvalue(gn.C.__matmul__, gn.b))
+    assert gn.error(right.x) < 2e-3 < 0.05 < gn.error(wrong.x)
+    scale = 2 * largest_eigenvalue(gn.C.__matmul__, gn.b)
+    x = gn.b.clone()
+    for _ in range(50):
+        x = gn.b + x - (gn.C @ x - DAMPING * x) / scale
+    assert torch.allclose(wrong.x, x / scale)
+
+
+def test_estimates_of_the_spectrum(gn):
+    true = float(torch.linalg.eigvalsh(gn.C)[-1])
+    assert 0.9 * true < largest_eigenvalue(gn.C.__matmul__, gn.b, steps=20) <= true * (1 + 1e-9)
+    assert math.isclose(mean_diagonal(gn.C.__matmul__, gn.b, probes=300), float(gn.C.diagonal().mean()), rel_tol=0.2)
+
+
+@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"faithful"}))
+def test_nothing_asked_is_nothing_done(gn, name):
+    solution = solve(name, gn.curvature, 0 * gn.b, DAMPING)
+    assert not solution.x.any() and (solution.residuals, solution.products, solution.gradients) == ([0.0], 0, 0)
+
+
+@pytest.mark.parametrize("attempt, sentence", [
+    (lambda s: solve("cg", s.curvature, s.b, -0.1), "damping must be a finite number of at least 0, not -0.1"),
+    (lambda s: solve("cg", s.curvature, s.b, float("nan")), "damping must be a finite number of at least 0, not nan"),
+    (lambda s: solve("cgs", s.curvature, s.b, 0.1), "unknown solver 'cgs'; did you mean 'cg'?"),
+    (lambda s: solve("cg", s.curvature, s.b * float("inf"), 0.1),
+     "the right side of the system is not finite: check the gradients of the request's rows"),
+    (lambda s: solve("sgd", s.C.__matmul__, s.b, 0.1, batch=2), "mini-batches need a Curvature: give one as the product, or batch=None"),
+    (lambda s: solve("datainf", s.C.__matmul__, s.b, 0.1), "datainf works on the rows' gradients: give a Curvature as the product"),
+    (lambda s: solve("ekfac", s.C.__matmul__, s.b, 0.1), "ekfac works on the layers of a model: give a Curvature as the product"),
+    (lambda s: solve("woodbury", s.curvature, s.b, 0.0), "woodbury divides by the damping: give one above 0"),
+    (lambda s: solve("lissa", s.curvature, s.b, 0.0), "lissa without steps divides by the damping: give one above 0"),
+    (lambda s: solve("woodbury", s.curvature, s.b, 0.1, memory_mb=1e-3),
+     lambda s: f"woodbury needs {10 * len(s.b) * 8 / 2**20:.3g} MiB for the scores of 10 rows, more than memory_mb=0.001: use cg, or fewer rows"),
+])
+def test_bad_input_is_told_in_one_sentence(gn, attempt, sentence):
+    with pytest.raises(UnlearnError) as error:
+        attempt(gn)
+    assert str(error.value) == (sentence if isinstance(sentence, str) else sentence(gn))
+
+
+def test_a_diverging_iteration_is_told(gn):
+    with pytest.raises(UnlearnError, match="diverges .* give a smaller step"):
+        solve("sgd", gn.C.__matmul__, gn.b, DAMPING, step=1e3)

@@ -1,0 +1,200 @@
+"""Membership attacks against hand-made numbers, scikit-learn, autograd, and the suite on two small models."""
+
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import concatenate_datasets
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from toys import make_tokenizer, rows, tiny
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from unlearn_nb.benches import SPLITS, Bench, as_dataset
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.metrics import (
+    ATTACKS,
+    MembershipScores,
+    bootstrap_weights,
+    evaluate_membership,
+    gradient_norms,
+    membership_table,
+    mia_auc,
+    min_k,
+    privleak,
+    rel_diff,
+)
+from unlearn_nb.metrics.membership import membership
+from unlearn_nb.models import encode
+
+ROWS = rows(7, seed=4)
+numbers = st.lists(st.floats(-20, 0), min_size=1, max_size=30)
+
+
+def make_bench():
+    made = {split: [row | {"id": f"{split}{i}", "subject": f"{split}{i // 2}", "task": "t", "kind": "qa", "part": part}
+                    for i, row in enumerate(rows(12, seed=seed)) for part in [("validation", "test")[i % 2]]]
+            for seed, split in enumerate(SPLITS)}
+    return Bench("made", "plain", **{split: as_dataset(given) for split, given in made.items()})
+
+
+@given(numbers, st.floats(0.01, 1))
+def test_min_k_by_hand(values, k):
+    n = max(1, int(np.floor(k * len(values))))
+    assert min_k(values, k) == pytest.approx(-sum(sorted(values)[:n]) / n)
+    assert min_k(values, k=1) == pytest.approx(-np.mean(values))
+    if len(values) > 1:
+        assert min_k(values, k, faithful=True) == min_k(values[:-1], k)
+
+
+def test_min_k_rounds_down_and_keeps_one():
+    assert min_k([-1.0, -2.0, -3.0, -4.0], k=0.4) == 4 and min_k([-1.0, -5.0], k=0.4) == 5
+    assert min_k([-1.0, -2.0, -3.0, -4.0, -0.5], k=0.4) == 3.5
+    assert np.isnan(min_k([])) and np.isnan(min_k([-1.0], faithful=True))
+
+
+def by_hand(model, tokenizer, row, faithful):
+    ids, labels = encode(tokenizer, row["prompt"], row["response"])
+    with torch.no_grad():
+        logp = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    at = [t for t in range(1, len(ids)) if labels[t] != -100]
+    tokens = np.array([logp[t - 1, ids[t]].item() for t in at])
+    mean = np.array([(logp[t - 1].exp() * logp[t - 1]).sum().item() for t in at])
+    deviation = np.array([((logp[t - 1].exp() * (logp[t - 1] - m) ** 2).sum() ** 0.5).item() for t, m in zip(at, mean)])
+    length = len(zlib.compress(row["response"].encode()))
+    cut = slice(None, -1 if faithful else None)
+
+    def lowest(values):
+        values = sorted(values[cut])
+        n = max(1, int(0.4 * len(values)))
+        return -sum(values[:n]) / n
+
+    return {"loss": -tokens.mean(), "zlib": (-tokens.mean() if faithful else -tokens.sum()) / length,
+            "min_k": lowest(tokens), "min_k_plus": lowest((tokens - mean) / deviation)}
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_scores_from_first_principles(faithful):
+    model, tokenizer = tiny(dtype=torch.float64), make_tokenizer()
+    table = membership_table(model, tokenizer, ROWS, faithful=faithful)
+    expected = pd.DataFrame([by_hand(model, tokenizer, row, faithful) for row in ROWS])
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-9)
+
+
+def test_a_certain_model_gives_finite_scores():
+    model, tokenizer = tiny(), make_tokenizer()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e4)
+    assert np.isfinite(membership_table(model, tokenizer, ROWS).to_numpy()).all()
+
+
+def test_reference_is_the_difference_of_losses():
+    model, other, tokenizer = tiny(), tiny(seed=9), make_tokenizer()
+    table = membership_table(model, tokenizer, ROWS, reference=other)
+    loss = membership_table(other, tokenizer, ROWS)["loss"]
+    np.testing.assert_allclose(table["reference"], table["loss"] - loss)
+    assert (membership_table(model, tokenizer, ROWS, reference=model)["reference"] == 0).all()
+
+
+def test_gradient_norms_are_autograds_and_leave_the_model_as_it_was():
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=200, n_embd=16, n_layer=1, n_head=2, n_positions=64)).train()
+    model.transformer.wte.weight.requires_grad_(False)
+    kept = torch.ones_like(model.transformer.wpe.weight)
+    model.transformer.wpe.weight.grad = kept.clone()
+    found = gradient_norms(model, tokenizer, ROWS)
+    assert (found == gradient_norms(model, tokenizer, ROWS)).all(), "dropout must be off"
+    assert model.training and not model.transformer.wte.weight.requires_grad
+    assert torch.equal(model.transformer.wpe.weight.grad, kept)
+    assert all(p.grad is None for name, p in model.named_parameters() if "wpe" not in name)
+    model.eval().requires_grad_(True)
+    for row, norm in zip(ROWS, found):
+        ids, labels = (torch.tensor([x]) for x in encode(tokenizer, row["prompt"], row["response"]))
+        model.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        assert norm == pytest.approx(np.mean([p.grad.norm().item() for p in model.parameters()]), rel=1e-5)
+
+
+def test_gradient_norms_restore_the_model_after_a_failure():
+    model = tiny().train()
+    model.lm_head.weight.requires_grad_(False)
+    with pytest.raises(KeyError):
+        gradient_norms(model, make_tokenizer(), [{"prompt": "w5"}])
+    assert model.training and not model.lm_head.weight.requires_grad
+
+
+@pytest.mark.parametrize("auc, oracle, leak, diff", [
+    (0.5, 0.5, 0, 0), (1.0, 0.5, -100, 100), (0.0, 0.5, 100, -100), (0.8, 0.6, -50, 100 / 3), (0.6, 0.6, 0, 0),
+    (0.4, 0.2, -25, 100)])
+def test_privleak_and_rel_diff(auc, oracle, leak, diff):
+    assert privleak(auc, oracle) == pytest.approx(leak) and rel_diff(auc, oracle) == pytest.approx(diff)
+
+
+def table_of(generator, n=12):
+    values = {name: generator.integers(0, 6, 2 * n).astype(float) for name in ATTACKS}  # with ties
+    return pd.DataFrame({"member": [1.0] * n + [0.0] * n, "split": ["forget"] * n + ["holdout"] * n, "task": "t",
+                         "subject": [f"s{i // 2}" for i in range(2 * n)], **values})
+
+
+def test_auc_is_that_of_the_metrics_and_of_scikit_learn():
+    table, oracle = (table_of(np.random.default_rng(seed)) for seed in (0, 1))
+    out = membership(table, np.ones((1, len(table))), oracle)
+    for name in ATTACKS:
+        auc, other = (roc_auc_score(t["member"], -t[name]) for t in (table, oracle))
+        assert out[f"{name}/auc"][0] == pytest.approx(auc)
+        assert auc == pytest.approx(mia_auc(table.loc[table["member"] == 1, name], table.loc[table["member"] == 0, name]))
+        assert out[f"{name}/privleak"][0] == pytest.approx(privleak(auc, other))
+        assert out[f"{name}/rel_diff"][0] == pytest.approx(rel_diff(auc, other))
+
+
+def test_the_oracle_is_resampled_with_the_model():
+    table = table_of(np.random.default_rng(0))
+    drawn = membership(table, bootstrap_weights(table, 50), table)
+    assert drawn["loss/auc"].std() > 0 and (drawn["loss/privleak"] == 0).all()
+
+
+def test_the_suite(tmp_path):
+    bench, tokenizer = make_bench(), make_tokenizer()
+    oracle = evaluate_membership(tiny(seed=1), tokenizer, bench, part="test", bootstrap=20)
+    scores = evaluate_membership(tiny(), tokenizer, bench, part="test", oracle=oracle, gradients=True, bootstrap=20)
+    rows = concatenate_datasets([bench.split("forget", "test"), bench.split("holdout", "test")])
+    expected = membership_table(tiny(), tokenizer, rows, gradients=True)
+    pd.testing.assert_frame_equal(scores.rows[list(expected)], expected)
+    assert scores.rows["member"].tolist() == [1.0] * 6 + [0.0] * 6
+    assert scores.summary["min_k/privleak"] == pytest.approx(
+        privleak(scores.summary["min_k/auc"], oracle.summary["min_k/auc"]))
+    assert scores.summary["gradnorm/privleak"] == pytest.approx(privleak(scores.summary["gradnorm/auc"]))
+    assert (scores.ci["low"] <= scores.ci["value"]).all() and (scores.ci["value"] <= scores.ci["high"]).all()
+    again = MembershipScores.load(scores.save(tmp_path))
+    pd.testing.assert_frame_equal(again.rows, scores.rows)
+    pd.testing.assert_frame_equal(again.ci, scores.ci)
+    assert again.meta == scores.meta and again.oracle_distance(scores) == 0
+    names = [f"{name}/auc" for name in ("loss", "zlib", "min_k", "min_k_plus")]
+    assert scores.oracle_distance(oracle) == pytest.approx(
+        np.mean([abs(scores.summary[name] - oracle.summary[name]) for name in names]))
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
+    (dict(k=1.5), "min_k: k is a share of the tokens in (0, 1], not 1.5"),
+    (dict(k=0.2, oracle=True), "can't compare scores of k 0.2 with k 0.4: evaluate both alike"),
+    (dict(part="validation", oracle=True), "can't compare scores of part 'validation' with part 'test': evaluate both alike"),
+    (dict(holdout=False), "bench 'made' has no holdout rows in part 'test': use a larger size"),
+    (dict(broken=True), "an attack has no score for row 'forget1': its answer is empty, or the model gives NaN"),
+])
+def test_bad_input_gets_one_sentence(change, message):
+    bench, tokenizer, model = make_bench(), make_tokenizer(), tiny()
+    if change.pop("oracle", False):
+        change["oracle"] = evaluate_membership(model, tokenizer, bench, part="test", bootstrap=0)
+    if not change.pop("holdout", True):
+        bench = Bench("made", "plain", **{s: bench.split(s) if s != "holdout" else as_dataset([]) for s in SPLITS})
+    if change.pop("broken", False):
+        with torch.no_grad():
+            model.lm_head.weight[0, 0] = float("nan")
+    with pytest.raises(UnlearnError) as caught:
+        evaluate_membership(model, tokenizer, bench, **dict(part="test", bootstrap=0) | change)
+    assert str(caught.value) == message

@@ -1,0 +1,271 @@
+"""The TOFU suite against float recomputation, scipy, the published arithmetic, and a bench whose answers are known."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ks_2samp
+from toys import make_tokenizer, rows, tiny
+
+from unlearn_nb.benches import SPLITS, Bench, as_dataset
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.metrics import (
+    TofuScores,
+    answer_table,
+    bootstrap_weights,
+    evaluate_tofu,
+    extraction_table,
+    forget_quality,
+    log10_forget_quality,
+    normalised_probability,
+    rouge_l_recall,
+    truth_ratio,
+    truth_score,
+    utility_terms,
+)
+from unlearn_nb.metrics.tofu import tofu
+from unlearn_nb.models import encode, generate
+
+losses = st.lists(st.floats(0.01, 15), min_size=1, max_size=6)
+
+
+def make_bench(general=("general",), perturbed=True, paraphrased=True, collateral=True):
+    """Rows of random words; every answer has a paraphrase and three wrong ones unless told otherwise."""
+    made = {}
+    for seed, split in enumerate(SPLITS):
+        wrong = [[other["response"] for other in rows(12, seed=10 * seed + k)] for k in range(1, 5)]
+        made[split] = [
+            row | {"id": f"{split}{i}", "subject": f"{split}{i // 2}", "kind": "qa", "part": ("validation", "test")[i % 2],
+                   "task": general[i // 2 % len(general)] if split == "general" else "t"}
+            | ({"perturbed_responses": [w[i] for w in wrong[:3]]} if perturbed else {})
+            | ({"paraphrased_responses": [wrong[3][i]]} if paraphrased and split != "general" else {})
+            for i, row in enumerate(rows(12, seed=10 * seed))]
+    made["collateral"] = made["collateral"] if collateral else []
+    return Bench("made", "plain", **{split: as_dataset(given) for split, given in made.items()})
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+@given(st.floats(0.01, 15), losses)
+def test_truth_ratio_by_hand(right, wrong):
+    geometric = math.exp(-sum(wrong) / len(wrong)) / math.exp(-right)
+    arithmetic = sum(math.exp(-x) for x in wrong) / len(wrong) / math.exp(-right)
+    assert truth_ratio(right, wrong) == pytest.approx(geometric)
+    assert truth_ratio(right, wrong, "arithmetic") == pytest.approx(arithmetic)
+    assert geometric <= arithmetic * (1 + 1e-9)
+    published = math.exp(-sum(wrong) / len(wrong)) / (math.exp(-right) + 1e-10)
+    assert truth_ratio(right, wrong, faithful=True) == pytest.approx(published)
+
+
+@given(st.floats(0, 1e3))
+def test_truth_score_lies_in_0_1_and_is_symmetric_on_forget_rows(ratio):
+    assert 0 <= truth_score(ratio, forget=True) <= 1 and 0 <= truth_score(ratio, forget=False) <= 1
+    if ratio > 0:
+        assert truth_score(ratio, forget=True) == pytest.approx(truth_score(1 / ratio, forget=True))
+
+
+def test_collapsed_models_keep_their_ratio_here_and_lose_it_in_the_published_code():
+    assert truth_ratio(40.0, [40.0]) == 1 and truth_ratio(40.0, [40.0], faithful=True) < 1e-6
+    assert truth_ratio(900.0, [0.0]) == math.inf and truth_score(math.inf, forget=True) == 0
+    assert normalised_probability(40.0, [40.0]) == pytest.approx(0.5) and normalised_probability(40.0, [40.0], faithful=True) < 1e-6
+    assert normalised_probability(2000.0, [2001.0]) == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+@given(st.floats(0.01, 15), losses)
+def test_normalised_probability_by_hand(right, wrong):
+    p, others = math.exp(-right), [math.exp(-x) for x in wrong]
+    assert normalised_probability(right, wrong) == pytest.approx(p / (p + sum(others)))
+    assert normalised_probability(right, wrong, faithful=True) == pytest.approx(p / (p + sum(others) + 1e-10))
+
+
+def test_without_wrong_answers_there_is_no_value():
+    values = [truth_ratio(1.0, []), normalised_probability(1.0, []), truth_score(math.nan, True), truth_score(math.nan, False)]
+    assert np.isnan(values).all()
+
+
+# ---------------------------------------------------------------- forget quality
+
+
+def test_forget_quality_is_scipys_p_value_and_ignores_inversion_and_nan():
+    rng = np.random.default_rng(0)
+    first, second = rng.lognormal(size=60), rng.lognormal(0.4, size=80)
+    p = ks_2samp(first, second).pvalue
+    assert forget_quality(first, second) == p and log10_forget_quality(first, second) == pytest.approx(math.log10(p))
+    assert forget_quality(1 / first, 1 / second) == pytest.approx(p)
+    assert forget_quality([*first, math.nan], second) == p
+    assert forget_quality(first, first) == 1 and log10_forget_quality(first, first) == 0
+    assert math.isnan(forget_quality([], first)) and math.isnan(log10_forget_quality([math.nan], first))
+
+
+def test_disjoint_samples_of_400_have_the_published_floor():
+    """The tables' 1e-239 is the least p-value that 400 against 400 rows can have: 2 / C(800, 400)."""
+    low, high = np.arange(400.0), np.arange(400.0) + 1e3
+    assert log10_forget_quality(low, high) == pytest.approx(math.log10(2) - math.log10(math.comb(800, 400)), rel=1e-6)
+    assert forget_quality(low, high) == pytest.approx(2.1e-240, rel=0.05)
+
+
+def test_the_logarithm_outlives_the_p_value():
+    low, high = np.arange(6000.0), np.arange(6000.0) + 1e5
+    assert forget_quality(low, high) == 0 and -6000 < log10_forget_quality(low, high) < -2000
+
+
+# ---------------------------------------------------------------- rows
+
+
+def nll(model, tokenizer, prompt, response):
+    ids, labels = encode(tokenizer, prompt, response)
+    with torch.no_grad():
+        logp = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return -np.mean([logp[t - 1, ids[t]].item() for t in range(1, len(ids)) if labels[t] != -100])
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+@pytest.mark.parametrize("aggregation", ["open-unlearning", "tofu"])
+def test_rows_from_first_principles(aggregation, faithful):
+    model, tokenizer, bench = tiny(dtype=torch.float64), make_tokenizer(), make_bench()
+    asked = [row | {"split": split} for split in ("forget", "retain", "general") for row in bench.split(split, "test")]
+    table = answer_table(model, tokenizer, asked, "plain", aggregation, faithful, batch_size=5)
+    for row, (_, line) in zip(asked, table.iterrows()):
+        own, *wrong = (nll(model, tokenizer, row["prompt"], text) for text in [row["response"], *row["perturbed_responses"]])
+        right = nll(model, tokenizer, row["prompt"], row["paraphrased_responses"][0]) if row["split"] != "general" else own
+        over_wrong = math.exp(-sum(wrong) / 3)
+        if aggregation == "tofu" and row["split"] != "forget":
+            over_wrong = sum(math.exp(-x) for x in wrong) / 3
+        ratio = over_wrong / (math.exp(-right) + 1e-10 * faithful)
+        probability = math.exp(-own)
+        if row["split"] == "general":
+            probability /= math.exp(-own) + sum(math.exp(-x) for x in wrong) + 1e-10 * faithful
+        score = min(ratio, 1 / ratio) if row["split"] == "forget" else max(0, 1 - ratio)
+        assert line[["probability", "ratio", "truth_ratio"]].tolist() == pytest.approx([probability, ratio, score])
+        assert [line["nll"], line["right_nll"], *line["wrong_nlls"]] == pytest.approx([own, right, *wrong])
+    expected = extraction_table(model, tokenizer, asked, faithful=faithful)
+    pd.testing.assert_frame_equal(table[["es", "em"]], expected[["es", "em"]])
+
+
+# ---------------------------------------------------------------- suite
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    bench, tokenizer = make_bench(("real_authors", "world_facts")), make_tokenizer()
+    oracle = evaluate_tofu(tiny(seed=1), tokenizer, bench, part="test", bootstrap=30)
+    return bench, oracle, evaluate_tofu(tiny(), tokenizer, bench, part="test", oracle=oracle, bootstrap=30)
+
+
+def test_model_utility_is_the_harmonic_mean_of_nine(evaluated):
+    bench, oracle, scores = evaluated
+    terms = [f"{name}/{score}" for name in ("retain", "real_authors", "world_facts")
+             for score in ("probability", "rougeL", "truth_ratio")]
+    assert scores.meta["utility_terms"] == terms
+    values = np.array([scores.summary[term] for term in terms])
+    assert scores.summary["model_utility"] == (0 if (values == 0).any() else pytest.approx(9 / (1 / values).sum()))
+    frame = scores.rows
+    for name in ("forget", "retain", "collateral", "real_authors", "world_facts"):
+        here = frame[frame["set"] == name]
+        for score in ("probability", "rougeL", "truth_ratio", "es", "em"):
+            assert scores.summary[f"{name}/{score}"] == pytest.approx(here[score].mean())
+    assert scores.summary["forget_quality"] == forget_quality(
+        frame.loc[frame["set"] == "forget", "ratio"], oracle.rows.loc[oracle.rows["set"] == "forget", "ratio"])
+
+
+def test_utility_moves_with_each_of_its_terms_and_is_0_with_any(evaluated):
+    table = evaluated[2].rows.assign(probability=0.5, rougeL=0.5, truth_ratio=0.5)
+    ones = np.ones((1, len(table)))
+    assert tofu(table, ones)["model_utility"][0] == pytest.approx(0.5)
+    for term in utility_terms(table):
+        name, score = term.split("/")
+        for value, expected in ((0.0, 0.0), (1.0, 9 / (8 / 0.5 + 1))):
+            changed = table.copy()
+            changed.loc[changed["set"] == name, score] = value
+            assert tofu(changed, ones)["model_utility"][0] == pytest.approx(expected)
+    for name in ("forget", "collateral"):
+        changed = table.copy()
+        changed.loc[changed["set"] == name, ["probability", "rougeL", "truth_ratio"]] = 0
+        assert tofu(changed, ones)["model_utility"][0] == pytest.approx(0.5)
+
+
+def test_generations_and_rouge_are_the_generators(evaluated):
+    bench, _, scores = evaluated
+    asked = [row for split in ("forget", "retain", "collateral", "general") for row in bench.split(split, "test")]
+    assert scores.rows["generation"].tolist() == generate(tiny(), make_tokenizer(), asked)
+    assert scores.rows["rougeL"].tolist() == [
+        rouge_l_recall(text, row["response"]) for text, row in zip(scores.rows["generation"], asked)]
+
+
+def test_one_model_against_itself_has_quality_1_in_every_resample(evaluated):
+    _, oracle, _ = evaluated
+    drawn = tofu(oracle.rows, bootstrap_weights(oracle.rows, 20), oracle.rows)
+    assert (drawn["forget_quality"] == 1).all() and (drawn["log10_forget_quality"] == 0).all()
+    assert drawn["retain/probability"].std() > 0
+
+
+def test_intervals_hold_the_value_and_no_oracle_no_quality(evaluated):
+    _, oracle, scores = evaluated
+    ci = scores.ci[~scores.ci["metric"].str.contains("quality")]  # repeated rows make a KS test stricter
+    assert (ci["low"] <= ci["value"] + 1e-12).all() and (ci["value"] <= ci["high"] + 1e-12).all()
+    assert "forget_quality" not in oracle.summary and not oracle.meta["oracle"] and scores.meta["oracle"]
+
+
+def test_save_and_load(evaluated, tmp_path):
+    scores = evaluated[2]
+    again = TofuScores.load(scores.save(tmp_path))
+    pd.testing.assert_frame_equal(again.rows, scores.rows)
+    pd.testing.assert_frame_equal(again.ci, scores.ci)
+    assert again.meta == scores.meta and again.oracle_distance(scores) == 0
+    table = again.table().set_index("metric")["better"]
+    assert table["forget/es"] == "lower" and table["retain/es"] == table["forget_quality"] == "higher"
+
+
+@pytest.mark.parametrize("options, sets, terms", [
+    (dict(general=("general",)), ["collateral", "general", "retain"], 9),
+    (dict(general=("general",), collateral=False), ["general", "retain"], 6),
+    (dict(general=("world_facts",)), ["retain", "world_facts"], 6),
+    (dict(perturbed=False), ["collateral", "general", "retain"], 5),  # no truth ratios, no normalised probability
+])
+def test_what_is_not_there_does_not_enter_and_meta_says_so(options, sets, terms):
+    scores = evaluate_tofu(tiny(), make_tokenizer(), make_bench(**options), part="test", bootstrap=0, max_new_tokens=3)
+    assert scores.meta["utility_sets"] == sets and len(scores.meta["utility_terms"]) == terms
+    assert not math.isnan(scores.summary["model_utility"])
+    assert ("forget/truth_ratio" in scores.summary) == options.get("perturbed", True)
+
+
+def test_meta_tells_in_whose_words_the_right_answer_stood(evaluated):
+    assert evaluated[2].meta["truth_ratio_words"] == {
+        "forget": "paraphrased", "retain": "paraphrased", "collateral": "paraphrased", "real_authors": "own",
+        "world_facts": "own"}
+
+
+def test_the_published_floor_is_residual_memory_of_a_model_that_knows_nothing():
+    bench, tokenizer = make_bench(), make_tokenizer()
+    right, published = (evaluate_tofu(tiny(), tokenizer, bench, part="test", faithful=f, bootstrap=0, max_new_tokens=3)
+                        for f in (False, True))
+    lengths = [len(row["response"].split()) for row in bench.split("forget", "test")]  # the end token dropped
+    assert right.summary["forget/es"] == 0
+    assert published.summary["forget/es"] == pytest.approx(np.mean([1 / n for n in lengths])) and published.meta["faithful"]
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
+    (dict(aggregation="tofoo"), "unknown aggregation 'tofoo'; did you mean 'tofu'?"),
+    (dict(aggregation="tofu", oracle=True),
+     "can't compare scores of aggregation 'tofu' with aggregation 'open-unlearning': evaluate both alike"),
+    (dict(part="validation", oracle=True), "can't compare scores of part 'validation' with part 'test': evaluate both alike"),
+    (dict(broken=True), "the model gives NaN likelihood for 24 of 24 answers (first: row 'forget1'): its weights are broken "
+                        "or its dtype overflows; try dtype='float32'"),
+])
+def test_bad_input_gets_one_sentence(evaluated, change, message):
+    bench, oracle, _ = evaluated
+    model = tiny()
+    if change.pop("broken", False):
+        with torch.no_grad():
+            model.lm_head.weight[0, 0] = float("nan")
+    if change.pop("oracle", False):
+        change["oracle"] = oracle
+    with pytest.raises(UnlearnError) as caught:
+        evaluate_tofu(model, make_tokenizer(), bench, **dict(part="test", bootstrap=0) | change)
+    assert str(caught.value) == message

@@ -1,0 +1,59 @@
+"""JupyterLab, as `make lab` starts it: the server answers, and the index notebook opens in a browser."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import chromium
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a server on ``nbs/``, and a function that reads from it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("lab") / "log.txt"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={ROOT / 'nbs'}"]
+    address = f"http://127.0.0.1:{port}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def read(path: str) -> dict:
+        with opener.open(f"{address}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as server:
+        try:
+            deadline = time.monotonic() + 90
+            while True:
+                try:
+                    read("/api/status")
+                    break
+                except OSError:
+                    assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.3)
+            yield address, read
+        finally:
+            server.terminate()
+
+
+def test_the_server_serves_the_notebooks(lab):
+    _, read = lab
+    names = {entry["name"] for entry in read("/api/contents/")["content"]}
+    assert {path.name for path in (ROOT / "nbs").glob("*.ipynb")} <= names
+    cells = read("/api/contents/index.ipynb")["content"]["cells"]
+    assert cells[0]["source"].startswith("# unlearn_nb")
+
+
+def test_the_index_notebook_opens_in_a_browser(lab, tmp_path):
+    address, _ = lab
+    dom = chromium.browse(f"{address}/lab/tree/index.ipynb", tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom")
+    assert "jp-Notebook" in dom and ">unlearn_nb" in dom

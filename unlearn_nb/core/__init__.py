@@ -1,0 +1,12 @@
+"""core"""
+
+# Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "errors": ["UnlearnError", "unknown"],
+    "examples": ["refused"],
+    "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "plain", "slug", "to_json", "whole",
+        "write_atomic"],
+    "specs": ["Registry", "check_arguments", "parse_expression", "read_call"],
+})

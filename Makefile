@@ -26,6 +26,7 @@ bench: $(VENV)/.installed-dev  ## time the fused training step against the strai
 	$(BIN)/python benchmarks/solvers.py
 
 export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks
+	find unlearn_nb -mindepth 2 -name '[a-z]*.py' -delete
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/packages.py
 

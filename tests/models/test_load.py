@@ -303,7 +303,7 @@ def test_prepare_trains_once(tmp_path, smoke_bench, monkeypatch):
 def test_killed_training_leaves_no_folder_and_keeps_the_first_model(tmp_path):
     code = (
         "from unlearn_nb.benches import load_bench; from unlearn_nb.models import *\n"
-        "bench, recipe = load_bench('biographies', 'smoke', 0), Recipe(steps=150, batch_size=2)\n"
+        "bench, recipe = load_bench('biographies', size='smoke'), Recipe(steps=150, batch_size=2)\n"
         f"prepare('tiny', bench, recipe, cache={str(tmp_path)!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

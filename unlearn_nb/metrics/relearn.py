@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..benches import Bench
-from ..benches.load import PARTS
+from ..benches import PARTS, Bench
 from ..core import UnlearnError, unknown
 from ..augmentation import STOP_WORDS
 from .entities import SHAPES, FactEntities, Matcher, coverage, entities, fact_values, normalise

@@ -23,8 +23,7 @@ import pandas as pd
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import rankdata
 
-from ..benches import SPLITS, Bench
-from ..benches.load import PARTS
+from ..benches import PARTS, SPLITS, Bench
 from ..core import UnlearnError, unknown
 from ..models import generate, sequence_nll
 

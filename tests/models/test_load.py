@@ -275,7 +275,7 @@ def test_diverging_training_is_refused(untrained):
     model.get_output_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(UnlearnError, match="loss is nan at step 1"):
         memorise(model, tokenizer, ROWS, Recipe(steps=2), progress=False)
-    with pytest.raises(UnlearnError, match="no rows"):
+    with pytest.raises(UnlearnError, match="no training rows"):
         memorise(model, tokenizer, [], Recipe(steps=2), progress=False)
 
 

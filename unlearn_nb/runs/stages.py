@@ -153,7 +153,9 @@ class Run:
 
     def figure(self, figure: Any, name: str, data: Any = None) -> None:
         """Save a matplotlib figure (and its DataFrame) as ``figures/NAME.*``, show it in the notebook, close it."""
-        from unlearn_nb.plots import plt, save_figure  # drawing libraries are slow to load, and not every run draws
+        import matplotlib.pyplot as plt  # drawing libraries are slow to load, and not every run draws
+
+        from unlearn_nb.plots import save_figure
 
         path = save_figure(figure, self.folder / "figures", name, data)[0]
         display(Image(path.read_bytes(), format="png", width=int(96 * figure.get_figwidth()), alt=name))

@@ -123,6 +123,8 @@ def test_the_wheel_carries_the_library_and_the_studies(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {str(path.relative_to(ROOT)) for path in (ROOT / "unlearn_nb").rglob("*.py")} <= names
     assert {f"unlearn_nb/studies/{path.name}" for path in STUDIES} <= names
+    data = [path for path in (ROOT / "unlearn_nb").rglob("*") if path.suffix in (".yaml", ".txt")]
+    assert len(data) > 4 and {str(path.relative_to(ROOT)) for path in data} <= names
     assert not [name for name in names if name.startswith(("tests/", "nbs/", "benchmarks/"))]
 
 

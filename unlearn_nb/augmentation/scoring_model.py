@@ -44,7 +44,7 @@ def tiny_scorer() -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(str(base))
-        losses = memorise(model, tokenizer, rows, READING)
+        losses = memorise(model, tokenizer, rows, recipe=READING)
         with quiet_loading():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -231,7 +231,7 @@ def test_memorise_is_reproducible_and_learns():
     curves = []
     for _ in range(2):
         model, tokenizer = load_model("tiny")
-        curves.append(memorise(model, tokenizer, ROWS, Recipe(steps=25, batch_size=4), progress=False))
+        curves.append(memorise(model, tokenizer, ROWS, recipe=Recipe(steps=25, batch_size=4), progress=False))
     assert curves[0] == curves[1] and len(curves[0]) == 25 and curves[0][-1] < 0.6 * curves[0][0]
 
 
@@ -240,7 +240,7 @@ def test_memorise_with_lora_changes_plain_weights(target):
     names = list(model.state_dict())
     head = model.get_output_embeddings().weight.clone()
     layer = model.model.layers[0].mlp.down_proj.weight.clone()
-    losses = memorise(model, tokenizer, ROWS, Recipe(steps=15, batch_size=6, lora_rank=4, lr=1e-2), progress=False)
+    losses = memorise(model, tokenizer, ROWS, recipe=Recipe(steps=15, batch_size=6, lora_rank=4, lr=1e-2), progress=False)
     assert losses[-1] < losses[0] and list(model.state_dict()) == names
     assert torch.equal(model.get_output_embeddings().weight, head)
     assert not torch.equal(model.model.layers[0].mlp.down_proj.weight, layer)
@@ -249,7 +249,7 @@ def test_memorise_with_lora_changes_plain_weights(target):
 
 def test_response_loss_ignores_prompts(untrained):
     model, tokenizer = untrained
-    losses = memorise(model, tokenizer, ROWS, Recipe(steps=1, batch_size=6, loss_on="response"), progress=False)
+    losses = memorise(model, tokenizer, ROWS, recipe=Recipe(steps=1, batch_size=6, loss_on="response"), progress=False)
     fresh, _ = load_model("tiny")
     scores = sequence_nll(fresh, tokenizer, ROWS, on="response")
     tokens = [len(encode(tokenizer, "", row["response"])[0]) for row in ROWS]
@@ -258,7 +258,7 @@ def test_response_loss_ignores_prompts(untrained):
 
 def test_mixed_precision_keeps_weights_in_float32(untrained):
     model, tokenizer = untrained
-    losses = memorise(model, tokenizer, ROWS, Recipe(steps=10, batch_size=6), progress=False, dtype="bfloat16")
+    losses = memorise(model, tokenizer, ROWS, recipe=Recipe(steps=10, batch_size=6), progress=False, dtype="bfloat16")
     assert losses[-1] < losses[0] and model.dtype == torch.float32
 
 
@@ -274,9 +274,9 @@ def test_diverging_training_is_refused(untrained):
     model, tokenizer = untrained
     model.get_output_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(UnlearnError, match="loss is nan at step 1"):
-        memorise(model, tokenizer, ROWS, Recipe(steps=2), progress=False)
-    with pytest.raises(UnlearnError, match="no rows"):
-        memorise(model, tokenizer, [], Recipe(steps=2), progress=False)
+        memorise(model, tokenizer, ROWS, recipe=Recipe(steps=2), progress=False)
+    with pytest.raises(UnlearnError, match="no training rows"):
+        memorise(model, tokenizer, [], recipe=Recipe(steps=2), progress=False)
 
 
 def test_recipes_depend_on_model_and_size():
@@ -303,7 +303,7 @@ def test_prepare_trains_once(tmp_path, smoke_bench, monkeypatch):
 def test_killed_training_leaves_no_folder_and_keeps_the_first_model(tmp_path):
     code = (
         "from unlearn_nb.benches import load_bench; from unlearn_nb.models import *\n"
-        "bench, recipe = load_bench('biographies', 'smoke', 0), Recipe(steps=150, batch_size=2)\n"
+        "bench, recipe = load_bench('biographies', size='smoke'), Recipe(steps=150, batch_size=2)\n"
         f"prepare('tiny', bench, recipe, cache={str(tmp_path)!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -4,9 +4,9 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "errors": ["UnlearnError", "unknown"],
+    "errors": ["UnlearnError", "first_line", "unknown"],
     "examples": ["refused"],
-    "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "plain", "slug", "to_json", "whole",
-        "write_atomic"],
+    "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "plain", "read_packaged", "slug",
+        "to_json", "whole", "write_atomic"],
     "specs": ["Registry", "check_arguments", "parse_expression", "read_call"],
 })

@@ -8,18 +8,22 @@ __all__ = ['refused']
 # %% ../../nbs/00_core/01_examples.ipynb #88be035d
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import UnlearnError
 
 # %% ../../nbs/00_core/01_examples.ipynb #674cf956
 @contextmanager
-def refused(*parts: str) -> Iterator[None]:
-    """Print the sentence with which the block is refused; fail where it is not, or where a part of it is missing."""
+def refused(*parts: str, hide: str | Path = "") -> Iterator[None]:
+    """Print the sentence with which the block is refused; fail where it is not, or where a part of it is missing.
+
+    `hide` is a folder that the printed sentence leaves out, since it differs from run to run.
+    """
     try:
         yield
     except UnlearnError as error:
         missing = [part for part in parts if part not in str(error)]
         assert not missing, f"{missing[0]!r} is not in: {error}"
-        print(error)
+        print(str(error).replace(str(hide), "...") if hide else error)
     else:
         raise AssertionError("this must be refused, and it was not")

@@ -4,7 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "base": ["Experiment", "adapted", "choose_dtype", "score_candidate", "train_adapter"],
+    "base": ["Experiment", "choose_dtype", "score_candidate", "train_adapter"],
     "baselines": ["ALPHA_PER_RANK", "READER_RECIPE", "READER_SEEDS", "new_adapter", "pooled", "reader_base",
         "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],

@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ..benches import load_recommendations
 from ..core import UnlearnError, build_folder, cache_dir, content_hash, write_atomic
 from ..influence import TrainingLoss
 from ..metrics import LABELS, EditScores, summed
-from ..models import Recipe, load_model, memorise, quiet_loading, shuffled_batches, tiny_base
-from ..unlearning.trainer import _save_adapter
+from ..models import Recipe, add_lora, load_model, memorise, quiet_loading, save_adapter, shuffled_batches
+from ..models import tiny_base
 
 # %% ../../nbs/15_experiments/05_baselines.ipynb #6e0dea96
 READER_RECIPE = Recipe(steps=600, batch_size=32, lr=2e-3, loss_on="response")
 READER_SEEDS = (900_001, 900_002)  # seeds no study uses
 
-# %% ../../nbs/15_experiments/05_baselines.ipynb #539ac530
+# %% ../../nbs/15_experiments/05_baselines.ipynb #a7dd2ad6
 def reader_base() -> Path:
     """Folder of `tiny_base`, trained further on recommendation rows of users who are in no bench; cached by content."""
     rows = [row for seed in READER_SEEDS for row in load_recommendations("quick", seed).train]
@@ -39,7 +39,7 @@ def reader_base() -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(tiny_base())
-        memorise(model, tokenizer, rows, READER_RECIPE)
+        memorise(model, tokenizer, rows, recipe=READER_RECIPE)
         with quiet_loading():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -52,15 +52,9 @@ ALPHA_PER_RANK = 4  # alpha 32 at rank 8, as in LLMEraser's script
 
 def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     """`model` with fresh LoRA factors of the recipe's rank; equal seeds give equal factors."""
-    if recipe.lora_rank < 1:
-        raise UnlearnError(f"an adapter needs a rank of at least 1, not {recipe.lora_rank}: set lora_rank")
-    config = LoraConfig(r=recipe.lora_rank, lora_alpha=ALPHA_PER_RANK * recipe.lora_rank, lora_dropout=0.0,
-                        target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return get_peft_model(model, config)
+    return add_lora(model, recipe.lora_rank, alpha=ALPHA_PER_RANK * recipe.lora_rank, seed=recipe.seed)
 
-# %% ../../nbs/15_experiments/05_baselines.ipynb #556483b4
+# %% ../../nbs/15_experiments/05_baselines.ipynb #dfad360d
 def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: Recipe, folder: Path, *,
          template: str = "plain", dtype: str = "float32", progress: bool = True) -> PeftModel:
     """An adapter tuned on `rows`, saved to `folder`/adapter, its cost and losses to `folder`/tuning.json.
@@ -72,9 +66,10 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
         UnlearnError: no rows, no rank, a loss that is not finite.
     """
     adapter, started = new_adapter(model, recipe), time.perf_counter()
-    losses = memorise(adapter, tokenizer, rows, replace(recipe, lora_rank=0), template, progress, dtype)
+    losses = memorise(adapter, tokenizer, rows, recipe=replace(recipe, lora_rank=0), template=template,
+                      progress=progress, dtype=dtype)
     record = {"gradients": len(losses) * recipe.batch_size, "seconds": time.perf_counter() - started, "losses": losses}
-    _save_adapter(adapter, "default", folder / "adapter")
+    save_adapter(adapter, folder / "adapter")
     write_atomic(folder / "tuning.json", json.dumps(record))
     return adapter
 
@@ -112,7 +107,7 @@ def shards(rows: Sequence[dict], count: int, seed: int = 0) -> list[list[dict]]:
     place = {subject: i % count for i, subject in enumerate(subjects)}
     return [[row for row in rows if place[row["subject"]] == i] for i in range(count)]
 
-# %% ../../nbs/15_experiments/05_baselines.ipynb #56c1eb45
+# %% ../../nbs/15_experiments/05_baselines.ipynb #2c51daba
 def pooled(scores: Sequence[EditScores]) -> EditScores:
     """Scores of the shards' models as of one: mean probability and margin, the most frequent generation."""
     tables, meta = [one.rows for one in scores], scores[0].meta

@@ -4,10 +4,16 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "answers": ["SCORE_ENTRIES", "generate", "sequence_nll", "sorted_batches"],
-    "load": ["CHAT_TEMPLATE", "IGNORED", "SMOLLM2", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED",
-        "decoder_layers", "encode", "encode_prompt", "kept_outputs", "load_model", "pad_right", "quiet_loading",
-        "selected_logits", "smollm2_package", "tiny_model", "tiny_tokenizer", "torch_dtype", "train_tokenizer"],
+    "adapters": ["Adapter", "adapted", "add_lora", "check_adapter", "load_adapter", "read_adapter", "save_adapter"],
+    "answers": ["generate", "sequence_nll"],
+    "descent": ["descend", "linear_rates"],
+    "forward": ["AnswerBatch", "SCORE_ENTRIES", "answer_batch", "answer_batches", "answer_logits",
+        "at_least_float32", "batch_logits", "decoder_layers", "eval_mode", "kept_outputs", "pad_right",
+        "selected_logits", "sorted_batches"],
+    "load": ["SMOLLM2", "load_model", "quiet_loading", "smollm2_package", "torch_dtype"],
     "memorisation": ["HUB_EPOCHS", "PRETRAINING", "PRETRAINING_SEEDS", "Prepared", "Recipe", "TINY_STEPS",
         "memorise", "prepare", "prepare_one", "recipe_for", "shuffled_batches", "tiny_base"],
+    "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",
+        "train_tokenizer"],
+    "tokens": ["IGNORED", "Row", "encode", "encode_prompt", "encode_rows", "pad_id"],
 })

@@ -88,7 +88,7 @@ class Experiment:
         stage, *inside = which.relative_to(self.run.folder / "stages").parts
         return "-".join([stage.split("-", 1)[1].rsplit("-", 1)[0], *inside[2:]])
 
-# %% ../../nbs/15_experiments/01_base.ipynb #0b32ec93
+# %% ../../nbs/15_experiments/01_base.ipynb #30b40292
 def train_adapter(experiment: Experiment, name: str, objective: str, settings: UnlearnSettings, *,
                   snapshots: Sequence[int] = (), augmented: Path | None = None) -> Path:
     """Train one adapter on the target; returns its folder, with history.csv and snapshots/ in it.
@@ -106,7 +106,7 @@ def train_adapter(experiment: Experiment, name: str, objective: str, settings: U
     return experiment.stage(f"train-{name}", build, objective=objective, settings=settings, snapshots=list(snapshots),
                             augmented=augmented) / "adapter"
 
-# %% ../../nbs/15_experiments/01_base.ipynb #7c32d49f
+# %% ../../nbs/15_experiments/01_base.ipynb #77e324c5
 def score_candidate(experiment: Experiment, which: str | Path, part: str) -> Scores:
     """Scores of a candidate on one part of the bench, computed once."""
 

@@ -31,7 +31,7 @@ from ..models import tiny_base
 READER_RECIPE = Recipe(steps=600, batch_size=32, lr=2e-3, loss_on="response")
 READER_SEEDS = (900_001, 900_002)  # seeds no study uses
 
-# %% ../../nbs/15_experiments/05_baselines.ipynb #a7dd2ad6
+# %% ../../nbs/15_experiments/05_baselines.ipynb #26f04901
 def reader_base() -> Path:
     """Folder of `tiny_base`, trained further on recommendation rows of users who are in no bench; cached by content."""
     rows = [row for seed in READER_SEEDS for row in load_recommendations("quick", seed).train]
@@ -54,7 +54,7 @@ def new_adapter(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     """`model` with fresh LoRA factors of the recipe's rank; equal seeds give equal factors."""
     return add_lora(model, recipe.lora_rank, alpha=ALPHA_PER_RANK * recipe.lora_rank, seed=recipe.seed)
 
-# %% ../../nbs/15_experiments/05_baselines.ipynb #dfad360d
+# %% ../../nbs/15_experiments/05_baselines.ipynb #4fb1fb30
 def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: Recipe, folder: Path, *,
          template: str = "plain", dtype: str = "float32", progress: bool = True) -> PeftModel:
     """An adapter tuned on `rows`, saved to `folder`/adapter, its cost and losses to `folder`/tuning.json.
@@ -107,7 +107,7 @@ def shards(rows: Sequence[dict], count: int, seed: int = 0) -> list[list[dict]]:
     place = {subject: i % count for i, subject in enumerate(subjects)}
     return [[row for row in rows if place[row["subject"]] == i] for i in range(count)]
 
-# %% ../../nbs/15_experiments/05_baselines.ipynb #2c51daba
+# %% ../../nbs/15_experiments/05_baselines.ipynb #2302f433
 def pooled(scores: Sequence[EditScores]) -> EditScores:
     """Scores of the shards' models as of one: mean probability and margin, the most frequent generation."""
     tables, meta = [one.rows for one in scores], scores[0].meta

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['over_seeds', 'models_over_seeds', 'mean_and_spread', 'claims_table', 'in_words']
 
-# %% ../../nbs/15_experiments/02_claims.ipynb #96a88eb7
+# %% ../../nbs/15_experiments/02_claims.ipynb #3b9aa05a
 import math
 import warnings
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, float]:
             low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
-# %% ../../nbs/15_experiments/02_claims.ipynb #4a72e7db
+# %% ../../nbs/15_experiments/02_claims.ipynb #aacd27e5
 def models_over_seeds(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """A line a model from a table with one row a (seed, model); from several seeds, mean and standard deviation."""
     if table["seed"].nunique() == 1:
@@ -33,12 +33,12 @@ def models_over_seeds(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
     found = table.groupby("model", sort=False)[list(columns)].agg(["mean", "std"])
     return found.set_axis([" ".join(column) for column in found.columns], axis=1)
 
-# %% ../../nbs/15_experiments/02_claims.ipynb #cbbf6dac
+# %% ../../nbs/15_experiments/02_claims.ipynb #a779c3e9
 def mean_and_spread(values: pd.Series) -> str:
     """Mean ± standard deviation; the mean alone of a single value."""
     return f"{values.mean():.3f} ± {values.std():.3f}" if len(values) > 1 else f"{values.mean():.3f}"
 
-# %% ../../nbs/15_experiments/02_claims.ipynb #bfd31135
+# %% ../../nbs/15_experiments/02_claims.ipynb #6410675d
 def claims_table(rows: Sequence[tuple]) -> pd.DataFrame:
     """Claims as a table with the columns claim, value, low, high (interval over seeds, or NaN) and holds.
 
@@ -49,7 +49,7 @@ def claims_table(rows: Sequence[tuple]) -> pd.DataFrame:
     columns = {"value": float, "low": float, "high": float, "holds": bool}
     return pd.DataFrame(full, columns=["claim", *columns]).astype(columns)
 
-# %% ../../nbs/15_experiments/02_claims.ipynb #960aff34
+# %% ../../nbs/15_experiments/02_claims.ipynb #bfb44b2c
 def in_words(found: pd.DataFrame) -> list[str]:
     """One sentence a claim of `claims_table`."""
     return [f"{'Holds' if row['holds'] else 'Does not hold'}: {row['claim']}: {row['value']:.3f}{_interval(row)}."

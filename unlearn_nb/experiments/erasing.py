@@ -118,7 +118,7 @@ def _base(model_name: str, task: str) -> str:
         return model_name
     return str(tiny_base() if task == "facts" else reader_base())
 
-# %% ../../nbs/15_experiments/07_erasing.ipynb #ee84c0da
+# %% ../../nbs/15_experiments/07_erasing.ipynb #8ee4022d
 @dataclass
 class ErasingExperiment:
     """One seed of the study."""
@@ -184,7 +184,7 @@ def tuned(experiment: ErasingExperiment, task: str, rows: Sequence[dict], name: 
     return experiment.stage(f"tune-{task}-{name}", build, base=Path(base).name, rows=fingerprint(rows), recipe=recipe,
                             template=template, dtype=dtype)
 
-# %% ../../nbs/15_experiments/07_erasing.ipynb #bd3991b6
+# %% ../../nbs/15_experiments/07_erasing.ipynb #8c3a679c
 def start_of(experiment: ErasingExperiment, case: Case) -> Path:
     """The adapter tuned on the case's rows, wrong or unwanted ones among them."""
     name = "all" if case.change == "removal" else f"{case.change}-{case.share:g}"
@@ -196,7 +196,7 @@ def retrained(experiment: ErasingExperiment, case: Case) -> Path:
     name = f"without-{case.share:g}" if case.change == "removal" else "all"
     return tuned(experiment, case.task, experiment.problem(case).goal, f"{name}-r{experiment.plan.recipe.lora_rank}")
 
-# %% ../../nbs/15_experiments/07_erasing.ipynb #f005630e
+# %% ../../nbs/15_experiments/07_erasing.ipynb #3b37350c
 def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> EditScores:
     """Scores of a stage's adapter on the problem's judged rows."""
     rows, template, plan = experiment.problem(case).judged, experiment.template(case.task), experiment.plan
@@ -210,7 +210,7 @@ def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> Edit
                                             template=template,
                                             new_tokens=plan.new_tokens, bootstrap=plan.bootstrap) / "scores")
 
-# %% ../../nbs/15_experiments/07_erasing.ipynb #bb1201d8
+# %% ../../nbs/15_experiments/07_erasing.ipynb #48f4b590
 def spent(folder: Path) -> dict[str, float]:
     """Seconds and gradient-equivalents of a stage, and what else it recorded."""
     return json.loads(next(folder / name for name in ("tuning.json", "record.json")
@@ -244,14 +244,14 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
     return experiment.stage(f"edit-{case}-{name}{label}", build, start=start, rows=fingerprint(problem.goal),
                             options=options, template=template, chosen=fingerprint(problem.validation))
 
-# %% ../../nbs/15_experiments/07_erasing.ipynb #5e906d2e
+# %% ../../nbs/15_experiments/07_erasing.ipynb #57a9fd74
 def chosen_of(made: Edit) -> dict[str, float]:
     """What an edit cost in seconds and products, and the damping and scale that validation chose."""
     best = made.choices.loc[made.choices["objective"].idxmin()]
     return {"seconds": made.seconds, "products": made.products, "damping": float(best["damping"]),
             "scale": float(best["scale"])}
 
-# %% ../../nbs/15_experiments/07_erasing.ipynb #db5a7ca5
+# %% ../../nbs/15_experiments/07_erasing.ipynb #13bab2e3
 def walking_rows(problem: Problem, seed: int, uphill: bool) -> list[dict]:
     """What a walk sees."""
     old, new = changed_rows(problem.rows, problem.goal)

@@ -54,7 +54,7 @@ class TaskRows:
     test: list[dict]
     holdout: list[dict]
 
-# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #c91e125e
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #11b51cb4
 @dataclass(frozen=True)
 class Problem:
     """A case made real.
@@ -115,7 +115,7 @@ def _gone(rows: Sequence[dict], share: float, seed: int) -> set[str]:
         gone.add(subject)
     return gone
 
-# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #0eee22be
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #8a8a15fa
 def _removal(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) -> Problem:
     subjects = _gone(rows.train, case.share, seed)
     groups = {"removed": [row for row in rows.train if row["subject"] in subjects],
@@ -130,7 +130,7 @@ def _removal(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) ->
     return Problem(case, rows.train, Request.remove([row["id"] for row in groups["removed"]]), told, validation,
                    "removed/nll")
 
-# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #fb91a1d6
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #56bf22df
 def make_problem(case: Case, rows: TaskRows, *, judged: int, chosen: int, seed: int = 0) -> Problem:
     """The problem of a case.
 
@@ -142,7 +142,7 @@ def make_problem(case: Case, rows: TaskRows, *, judged: int, chosen: int, seed: 
     """
     return (_removal if case.change == "removal" else _correction)(case, rows, judged, chosen, seed)
 
-# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #5b84657e
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #eb281524
 PROBLEM_COLUMNS = ["case", "rows tuned on", "of them to go", "instead", "rows to choose with", "rows reported",
                    "gap read in"]
 EXAMPLE_COLUMNS = ["case", "prompt as tuned on", "response as tuned on", "prompt as it should be",
@@ -179,7 +179,7 @@ def chooser(problem: Problem, model: Any, tokenizer: Any, template: str = "plain
 
     return objective
 
-# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #a0667474
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #5d2ca187
 def reading_cost(problem: Problem, times: int) -> float:
     """Gradient-equivalents of reading the validation rows so many times."""
     return times * len(problem.validation) / 3
@@ -197,7 +197,7 @@ def in_parts(request: Request, count: int) -> list[Request]:
     ids = [*request.removed, *dict.fromkeys([*request.prompts, *request.responses])]
     return [_only(request, set(ids[i::count])) for i in range(min(count, len(ids)))]
 
-# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #02cae6d0
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #92951023
 def part_of(problem: Problem, count: int) -> tuple[list[dict], Request]:
     """About `count` rows of the problem with the same share of changed ones, and the request that concerns them."""
     old = {row["id"] for row in changed_rows(problem.rows, problem.goal)[0]}

@@ -103,7 +103,7 @@ def _case_claims(case: str, found: pd.DataFrame, solver: str) -> list[tuple]:
                      published < own))
     return rows
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #6bd2c3f5
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #f9d9ee63
 def failing_from(sweep: pd.DataFrame, method: str) -> str:
     """From which share of changed rows on a method recovers too little (columns share_changed, method, recovery)."""
     own = sweep[sweep["method"] == method].dropna(subset="recovery").sort_values("share_changed")
@@ -120,7 +120,7 @@ def weight_change(start: Path, end: Path) -> dict[str, Tensor]:
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (start, end))
     return {name: second[name] - first[name] for name in first}
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #af3693ba
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #33f06243
 def agreement_with_retraining(experiment: ErasingExperiment, case: Case, solvers: Sequence[str],
                               scores: Mapping[str, EditScores]) -> pd.DataFrame:
     """A line an edit: its weights against retraining's, and the rank correlation of the rows' loss changes."""
@@ -133,7 +133,7 @@ def agreement_with_retraining(experiment: ErasingExperiment, case: Case, solvers
     ranks = [rank_agreement(one - before, actual - before, bootstrap=200) for one in after]
     return table.assign(**{f"rank_{key}": [one[key] for one in ranks] for key in ("value", "low", "high")})
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #4a8124f8
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #46562ee1
 def agreement_in_words(near: pd.DataFrame, response: pd.DataFrame, solver: str) -> str:
     """What `agreement_with_retraining` and `against_response` (empty where it was left out) say about a solver."""
     own = near.set_index("edit").loc[solver]
@@ -164,7 +164,7 @@ def response_lines(model: Any, tokenizer: Any, rows: Sequence[dict], request: An
              "error": delta_agreement(one.delta, exact.delta)["relative_error"], **delta_agreement(one.delta, wanted),
              "response_residual": response.residual} for name, one in made.items()]
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #0a3724f0
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #97f82902
 def against_response(experiment: ErasingExperiment, case: Case, solvers: Sequence[str],
                      count: int = 20) -> pd.DataFrame:
     """A line a solver and damping, on about `count` rows: products, residual, error, agreement with the response."""
@@ -196,7 +196,7 @@ def trial(experiment: ErasingExperiment, case: Case, model: Any, tokenizer: Any,
     return {**chosen_of(made), "residual": made.solution.residual, "fresh_residual": made.residual,
             "gradients": made.gradients + reading_cost(problem, len(made.choices)), "value": value}
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #050bb7be
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #0c3c5029
 def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], name: str) -> pd.DataFrame:
     """A line a run (label -> options of `erase`), see `trial`."""
     plan, problem, start = experiment.plan, experiment.problem(case), start_of(experiment, case)
@@ -216,7 +216,7 @@ def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], 
                               reported=fingerprint(problem.reported), chosen=fingerprint(problem.validation))
     return pd.read_json(folder / "table.json", orient="records")
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #347a5f46
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #2233071a
 def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, EditScores]) -> pd.DataFrame:
     """The table with the share of the gap that each `value` recovers."""
     low, high = (scores[name].summary[problem.metric] for name in ("no edit", "retrained"))
@@ -255,7 +255,7 @@ def part_by_part(experiment: ErasingExperiment, case: Case, way: str, count: int
             lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": value})
     return lines
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #5147a1b2
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #f98aa3ee
 def sequence_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, EditScores],
                     count: int = 4) -> pd.DataFrame:
     """The request in `count` parts at the damping and scale of the whole: what each recovers, for both ways."""
@@ -274,7 +274,7 @@ def sequence_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[s
                               options=options, scale=whole["scale"], reported=fingerprint(problem.reported))
     return with_recovery(pd.read_json(folder / "table.json", orient="records"), problem, scores)
 
-# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #1a1f1a98
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #252c4676
 def rank_trials(experiment: ErasingExperiment, case: Case) -> pd.DataFrame:
     """Lines of `recoveries` for no edit, the plan's edit and retraining at each of the plan's ranks."""
     tables = []

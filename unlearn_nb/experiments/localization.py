@@ -41,7 +41,7 @@ class RegionMethod:
     objective: str
     lr: float
 
-# %% ../../nbs/15_experiments/09_localization.ipynb #7f21442f
+# %% ../../nbs/15_experiments/09_localization.ipynb #5121465e
 @dataclass(frozen=True, kw_only=True)
 class LocalizationPlan(UnlearningPlan):
     """How much the localization study spends (`plans/localization.yaml`); its recipe is the retain-only model's."""
@@ -126,7 +126,7 @@ def measures(answers: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
     return {"rs": one["retain/es"], "fs": 1 - one["forget/es"], "utility": one["model_utility"],
             "quality": one["forget_quality"], "log_quality": one["log10_forget_quality"], **kept}
 
-# %% ../../nbs/15_experiments/09_localization.ipynb #896bf632
+# %% ../../nbs/15_experiments/09_localization.ipynb #c07bae79
 def measured_rows(bench: Any, most: int, wrong: int) -> list[dict]:
     """All forget rows, at most `most` of every other split, spread over it, each with at most `wrong` wrong answers."""
     splits = {name: list(bench.split(name)) for name in ("forget", "retain", "collateral", "general")}
@@ -192,7 +192,7 @@ class LocalizationExperiment(Experiment):
         """The measures of a model as it is."""
         return measures(self.answers(model, tokenizer), self.oracle_answers)
 
-# %% ../../nbs/15_experiments/09_localization.ipynb #c6411d0f
+# %% ../../nbs/15_experiments/09_localization.ipynb #8e08a8ad
 def inject(experiment: LocalizationExperiment, oracle: Path, region: Region) -> Prepared:
     """The retain-only model and, made from it by training one region, the model that knows the forget set."""
     plan, bench = experiment.plan, experiment.bench
@@ -210,7 +210,7 @@ def inject(experiment: LocalizationExperiment, oracle: Path, region: Region) -> 
     return Prepared(target, oracle, pd.read_csv(target / "history.csv")["loss"].tolist(), record["losses"],
                     record["seconds"])
 
-# %% ../../nbs/15_experiments/09_localization.ipynb #135bf813
+# %% ../../nbs/15_experiments/09_localization.ipynb #ef979fea
 def starting_point(experiment: LocalizationExperiment, which: str = "target") -> pd.DataFrame:
     """The measures of the injected model ("target") or of the retain-only one ("oracle"): one row, step 0."""
 
@@ -221,7 +221,7 @@ def starting_point(experiment: LocalizationExperiment, which: str = "target") ->
 
     return pd.read_csv(experiment.stage(f"measure-{which}", build, which=which, **experiment.scoring) / "points.csv")
 
-# %% ../../nbs/15_experiments/09_localization.ipynb #7069852a
+# %% ../../nbs/15_experiments/09_localization.ipynb #3b6da2ce
 def recorder(experiment: LocalizationExperiment, points: list[dict], tokenizer: Any) -> Callable[[int, Any], None]:
     """For a training to call after every step: adds the measures to `points` at the plan's checkpoints."""
 
@@ -280,7 +280,7 @@ def locate(experiment: LocalizationExperiment, name: str) -> Path:
 
     return experiment.stage(f"locate-{name}", build, method=method, share=plan.share)
 
-# %% ../../nbs/15_experiments/09_localization.ipynb #d9ef42eb
+# %% ../../nbs/15_experiments/09_localization.ipynb #6ec48e14
 def overlaps(regions: dict[str, Region]) -> pd.DataFrame:
     """Jaccard indices of every two regions."""
     return pd.DataFrame({a: {b: one.overlap(other) for b, other in regions.items()} for a, one in regions.items()})

@@ -77,7 +77,7 @@ def inject_groups(experiment: LocalizationExperiment, plan: MaskPlan = MaskPlan(
 
     return experiment.stage("inject-masks", build, plan=plan, settings=settings, oracle=experiment.prepared.oracle.name)
 
-# %% ../../nbs/15_experiments/11_localization_masks.ipynb #ab77a9e3
+# %% ../../nbs/15_experiments/11_localization_masks.ipynb #9466472e
 def memory_of(states: Mapping[str, Any], parts: Mapping[str, Sequence[dict]], tokenizer: Any,
               template: str) -> dict[str, float]:
     """Mean memorisation and extraction strength of parts under several models: "PART_em_STATE", "PART_es_STATE"."""

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['localization_claims', 'conclusion', 'paired_table', 'supervision_in_words']
 
-# %% ../../nbs/15_experiments/10_localization_report.ipynb #4cfd50f0
+# %% ../../nbs/15_experiments/10_localization_report.ipynb #0e3510cc
 from collections.abc import Sequence
 
 import pandas as pd
@@ -29,7 +29,7 @@ def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, loc
                  for row in found.itertuples()]
     return claims_table(rows)
 
-# %% ../../nbs/15_experiments/10_localization_report.ipynb #8a6e2798
+# %% ../../nbs/15_experiments/10_localization_report.ipynb #476b31e0
 def _listed(table: pd.DataFrame) -> str:
     """Rows of a comparison in brackets; nothing for none."""
     names = [f"{row.objective.upper()} in {row.metric.upper()}" for row in table.itertuples()]
@@ -51,7 +51,7 @@ def conclusion(comparison: pd.DataFrame) -> str:
         f"The paper's conclusion, that knowing the region brings no advantage, {verdict}.",
         f"With {comparison['n'].min()} seeds, a true gap below these would mostly have gone unnoticed: {gaps}."])
 
-# %% ../../nbs/15_experiments/10_localization_report.ipynb #ff5d5282
+# %% ../../nbs/15_experiments/10_localization_report.ipynb #59c026b8
 def paired_table(comparison: pd.DataFrame) -> pd.DataFrame:
     """A comparison of the oracle region with the random one, to be read."""
     spread = lambda mean, sd, sign="": [f"{m:{sign}.3f} ± {s:.3f}" for m, s in zip(comparison[mean], comparison[sd])]
@@ -62,7 +62,7 @@ def paired_table(comparison: pd.DataFrame) -> pd.DataFrame:
         "|difference|": spread("absolute", "absolute_sd"),
         **{key: comparison[key] for key in ("p", "effect", "detectable", "n")}})
 
-# %% ../../nbs/15_experiments/10_localization_report.ipynb #7ce1d1d9
+# %% ../../nbs/15_experiments/10_localization_report.ipynb #e4e06b68
 def supervision_in_words(ends: pd.DataFrame) -> str:
     """Where direct supervision ends, in the oracle region and in random ones (columns region, rs, fs, log_quality)."""
     found = ends.set_index("region")

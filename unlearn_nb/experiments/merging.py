@@ -36,7 +36,7 @@ class Role:
 
 ROLES = {"over": Role("over", "zjuklab-over", 1), "under": Role("under", "zjuklab-under", 2)}
 
-# %% ../../nbs/15_experiments/03_merging.ipynb #50706b84
+# %% ../../nbs/15_experiments/03_merging.ipynb #48b8b56c
 @dataclass(frozen=True, kw_only=True)
 class MergingPlan(UnlearningPlan):
     """How much the merging study spends: `plans/merging.yaml`."""
@@ -114,7 +114,7 @@ def train_role(experiment: MergingExperiment, role: str) -> tuple[Path, pd.DataF
     candidates = pd.DataFrame(rows)
     return choose(candidates, role)["adapter"], candidates
 
-# %% ../../nbs/15_experiments/03_merging.ipynb #fbcd4fdc
+# %% ../../nbs/15_experiments/03_merging.ipynb #00796a67
 def search_merge(experiment: MergingExperiment, adapters: Sequence[Path]) -> tuple[Path, pd.DataFrame]:
     """TIES merges of (over, under) on the plan's grid of weights and densities; the validated choice, and all."""
     rows = []
@@ -140,7 +140,7 @@ def compare_methods(experiment: MergingExperiment, adapters: Sequence[Path], cho
                          **score_candidate(experiment, adapter, "test").summary})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/15_experiments/03_merging.ipynb #4226cb7c
+# %% ../../nbs/15_experiments/03_merging.ipynb #b86ca596
 def merge_records(folders: Mapping[str, Path]) -> pd.DataFrame:
     """How merges were made and what the rank left behind: one row a merge, from the merge.json of each folder."""
     records = {name: json.loads((folder / "merge.json").read_text()) for name, folder in folders.items()}
@@ -149,7 +149,7 @@ def merge_records(folders: Mapping[str, Path]) -> pd.DataFrame:
                                 "norm": record["norm"], "error left by the rank": record["error"]}
                          for name, record in records.items()}).T
 
-# %% ../../nbs/15_experiments/03_merging.ipynb #e0dc1b6c
+# %% ../../nbs/15_experiments/03_merging.ipynb #4782e830
 def forget_part(objective: str) -> str:
     """An objective without its terms on retain rows (the paper's Figure 3 trains NPO alone)."""
     parts = [(weight, term) for weight, term in resolve(objective).parts if term.on == "forget"]

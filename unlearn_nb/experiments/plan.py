@@ -6,7 +6,7 @@
 __all__ = ['SIZES', 'NAMED', 'BUDGETS', 'WHEN', 'Kind', 'size_of', 'count_parameters', 'model_size', 'fits', 'overlaid', 'build',
            'StudyPlan', 'UnlearningPlan', 'read_rules', 'read_plan']
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #e58e0116
+# %% ../../nbs/15_experiments/00_plan.ipynb #caa7f7ef
 import importlib.resources
 import json
 import warnings
@@ -24,7 +24,7 @@ from ..core import UnlearnError, unknown
 from ..models import Recipe, quiet_loading
 from ..unlearning import UnlearnSettings
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #01dd7735
+# %% ../../nbs/15_experiments/00_plan.ipynb #5101edb9
 SIZES = {"tiny": 10e6, "small": 500e6, "medium": 3e9, "large": float("inf")}  # fewer parameters than
 
 
@@ -32,14 +32,14 @@ def size_of(parameters: float) -> str:
     """The name of a size, of a number of parameters."""
     return next(name for name, most in SIZES.items() if parameters < most)
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #64fd8038
+# %% ../../nbs/15_experiments/00_plan.ipynb #bd9ec7ff
 def count_parameters(folder: str | Path) -> int:
     """Number of parameters of a model that is stored here: a folder, or a hub id in the cache."""
     with quiet_loading(), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config, trust_remote_code=False).parameters())
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #a8a4f759
+# %% ../../nbs/15_experiments/00_plan.ipynb #756480ba
 NAMED = {"tiny": "tiny", "smollm2": "small"}
 
 
@@ -59,7 +59,7 @@ def model_size(model: str) -> str:
         warnings.warn(f"the size of {model} can't be told, so it gets the plan of a small model", stacklevel=2)
     return "small" if found is None else size_of(found)
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #ed70bfc0
+# %% ../../nbs/15_experiments/00_plan.ipynb #a3fbdf44
 def _hub_count(model: str) -> int | None:
     """Number of parameters that the hub counts, asked for once and for five seconds; None where there is no answer."""
     from huggingface_hub import HfApi
@@ -70,7 +70,7 @@ def _hub_count(model: str) -> int | None:
     except Exception:  # the hub's client raises many kinds, all meaning: no answer
         return None
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #f429c4c0
+# %% ../../nbs/15_experiments/00_plan.ipynb #8365acdf
 BUDGETS = ("smoke", "quick", "full")
 # word -> its values, () for any
 WHEN = {"size": tuple(SIZES), "device": ("cpu", "cuda"), "budget": BUDGETS, "bench": ()}
@@ -90,14 +90,14 @@ def fits(when: Mapping[str, Any], case: Mapping[str, str]) -> bool:
                 raise unknown(word, value, WHEN[word])
     return all(case[word] in _listed(wanted) for word, wanted in when.items())
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #b655bd2c
+# %% ../../nbs/15_experiments/00_plan.ipynb #96eba09b
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`below` with the values of `above` on top: mappings entry by entry, anything else as a whole."""
     both = {key: overlaid(below[key], value) for key, value in above.items()
             if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)}
     return {**below, **above, **both}
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #23340252
+# %% ../../nbs/15_experiments/00_plan.ipynb #7ce29375
 Kind = TypeVar("Kind")
 
 
@@ -127,7 +127,7 @@ def _filled(kind: type[Kind], values: Mapping[str, Any], where: str) -> Kind:
         raise UnlearnError(f"{where} lacks {', '.join(missing)}: no rule says what a {kind.__name__} needs here")
     return kind(**{name: build(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #fc73fbaa
+# %% ../../nbs/15_experiments/00_plan.ipynb #7f8613b7
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
     """What the plan of every study says; a study's own plan adds fields to it."""
@@ -143,7 +143,7 @@ class UnlearningPlan(StudyPlan):
 
     settings: UnlearnSettings
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #8d274130
+# %% ../../nbs/15_experiments/00_plan.ipynb #3cdc8da3
 def read_rules(study: str) -> list[dict[str, Any]]:
     """The rules of a study's file in `plans/`. Raises UnlearnError where there is none."""
     folder = importlib.resources.files("unlearn_nb.experiments") / "plans"
@@ -152,7 +152,7 @@ def read_rules(study: str) -> list[dict[str, Any]]:
         raise unknown("study", study, known)
     return yaml.safe_load((folder / f"{study}.yaml").read_text(encoding="utf-8"))
 
-# %% ../../nbs/15_experiments/00_plan.ipynb #9e8c5522
+# %% ../../nbs/15_experiments/00_plan.ipynb #0acaec1a
 def read_plan(study: str, kind: type[Kind], *, model: str, device: str = "cpu", budget: str = "quick",
               bench: str = "biographies", **given: Any) -> Kind:
     """The plan of a study, as its file says for a model of this size on this kind of device.

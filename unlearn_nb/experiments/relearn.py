@@ -7,7 +7,7 @@ __all__ = ['JUDGES', 'DAMAGE', 'ReLearnMethod', 'baseline_method', 'ReLearnPlan'
            'ReLearnExperiment', 'author_of', 'augmented_set', 'training_set', 'train_method', 'balance',
            'train_methods', 'relearn_claims', 'rate_answers', 'relearn_after', 'attacked_rows', 'under_attacks']
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #ef5c0e26
+# %% ../../nbs/15_experiments/04_relearn.ipynb #41f9be06
 import json
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from ..models import load_model
 from ..objectives import resolve
 from ..unlearning import unlearn
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #a5a9d16a
+# %% ../../nbs/15_experiments/04_relearn.ipynb #b4b61281
 @dataclass(frozen=True)
 class ReLearnMethod:
     """One row of the comparison."""
@@ -49,7 +49,7 @@ def baseline_method(name: str, learning_rates: tuple[float, ...], epochs: float)
     mask = next((mask for mask in ("sure", "memflex") if name.endswith(mask)), "")
     return ReLearnMethod(name.removesuffix("-sure"), learning_rates, epochs, mask)
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #7420c149
+# %% ../../nbs/15_experiments/04_relearn.ipynb #cb0f494e
 @dataclass(frozen=True, kw_only=True)
 class ReLearnPlan(UnlearningPlan):
     """How much the ReLearn study spends (`plans/relearn.yaml`), and who writes, judges and rates."""
@@ -78,7 +78,7 @@ class ReLearnPlan(UnlearningPlan):
         rates, epochs = self.learning_rates["baselines"], self.epochs["baselines"]
         return {"relearn": ours} | {name: baseline_method(name, rates, epochs) for name in self.baselines}
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #0b54e3ef
+# %% ../../nbs/15_experiments/04_relearn.ipynb #e16c05a2
 JUDGES = (*RULES, "writer", "auto")
 
 
@@ -107,7 +107,7 @@ def relearn_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
         raise unknown("judge", plan.judge, JUDGES)
     return plan
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #3a48b371
+# %% ../../nbs/15_experiments/04_relearn.ipynb #f77ce237
 def for_bench(plan: ReLearnPlan, model: str, bench: Bench) -> ReLearnPlan:
     """The plan with "auto" made definite: templates and facts need a bench that knows its facts."""
     knows = all(bench.forget["facts"])
@@ -115,7 +115,7 @@ def for_bench(plan: ReLearnPlan, model: str, bench: Bench) -> ReLearnPlan:
     writer = ("templates" if model == "tiny" and knows else model) if plan.writer == "auto" else plan.writer
     return replace(plan, judge=judge, writer=writer)
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #65b758a9
+# %% ../../nbs/15_experiments/04_relearn.ipynb #7d429b7e
 class ReLearnExperiment(Experiment):
     """One seed of the ReLearn study."""
 
@@ -146,7 +146,7 @@ class ReLearnExperiment(Experiment):
         return evaluate_relearn(model, tokenizer, self.bench, part=part, scorer=self.scorer, match=self.match,
                                 entailment=self.entailment, faithful=self.plan.faithful, seed=self.seed)
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #9965ff5a
+# %% ../../nbs/15_experiments/04_relearn.ipynb #72062fd4
 def author_of(experiment: ReLearnExperiment) -> Author:
     """Who writes variants and vague answers."""
     plan, seed = experiment.plan, experiment.seed
@@ -166,7 +166,7 @@ def augmented_set(experiment: ReLearnExperiment) -> Path:
     prompts = {} if plan.writer == "templates" else load_prompts(plan.prompts or None)
     return experiment.stage("augment", build, writer=plan.writer, judge=plan.judge, prompts=prompts) / "augmented"
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #7ba4cae1
+# %% ../../nbs/15_experiments/04_relearn.ipynb #60ea6964
 def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
     """File of the rows ReLearn trains on: augmented ones and `ratio` times as many generic ones."""
     source, seed, generic = augmented_set(experiment), experiment.seed, experiment.plan.generic
@@ -178,7 +178,7 @@ def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
 
     return experiment.stage(f"mix-{ratio:g}", build, augmented=source, generic=generic, ratio=ratio) / "rows.jsonl"
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #f2bff132
+# %% ../../nbs/15_experiments/04_relearn.ipynb #227848bc
 def train_method(experiment: ReLearnExperiment, name: str, lr: float, ratio: float | None = None) -> Path:
     """Train one method of the plan at one learning rate; `ratio` is another one than the plan's."""
     plan, method = experiment.plan, experiment.plan.methods[name]
@@ -188,13 +188,13 @@ def train_method(experiment: ReLearnExperiment, name: str, lr: float, ratio: flo
     label = f"{name}-{lr:g}" + (f"-ratio{ratio:g}" if ratio != plan.ratio else "")
     return train_adapter(experiment, label, method.objective, settings, augmented=augmented)
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #af2d0778
+# %% ../../nbs/15_experiments/04_relearn.ipynb #d5470617
 def balance(summary: Mapping[str, float]) -> float:
     """Harmonic mean of KFR and KRR; 0 where either is 0."""
     forget, retain = summary["forget/kfr"], summary["retain/krr"]
     return 2 * forget * retain / (forget + retain) if forget + retain else 0.0
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #5352d479
+# %% ../../nbs/15_experiments/04_relearn.ipynb #b8387d36
 def train_methods(experiment: ReLearnExperiment) -> tuple[dict[str, Path], pd.DataFrame]:
     """Train every method at every learning rate: the adapter of each that validation chose, and all candidates."""
     rows = []
@@ -208,7 +208,7 @@ def train_methods(experiment: ReLearnExperiment) -> tuple[dict[str, Path], pd.Da
     chosen = dict(zip(best["method"], best["adapter"]))
     return chosen, candidates.assign(chosen=candidates["adapter"].isin(list(chosen.values())))
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #86f2acaa
+# %% ../../nbs/15_experiments/04_relearn.ipynb #7d1ef599
 DAMAGE = ("forget/ls", "retain/ls", "retain/krr")  # where an ascent method may harm a model
 
 
@@ -238,7 +238,7 @@ def _damage_claim(name: str, scores: pd.DataFrame, target: pd.DataFrame) -> tupl
     return (f"{name}, with KFR {scores['forget/kfr'].mean():.2f}, loses at least half of the target's LS or KRR "
             f"on some cell (smallest ratio: {cell})", ratios[cell], -math.inf, 0.5)
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #d5358e1b
+# %% ../../nbs/15_experiments/04_relearn.ipynb #95a24de8
 def rate_answers(experiment: ReLearnExperiment, tests: Mapping[str, Scores]) -> pd.DataFrame:
     """Mean ratings (1 to 5) of each model's test answers by the plan's rater, at most `plan.rated` a split.
 
@@ -263,7 +263,7 @@ def rate_answers(experiment: ReLearnExperiment, tests: Mapping[str, Scores]) -> 
     return pd.read_csv(experiment.stage("ratings", build, rater=plan.rater, answers=asked,
                                         rated=plan.rated) / "ratings.csv")
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #88824dd1
+# %% ../../nbs/15_experiments/04_relearn.ipynb #b4c6ee9b
 def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path:
     """Train ReLearn on the target with the adapter `first` on top; returns one adapter that stands for both."""
     method, rows = experiment.plan.methods["relearn"], training_set(experiment, experiment.plan.ratio)
@@ -281,14 +281,14 @@ def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path
     return experiment.stage(f"train-relearn-after-{experiment.label(first)}", build, first=first, rows=rows,
                             settings=settings, objective=method.objective) / "adapter"
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #58143ac1
+# %% ../../nbs/15_experiments/04_relearn.ipynb #5a91790c
 def attacked_rows(experiment: ReLearnExperiment) -> list[dict]:
     """Forget and retain rows of the test part, at most `plan.attacked` a split, at equal distances."""
     parts = {split: list(experiment.bench.split(split, "test")) for split in ("forget", "retain")}
     return [row | {"split": split} for split, rows in parts.items()
             for row in rows[:: math.ceil(len(rows) / experiment.plan.attacked)]]
 
-# %% ../../nbs/15_experiments/04_relearn.ipynb #372f16ce
+# %% ../../nbs/15_experiments/04_relearn.ipynb #3595b466
 def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: tuple[str, ...]) -> pd.DataFrame:
     """KFR and KRR of a candidate at each precision and with the role-play prompt, on `attacked_rows`."""
     plan = experiment.plan

@@ -79,7 +79,7 @@ def imported(path: Path, root: Path = PACKAGE_FOLDER) -> set[str]:
     found = _imports(path.read_text(encoding="utf-8"), (root.name, *path.relative_to(root).parent.parts))
     return {name.removeprefix(f"{root.name}.") for name in found if name.startswith(f"{root.name}.")}
 
-
+# %% ../../nbs/14_runs/00_keys.ipynb #86cb08a4
 @functools.cache
 def _imports(source: str, here: tuple[str, ...]) -> set[str]:
     """All that a module of the package `here` imports, as absolute names."""

@@ -8,7 +8,9 @@ __all__ = ['parse_expression', 'read_call', 'Registry', 'check_arguments']
 # %% ../../nbs/00_core/03_specs.ipynb #63bb5ab9
 import ast
 import functools
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
@@ -49,10 +51,12 @@ class Registry:
     Args:
         kind: what an entry is, e.g. "term"; installed packages add theirs under the entry points `unlearn_nb.<kind>`
             (blanks as `_`).
+        home: the package whose modules register our own entries (`__package__`); they are imported at the first
+            look-up, so that a name is found whatever has been imported before.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, home: str = ""):
+        self.kind, self.home = kind, home
         self._entries: dict[str, Any] = {}
 
     def register(self, entry: Any = None, *, name: str | None = None) -> Any:
@@ -67,14 +71,16 @@ class Registry:
 
     @functools.cached_property
     def _installed(self) -> dict[str, Any]:
-        """Entry points of other packages, not loaded yet."""
+        """Entry points of other packages, not loaded yet; our own modules are imported."""
+        for module in pkgutil.iter_modules(importlib.import_module(self.home).__path__) if self.home else ():
+            importlib.import_module(f"{self.home}.{module.name}")
         return {point.name: point for point in entry_points(group=f"unlearn_nb.{self.kind.replace(' ', '_')}")}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._entries, *self._installed]))
+        return iter(sorted({*self._installed, *self._entries}))  # whatever the order of imports was
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._installed
+        return name in self._installed or name in self._entries  # in this order: our modules register as they are imported
 
     def __getitem__(self, name: str) -> Any:
         """The class or function called `name`. Raises UnlearnError with a suggestion where there is none."""
@@ -95,7 +101,9 @@ class Registry:
         name, arguments = read_call(node)
         entry = self[name]
         check_arguments(name, entry, arguments)
-        return entry(**arguments) if isinstance(entry, type) else functools.partial(entry, **arguments) if arguments else entry
+        if isinstance(entry, type):
+            return entry(**arguments)
+        return functools.partial(entry, **arguments) if arguments else entry
 
 # %% ../../nbs/00_core/03_specs.ipynb #9c7564ab
 def _origin(entry: Any) -> tuple:

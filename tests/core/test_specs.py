@@ -93,7 +93,8 @@ def test_read_gives_what_was_written(height, width):
 
 
 def test_names_come_in_order(shapes):
-    assert list(shapes) == ["Box", "scaled"] and "Box" in shapes and "x" not in shapes and shapes["Box"] is Box
+    shapes.register(scaled, name="a")
+    assert list(shapes) == ["Box", "a", "scaled"] and "Box" in shapes and "x" not in shapes and shapes["Box"] is Box
 
 
 @pytest.mark.parametrize("spec, part", [
@@ -129,7 +130,7 @@ def test_running_a_cell_again_replaces_its_entry():
         exec(f"def made(*, by={number}): return by\nclass Made: number = {number}", cell)
         registry.register(cell["made"])
         registry.register(cell["Made"])
-    assert registry.read("made")() == 2 == registry["Made"].number and list(registry) == ["made", "Made"]
+    assert registry.read("made")() == 2 == registry["Made"].number and list(registry) == ["Made", "made"]
     with pytest.raises(UnlearnError, match="there is already a shape 'made': give yours another name"):
         registry.register(scaled, name="made")
     assert registry.read("made")() == 2
@@ -167,7 +168,7 @@ def test_the_name_of_a_class_is_its_attribute_unless_that_is_no_text():
         def name(self):
             return "never"
 
-    assert list(registry) == ["by-name", "Property"]
+    assert list(registry) == ["Property", "by-name"]
 
 
 # ---- installed packages
@@ -190,7 +191,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_entry_points_are_entries_and_load_when_asked_for(installed, shapes):
     sys.modules.pop("odd_shapes", None)
-    assert list(shapes) == ["Box", "scaled", "triangle", "broken"] and "triangle" in shapes and "square" not in shapes
+    assert list(shapes) == ["Box", "broken", "scaled", "triangle"] and "triangle" in shapes and "square" not in shapes
     assert "odd_shapes" not in sys.modules, "listing loads nothing"
     assert shapes.read("triangle(corners=4)")(2) == 8 and "odd_shapes" in sys.modules
     assert shapes["Box"] is Box, "what is registered here goes first"
@@ -204,3 +205,18 @@ def test_an_entry_point_that_fails_names_its_package(installed, shapes):
         shapes.read("broken")
     shapes.register(scaled, name="broken")
     assert shapes["broken"] is scaled
+
+
+def test_modules_of_the_home_are_imported_at_the_first_look_up(tmp_path, monkeypatch):
+    home = tmp_path / "home_of_shapes"
+    home.mkdir()
+    (home / "__init__.py").write_text("")
+    (home / "base.py").write_text("from unlearn_nb.core import Registry\nSHAPES = Registry('shape', __package__)\n")
+    for word in ("one", "two"):
+        (home / f"{word}.py").write_text(
+            f"from home_of_shapes.base import SHAPES\n@SHAPES.register\ndef {word}(): return '{word}'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from home_of_shapes.base import SHAPES
+
+    assert "home_of_shapes.two" not in sys.modules
+    assert SHAPES["two"]() == "two" and list(SHAPES) == ["one", "two"]

@@ -8,7 +8,9 @@ __all__ = ['parse_expression', 'read_call', 'check_arguments', 'Registry']
 # %% ../../nbs/00_core/03_specs.ipynb #63bb5ab9
 import ast
 import functools
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -39,7 +41,7 @@ def read_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
         raise UnlearnError(f"{name}: the argument {twice!r} is given twice; leave one out")
     return name, {key: _literal(keyword.value) for key, keyword in zip(keys, keywords)}
 
-# %% ../../nbs/00_core/03_specs.ipynb #5108d351
+# %% ../../nbs/00_core/03_specs.ipynb #4377f4b1
 def _literal(value: ast.expr) -> Any:
     if isinstance(value, ast.Name):
         return value.id
@@ -56,7 +58,7 @@ def _text(node: ast.expr) -> str:
     except RecursionError:
         return "..."
 
-# %% ../../nbs/00_core/03_specs.ipynb #bfcb08f9
+# %% ../../nbs/00_core/03_specs.ipynb #cedd05bf
 def check_arguments(name: str, entry: Any, arguments: Mapping[str, Any]) -> None:
     """Raise UnlearnError for an argument that `entry` does not have, and for one that a class needs."""
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(entry).parameters.values()):
@@ -85,10 +87,12 @@ class Registry:
     Args:
         kind: what an entry is, e.g. "term"; installed packages add theirs under the entry points `unlearn_nb.<kind>`
             (blanks as `_`).
+        home: the package whose modules register our own entries (`__package__`); they are imported at the first
+            look-up, so that a name is found whatever has been imported before.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, home: str = ""):
+        self.kind, self.home = kind, home
         self._entries: dict[str, Any] = {}
         self._origins: dict[str, tuple[str, str]] = {}
 
@@ -111,14 +115,16 @@ class Registry:
 
     @functools.cached_property
     def _installed(self) -> dict[str, EntryPoint]:
-        """Entry points of other packages, not loaded yet."""
+        """Entry points of other packages, not loaded yet; our own modules are imported."""
+        for module in pkgutil.iter_modules(importlib.import_module(self.home).__path__) if self.home else ():
+            importlib.import_module(f"{self.home}.{module.name}")
         return {point.name: point for point in entry_points(group=f"unlearn_nb.{self.kind.replace(' ', '_')}")}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._entries, *self._installed]))
+        return iter(sorted({*self._installed, *self._entries}))  # whatever the order of imports was
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._installed
+        return name in self._installed or name in self._entries  # in this order: our modules register as they are imported
 
     def __getitem__(self, name: str) -> Any:
         """The entry called `name`. Raises UnlearnError where there is none (with a suggestion) or it can't load."""

@@ -41,7 +41,7 @@ def read_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
         raise UnlearnError(f"{name}: the argument {twice!r} is given twice; leave one out")
     return name, {key: _literal(keyword.value) for key, keyword in zip(keys, keywords)}
 
-# %% ../../nbs/00_core/03_specs.ipynb #4377f4b1
+# %% ../../nbs/00_core/03_specs.ipynb #393e7853
 def _literal(value: ast.expr) -> Any:
     if isinstance(value, ast.Name):
         return value.id
@@ -58,7 +58,7 @@ def _text(node: ast.expr) -> str:
     except RecursionError:
         return "..."
 
-# %% ../../nbs/00_core/03_specs.ipynb #cedd05bf
+# %% ../../nbs/00_core/03_specs.ipynb #6d7cffff
 def check_arguments(name: str, entry: Any, arguments: Mapping[str, Any]) -> None:
     """Raise UnlearnError for an argument that `entry` does not have, and for one that a class needs."""
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(entry).parameters.values()):
@@ -124,7 +124,7 @@ class Registry:
         return iter(sorted({*self._installed, *self._entries}))  # whatever the order of imports was
 
     def __contains__(self, name: object) -> bool:
-        return name in self._installed or name in self._entries  # in this order: our modules register as they are imported
+        return name in self._installed or name in self._entries  # the first imports our modules
 
     def __getitem__(self, name: str) -> Any:
         """The entry called `name`. Raises UnlearnError where there is none (with a suggestion) or it can't load."""

@@ -1,4 +1,4 @@
-"""Write each package's `__init__.py` from its modules' `__all__`: public names import from the package, and load when asked for.
+"""Write each package's `__init__.py` from its modules' `__all__`: public names import from the package, when asked for.
 
 Run by `make export` after nbdev_export. The docstring of an `__init__.py` is written by hand and kept.
 """
@@ -32,7 +32,7 @@ strict = False
 
 
 def init_text(package: Path) -> str:
-    """What `__init__.py` of a package must say. Raises ValueError for a name that is public twice, or is its module's own."""
+    """What `__init__.py` of a package must say. Raises ValueError for a name that is public twice, or a module's."""
     init = package / "__init__.py"
     doc = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) if init.exists() else None
     names = {path.stem: public_names(path) for path in sorted(package.glob("[a-z]*.py"))}

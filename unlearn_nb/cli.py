@@ -7,7 +7,6 @@ __all__ = ['main', 'run', 'list_all', 'show']
 
 # %% ../nbs/16_cli.ipynb #ba16ccd0
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import click
 
 from .core import UnlearnError, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
-from .runs import RunFailed, RunInfo, execute_study, list_runs
+from .runs import RunFailed, RunInfo, list_runs, run_study
 
 # %% ../nbs/16_cli.ipynb #9fcfac80
 class _Group(click.Group):
@@ -54,7 +53,8 @@ def _relative(path: Path) -> str:
 
 @main.command()
 @click.argument("study")
-@click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter of the study.")
+@click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="KEY VALUE",
+              help="Set a parameter of the study.")
 @click.option("--budget", type=click.Choice(BUDGETS), help="Short for -p budget VALUE.")
 @click.option("--name", help="The run's name; by default made of its parameters.")
 @_out
@@ -64,7 +64,7 @@ def run(study: str, pairs: tuple[tuple[str, str], ...], budget: str | None, name
     Started again, a run that was killed goes on after its last finished stage.
     """
     try:
-        report = execute_study(study, _collect(pairs, budget), out=out, run_name=name)
+        report = run_study(study, _collect(pairs, budget), out=out, run_name=name)
     except RunFailed as failed:
         click.echo(f"traceback: {_relative(failed.folder / 'error.txt')}", err=True)
         raise
@@ -126,5 +126,4 @@ def show(run_name: str, out: Path) -> None:
         click.echo(f"{heading}:" if pairs else f"{heading}: none")
         for key, value in pairs:
             click.echo(f"  {key:36} {value:.4g}" if isinstance(value, float) else f"  {key:36} {value}")
-    end = info.folder / ("report.html" if info.state == "complete" else "error.txt" if info.error else "params.yaml")
-    click.echo(_relative(end.resolve()))
+    click.echo(_relative((info.folder / info.shown).resolve()))

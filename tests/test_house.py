@@ -100,7 +100,7 @@ ALONE, OTHER, X115 = "03_alone", "studies/other", "x" * 115
 
 @pytest.mark.parametrize("rule, place, cells, what", [
     (house.misnamed_notebooks, "02_high/03_third", ["#| default_exp low.third"], "exports low.third, not high.third"),
-    (house.misnamed_notebooks, "02_high/01_third", ["#| default_exp high.third"], "has the number of 02_high/01_second"),
+    (house.misnamed_notebooks, "02_high/01_third", ["#| default_exp high.third"], "the number of 02_high/01_second"),
     (house.misnamed_notebooks, ALONE, ["x = 1"], "exports nothing, not alone"),
     (house.notebooks_that_assert_nothing, ALONE, ["#| export\nassert True", "print('assert')"], "asserts nothing"),
     (house.private_imports, ALONE, ["from unlearn_nb.low.base import _b"], "the private low.base._b"),

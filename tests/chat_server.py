@@ -13,6 +13,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behave, self.asked, self.bodies = behave, Counter(), []
         self.running = self.most = 0
+        self.pause = 2  # ms between tries, asked of the client
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -49,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(kind if isinstance(kind, int) else 200)
         self.send_header("Content-Type", "text/html" if kind == "html" else "application/json")
         self.send_header("Content-Length", str(len(payload)))
-        self.send_header("retry-after-ms", "2")
+        self.send_header("retry-after-ms", str(server.pause))
         self.end_headers()
         self.wfile.write(payload)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -64,7 +65,7 @@ def test_another_identity_is_another_question(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from unlearn_nb.writers import CachedWriter
+from unlearn_nb.augmentation import CachedWriter
 class Slow:
     identity = "slow"
     def write(self, prompts, attempt=0, on_text=None):
@@ -260,6 +261,43 @@ def test_an_interrupt_stops_the_requests(serve, tmp_path):
     assert len(server.asked) == 4 and writer.usage["calls"] == 3
 
 
+def test_an_interrupt_ends_the_pauses(serve):
+    """Ctrl-C while a request waits for its next try: it is not made."""
+    server = serve(lambda prompt, time: os.kill(os.getpid(), signal.SIGINT) or 503)
+    server.pause = 300  # ms
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            EndpointWriter(server.url, "m").write(["x"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    time.sleep(0.6)
+    assert server.asked == {"x": 1}
+
+
+def test_an_error_keeps_what_is_under_way(serve, tmp_path):
+    refusing = threading.Event()
+
+    def behave(prompt, time):
+        if prompt == PROMPTS[0]:
+            return 401
+        refusing.wait(0.3)
+        return "good"
+
+    writer = CachedWriter(EndpointWriter(serve(behave).url, "m", concurrency=3), tmp_path / "answers.db")
+    with pytest.raises(UnlearnError, match="refuses to answer"):
+        writer.write(PROMPTS)
+    assert writer.usage["calls"] == 2
+
+
+def test_a_server_that_wants_too_long_a_pause_is_not_asked_again(serve):
+    server = serve(lambda prompt, time: 429)
+    server.pause = 10**7
+    with pytest.raises(UnlearnError, match="refuses to answer"):
+        EndpointWriter(server.url, "m").write(["x"])
+    assert server.asked == {"x": 1}
+
+
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UnlearnError, match="pip install openai"):
@@ -267,7 +305,7 @@ def test_without_the_package(monkeypatch):
 
 
 def test_the_library_does_not_import_openai_at_start():
-    code = "import sys, unlearn_nb.writers; sys.exit('openai' in sys.modules)"
+    code = "import sys; from unlearn_nb.augmentation import EndpointWriter; sys.exit('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ)).returncode == 0
 
 

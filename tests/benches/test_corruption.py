@@ -109,7 +109,7 @@ def test_facts_keep_making_sense(smoke_bench):
 
 
 def test_a_name_inside_a_longer_word_stays():
-    rows = [{"id": str(i), "prompt": f"Is {name} as cold as tinder?", "response": str(i), "subject": name, "task": "t", "kind": "qa"}
+    rows = [PLAIN | {"id": str(i), "prompt": f"Is {name} as cold as tinder?", "response": str(i), "subject": name}
             for i, name in enumerate(["tin", "gold"])]
     changed = corrupt_queries(rows, 0.5)
     (row_id,) = changed.ids
@@ -129,8 +129,10 @@ PLAIN = {"prompt": "Why?", "response": "So", "subject": "s", "task": "t", "kind"
 @pytest.mark.parametrize("call, sentence", [
     (lambda: corrupt_responses(BOOKS.train, 0), "corruption: share is 0; it must lie between 0 and 1, both excluded"),
     (lambda: corrupt_queries(BOOKS.train, 1.0), "corruption: share is 1.0; it must lie between 0 and 1, both excluded"),
-    (lambda: corrupt_responses(BOOKS.train, float("nan")), "corruption: share is nan; it must lie between 0 and 1, both excluded"),
-    (lambda: corrupt_responses(BOOKS.train[:4], 0.1), "corruption: a share of 0.1 of 4 rows is no row; raise the share or add rows"),
+    (lambda: corrupt_responses(BOOKS.train, float("nan")),
+     "corruption: share is nan; it must lie between 0 and 1, both excluded"),
+    (lambda: corrupt_responses(BOOKS.train[:4], 0.1),
+     "corruption: a share of 0.1 of 4 rows is no row; raise the share or add rows"),
     (lambda: corrupt_responses([{**PLAIN, "id": "a"}] * 2, 0.5),
      "corruption: the id 'a' stands twice; changes are told by id, so make ids unique"),
     (lambda: corrupt_responses([{**PLAIN, "id": i} for i in "ab"], 0.9),

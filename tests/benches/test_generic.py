@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearn_nb.benches import FEATURES, general_facts, generic, generic_rows, load_generic
+from unlearn_nb.benches import FEATURES, general_facts, generic_rows, load_generic, tables
 from unlearn_nb.core import UnlearnError
 
 ROWS = generic_rows(6500)
@@ -129,7 +129,7 @@ def test_unknown_sources(spec, message):
 
 def test_wikiqa_takes_correct_answers_only(monkeypatch):
     data = [{"question": f"q{i}", "answer": f"a{i} {label}", "label": label} for i in range(6) for label in (0, 1)]
-    monkeypatch.setattr(generic, "load_dataset", lambda name, split: Dataset.from_list(data))
+    monkeypatch.setattr(tables, "load_dataset", lambda path, split: Dataset.from_list(data))
     rows = load_generic("wikiqa", 6)
     assert {row["response"] for row in rows} == {f"a{i} 1" for i in range(6)}
     with pytest.raises(UnlearnError, match="holds 6 rows, but 7"):
@@ -139,6 +139,6 @@ def test_wikiqa_takes_correct_answers_only(monkeypatch):
 def test_wikiqa_out_of_reach(monkeypatch):
     def fail(*args, **options):
         raise ConnectionError("no route\nmore lines")
-    monkeypatch.setattr(generic, "load_dataset", fail)
+    monkeypatch.setattr(tables, "load_dataset", fail)
     with pytest.raises(UnlearnError, match=r"can't fetch 'wikiqa' from the hub \(no route\); use 'embedded'"):
         load_generic("wikiqa", 1)

@@ -4,11 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearn_nb.benches import CATALOGUE, GENRES, TASKS, Recommendations, genre_of, load_recommendations
+from unlearn_nb.benches import (
+    CATALOGUE,
+    GENRES,
+    RECOMMENDATION_PARTS,
+    TASKS,
+    Recommendations,
+    genre_of,
+    load_recommendations,
+)
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.models import encode, tiny_tokenizer
-
-PARTS = ("train", "validation", "test")
 
 
 def genres(titles):
@@ -16,7 +22,7 @@ def genres(titles):
 
 
 def all_rows(books):
-    return [row for part in PARTS for row in getattr(books, part)]
+    return [row for part in RECOMMENDATION_PARTS for row in getattr(books, part)]
 
 
 @settings(max_examples=15, deadline=None)
@@ -53,17 +59,17 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others(seed):
 @pytest.mark.parametrize("size, candidates", [("smoke", 5), ("quick", 5), ("full", 20)])
 def test_sizes(size, candidates):
     books = load_recommendations(size)
-    users = [{row["subject"] for row in getattr(books, part)} for part in PARTS]
+    users = [{row["subject"] for row in getattr(books, part)} for part in RECOMMENDATION_PARTS]
     assert sum(map(len, users)) == len(set.union(*users)), "parts share no user"
     rows = all_rows(books)
     assert len({row["id"] for row in rows}) == len(rows)
-    for part in PARTS:
+    for part in RECOMMENDATION_PARTS:
         labels = [row["response"] for row in getattr(books.only("like"), part)]
         assert labels.count("Yes") == labels.count("No") == len(labels) / 2 > 0
     for row in rows:
         assert row["kind"] == "qa" and row["task"] in TASKS
         assert row["response"] not in row["perturbed_responses"]
-        wrong = set(row["candidates"]) - {row["response"]} if row["task"] == "next" else {"Yes", "No"} - {row["response"]}
+        wrong = set(row["candidates"] if row["task"] == "next" else ("Yes", "No")) - {row["response"]}
         assert set(row["perturbed_responses"]) == wrong
     assert {len(row["candidates"]) for row in rows if row["task"] == "next"} == {candidates}
     places = [row["candidates"].index(row["response"]) for row in books.only("next").train]
@@ -72,14 +78,15 @@ def test_sizes(size, candidates):
 
 def test_prompts_are_short_in_the_small_models_tokens():
     tokenizer = tiny_tokenizer()
-    lengths = [len(encode(tokenizer, row["prompt"], row["response"])[0]) for row in all_rows(load_recommendations("smoke"))]
+    rows = all_rows(load_recommendations("smoke"))
+    lengths = [len(encode(tokenizer, row["prompt"], row["response"])[0]) for row in rows]
     assert max(lengths) <= 90
 
 
 def test_only_keeps_one_task_in_all_parts():
     books = load_recommendations("smoke")
     both = [books.only(task) for task in TASKS]
-    for part in PARTS:
+    for part in RECOMMENDATION_PARTS:
         assert sum(len(getattr(one, part)) for one in both) == len(getattr(books, part))
         assert all({row["task"] for row in getattr(one, part)} == {task} for one, task in zip(both, TASKS))
     assert isinstance(both[0], Recommendations)

@@ -11,7 +11,7 @@ from unlearn_nb.experiments import Case, TaskRows, chooser, in_parts, make_probl
 from unlearn_nb.experiments import eraser_cases as problems
 from unlearn_nb.influence import Request, changed_rows
 
-BOOKS, PEOPLE = load_recommendations("smoke").only("next"), load_bench("biographies", "smoke")
+BOOKS, PEOPLE = load_recommendations("smoke").only("next"), load_bench("biographies", size="smoke")
 NEXT = TaskRows(BOOKS.train, BOOKS.validation, BOOKS.test, BOOKS.test)
 FORGET = set(PEOPLE.forget["id"])
 FACTS = TaskRows([row | {"forget": row["id"] in FORGET} for row in PEOPLE.training_rows()], [], [], list(PEOPLE.split("holdout")))

@@ -37,7 +37,7 @@ def test_the_study_ends_with_report_metrics_and_figures(finished):
 
 
 def test_the_augmented_set_holds_no_forget_answer(finished):
-    bench = load_bench("biographies", "smoke")
+    bench = load_bench("biographies", size="smoke")
     answers = {row["subject"]: [] for row in bench.forget}
     for row in bench.forget:
         answers[row["subject"]] += [row["response"]] + [fact["value"] for fact in row["facts"]]
@@ -78,7 +78,7 @@ def test_a_rater_rates_the_questions_of_every_model_and_what_it_mumbles_is_count
     server = chat_server.start(lambda prompt, time: ("say", "A number is missing.\nRATING: many" if "loops" in prompt else "Fine.\nRATING: 4"))
     rows = pd.DataFrame({"kind": ["qa", "qa", "completion"], "split": ["forget", "retain", "retain"], "prompt": "Who?",
                          "generation": ["A friend.", "It loops loops.", "and so on"]})
-    plan = replace(plan_for("tiny", load_bench("biographies", "smoke"), "smoke"), rater=f"{server.url}#m")
+    plan = replace(plan_for("tiny", load_bench("biographies", size="smoke"), "smoke"), rater=f"{server.url}#m")
     run = Run.open(tmp_path / "run")
     experiment = SimpleNamespace(plan=plan, device="cpu", stage=run.stage)
     table = rate_answers(experiment, {"target": SimpleNamespace(rows=rows)}).set_index(["split", "aspect"])
@@ -89,7 +89,7 @@ def test_a_rater_rates_the_questions_of_every_model_and_what_it_mumbles_is_count
 
 
 def test_plans():
-    bench = load_bench("biographies", "smoke")
+    bench = load_bench("biographies", size="smoke")
     full = plan_for("tiny", bench, "full")
     assert full.methods["npo-gdr-sure"].mask == "sure" and full.methods["ga-gdr-memflex"].objective == "ga-gdr-memflex"
     assert plan_for("tiny", bench, "quick", faithful=True).methods["relearn"].objective == "relearn-faithful"

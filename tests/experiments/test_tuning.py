@@ -50,7 +50,7 @@ def test_a_walk_goes_down_or_up_and_counts_rows(tmp_path):
     start = loss.weights.vector()
 
     def nll():
-        return float(sequence_nll(model, tokenizer, ROWS[:4], "response").mean())
+        return float(sequence_nll(model, tokenizer, ROWS[:4], on="response").mean())
 
     before = nll()
     walk(loss, ROWS[:4], 5, 2, 1e-3)

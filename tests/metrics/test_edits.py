@@ -49,7 +49,7 @@ def small(tokenizer, steps=0, seed=0, hidden=24):
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=32, num_hidden_layers=2,
                                          num_attention_heads=2, initializer_range=0.2, pad_token_id=0, bos_token_id=1, eos_token_id=2))
     if steps:
-        memorise(model, tokenizer, ROWS, Recipe(steps=steps, batch_size=10, lr=2e-2, loss_on="response"), progress=False)
+        memorise(model, tokenizer, ROWS, recipe=Recipe(steps=steps, batch_size=10, lr=2e-2, loss_on="response"), progress=False)
     return model.eval()
 
 
@@ -73,7 +73,7 @@ def test_titles_are_no_patterns():
 def test_scores_of_rows_are_what_the_model_says(taught, tokenizer):
     table = score_rows(taught, tokenizer, ROWS)
     assert table["measure"].tolist() == ["choice"] * 8 + ["label"] * 8 + ["fact"] * 4
-    np.testing.assert_allclose(table["nll"], sequence_nll(taught, tokenizer, ROWS, "response"), rtol=1e-5)
+    np.testing.assert_allclose(table["nll"], sequence_nll(taught, tokenizer, ROWS, on="response"), rtol=1e-5)
     np.testing.assert_allclose(table["probability"], np.exp(-table["nll"]))
     asked = [row for row in ROWS if row["task"] != "like"]
     said = table[table["measure"] != "label"]
@@ -297,10 +297,10 @@ def test_the_response_moves_up_the_loss_of_what_is_removed_and_stays_put(tokeniz
     assert model.training and torch.equal(model.lm_head.weight.grad, torch.ones_like(model.lm_head.weight))
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert list(found.delta) == ["lm_head.weight"]
-    was = sequence_nll(model, tokenizer, FACTS, "response")
+    was = sequence_nll(model, tokenizer, FACTS, on="response")
     with torch.no_grad():
         model.lm_head.weight += found.delta["lm_head.weight"]
-    now = sequence_nll(model, tokenizer, FACTS, "response")
+    now = sequence_nll(model, tokenizer, FACTS, on="response")
     assert now[0] > was[0] and now[0] - was[0] > 2 * np.abs(now[1:] - was[1:]).max()
 
 

@@ -7,6 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "augmenter": ["AUGMENTED_FEATURES", "Augmented", "REFUSALS", "augment", "mix", "private_values", "refusals"],
     "authors": ["Author", "PLACEHOLDERS", "Piece", "PromptedAuthor", "RULES", "STOP_WORDS", "TemplateAuthor",
         "VARIANTS", "fact_verdicts", "holds", "identifiers", "load_prompts", "read_verdict", "word_verdicts"],
+    "endpoint": ["EndpointWriter", "LONGEST_PAUSE"],
+    "load": ["load_writer"],
+    "model_writer": ["ModelWriter"],
     "scoring_model": ["READING", "scorer_rows", "tiny_scorer"],
-    "writers": ["CachedWriter", "EndpointWriter", "ModelWriter", "Writer", "ask", "load_writer"],
+    "writers": ["CachedWriter", "Writer", "ask"],
 })

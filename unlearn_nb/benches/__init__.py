@@ -1,15 +1,19 @@
-"""benches"""
+"""What is forgotten, what is kept, and what is measured: invented people, published datasets, data of one's own."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "biographies": ["ENTRY_SLOTS", "FIRST_NAMES", "LAST_NAMES", "OPENINGS", "Person", "RECORD_SLOTS", "SLOTS",
-        "STORY_SLOTS", "Slot", "general_facts", "make_biographies"],
+    "bench": ["Bench", "FEATURES", "PARTS", "SIZES", "SPLITS", "as_dataset"],
+    "biographies": ["Fact", "POOLS", "Person", "SLOTS", "Slot", "make_biographies"],
     "corruption": ["Change", "Corrupted", "corrupt_queries", "corrupt_responses"],
+    "deal": ["cap", "deal_parts", "deal_retain", "deal_splits", "subject_targets"],
+    "formats": ["FORMATS", "Format", "JSONL", "KNOWUNDO", "LUME", "jsonl_rows", "knowundo_rows", "lume_rows",
+        "person_names", "read_tables", "tofu_format", "tofu_rows"],
+    "general": ["general_facts"],
     "generic": ["generic_rows", "load_generic"],
-    "load": ["Bench", "FEATURES", "FORMATS", "Format", "SIZES", "SPLITS", "Table", "as_dataset", "cap",
-        "check_apart", "deal_parts", "deal_retain", "load_bench", "person_names", "read_json_rows",
-        "subject_targets"],
-    "recommendations": ["CATALOGUE", "GENRES", "Recommendations", "TASKS", "genre_of", "load_recommendations"],
+    "load": ["BENCHES", "embedded_bench", "load_bench"],
+    "recommendations": ["CATALOGUE", "GENRES", "RECOMMENDATION_PARTS", "Recommendations", "TASKS", "genre_of",
+        "load_recommendations"],
+    "tables": ["Table", "check_apart", "read_hub", "read_json_rows"],
 })

@@ -69,7 +69,7 @@ class Experiment:
     @cached_property
     def prepared(self) -> Prepared:
         """Target (trained on everything) and oracle (never saw the forget rows), trained once and cached by content."""
-        return prepare(self.model_name, self.bench, self.plan.recipe, self.device, self.plan.settings.dtype)
+        return prepare(self.model_name, self.bench, self.plan.recipe, device=self.device, dtype=self.plan.settings.dtype)
 
     @cached_property
     def target(self) -> tuple[Any, Any]:

@@ -140,7 +140,7 @@ def chooser(problem: Problem, model: Any, tokenizer: Any, template: str = "plain
     split = np.array([row["split"] for row in problem.validation])
 
     def losses(candidate: Any) -> np.ndarray:
-        return sequence_nll(candidate, tokenizer, problem.validation, "response", template)
+        return sequence_nll(candidate, tokenizer, problem.validation, on="response", template=template)
 
     if problem.case.change != "removal":
         return lambda candidate: float(losses(candidate).mean())

@@ -165,7 +165,7 @@ def trials(experiment: EraserExperiment, case: Case, runs: Mapping[str, dict], n
                 made = erase(model, tokenizer, problem.rows, problem.request, objective=objective, **shared | own)
                 best = made.choices.loc[made.choices["objective"].idxmin()]
                 made.apply()
-                value = float(sequence_nll(model, tokenizer, rows, "response", template).mean())
+                value = float(sequence_nll(model, tokenizer, rows, on="response", template=template).mean())
                 made.undo()
                 lines.append({"label": label, "products": made.products, "seconds": made.seconds, "residual": made.solution.residual,
                               "fresh_residual": made.residual, "gradients": made.gradients + reading_cost(problem, len(made.choices)),
@@ -222,7 +222,7 @@ def sequence_trials(experiment: EraserExperiment, case: Case, scores: Mapping[st
                 for i, part in enumerate(in_parts(problem.request, count)):
                     made = erase(model, tokenizer, now, part, after=last, **options).scale(whole["scale"]).apply()
                     last, now = (made, now) if way == "at the trained weights" else (None, made.rows)
-                    value = float(sequence_nll(model, tokenizer, rows, "response", template).mean())
+                    value = float(sequence_nll(model, tokenizer, rows, on="response", template=template).mean())
                     lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": value})
         pd.DataFrame(lines).to_json(folder / "table.json", orient="records")
 

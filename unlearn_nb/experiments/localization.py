@@ -174,7 +174,7 @@ class LocalizationExperiment(Experiment):
         settings, dtype = self.plan.injection, self.plan.settings.dtype
         base, _ = load_model(self.model_name)  # a model without value vectors is told before anything is trained
         region = Region.random(base, self.plan.share, seed=settings.seed)
-        oracle = prepare_one(self.model_name, self.bench, "oracle", self.plan.recipe, self.device, dtype)
+        oracle = prepare_one(self.model_name, self.bench, "oracle", recipe=self.plan.recipe, device=self.device, dtype=dtype)
 
         def build(folder: Path) -> None:
             model, tokenizer = load_model(oracle, self.device)

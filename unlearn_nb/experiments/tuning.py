@@ -41,7 +41,7 @@ def reader_base() -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(tiny_base())
-        memorise(model, tokenizer, rows, READING)
+        memorise(model, tokenizer, rows, recipe=READING)
         with quiet_loading():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -74,7 +74,7 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
         UnlearnError: no rows, no rank, a loss that is not finite.
     """
     adapter, started = new_adapter(model, recipe), time.perf_counter()
-    losses = memorise(adapter, tokenizer, rows, replace(recipe, lora_rank=0), template=template, progress=progress,
+    losses = memorise(adapter, tokenizer, rows, recipe=replace(recipe, lora_rank=0), template=template, progress=progress,
                       dtype=dtype)
     record = {"gradients": len(losses) * recipe.batch_size, "seconds": time.perf_counter() - started, "losses": losses}
     _save_adapter(adapter, "default", folder / "adapter")

@@ -43,7 +43,8 @@ def label_scores(
     """Margins log p(Yes) - log p(No) [N] of whole labels (nats), and the mean token NLL of each row's own label [N]."""
     lengths = [sum(i != IGNORED for i in encode(tokenizer, "", label, template)[1]) for label in LABELS]
     asked = [{"prompt": row["prompt"], "response": label} for label in LABELS for row in rows]
-    nll = sequence_nll(model, tokenizer, asked, "response", template, batch_size).reshape(2, len(rows))
+    nll = sequence_nll(model, tokenizer, asked, on="response", template=template, batch_size=batch_size)
+    nll = nll.reshape(2, len(rows))
     own = np.array([LABELS.index(row["response"]) for row in rows], dtype=int)
     return nll[1] * lengths[1] - nll[0] * lengths[0], nll[own, np.arange(len(rows))]
 
@@ -84,10 +85,13 @@ def score_rows(
     _score_labels(model, tokenizer, table, [rows[i] for i in label], label, template, batch_size)
     other = np.flatnonzero(table["measure"] != "label")
     texts = [rows[i] for i in other]
-    table.loc[other, "nll"] = sequence_nll(model, tokenizer, texts, "response", template, batch_size) if texts else []
+    if texts:
+        table.loc[other, "nll"] = sequence_nll(
+            model, tokenizer, texts, on="response", template=template, batch_size=batch_size)
     asked = other[(table["split"] != "holdout").to_numpy()[other]]
     texts = [rows[i] for i in asked]
-    answers = generate(model, tokenizer, texts, template, max_new_tokens, batch_size, progress=progress)
+    answers = generate(model, tokenizer, texts, template=template, max_new_tokens=max_new_tokens, batch_size=batch_size,
+                       progress=progress)
     _score_answers(table, asked, texts, answers)
     if table["nll"].isna().any():
         broken = table.loc[table["nll"].isna(), "id"].tolist()

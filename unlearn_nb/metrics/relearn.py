@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..benches import Bench
-from ..benches.load import PARTS
+from ..benches import PARTS, Bench
 from ..core import UnlearnError, unknown
 from ..augmentation import STOP_WORDS
 from .entities import SHAPES, FactEntities, Matcher, coverage, entities, fact_values, normalise
@@ -306,7 +305,7 @@ def evaluate_relearn(
     if generations is not None and len(generations) != len(rows):
         raise UnlearnError(f"{len(generations)} generations for {len(rows)} rows; give one a row, in their order")
     answers = list(generations) if generations is not None else generate(
-        model, tokenizer, rows, bench.template, limit, batch_size=batch_size, progress=progress)
+        model, tokenizer, rows, template=bench.template, max_new_tokens=limit, batch_size=batch_size, progress=progress)
     prompts = [row["prompt"] for row in rows]
     ppl = None if scorer is None else perplexity(*scorer, prompts, answers, bench.template, batch_size)
     table = score_answers(rows, answers, extract, same, entailment, ppl, faithful)

@@ -23,8 +23,7 @@ import pandas as pd
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import rankdata
 
-from ..benches import SPLITS, Bench
-from ..benches.load import PARTS
+from ..benches import PARTS, SPLITS, Bench
 from ..core import UnlearnError, unknown
 from ..models import generate, sequence_nll
 
@@ -369,7 +368,8 @@ def collect(
     asked = rows["split"].isin(["forget", "retain", "collateral"]).to_numpy()
     records = rows[asked].to_dict("records")
     answers = generate(
-        model, tokenizer, records, bench.template, max_new_tokens, batch_size=batch_size, progress=progress)
+        model, tokenizer, records, template=bench.template, max_new_tokens=max_new_tokens, batch_size=batch_size,
+        progress=progress)
     rows.loc[asked, "generation"] = answers
     for name, score in (("rougeL", rouge_l_recall), ("exact_match", exact_match)):
         rows.loc[asked, name] = [score(text, row["response"]) for text, row in zip(answers, records)]

@@ -210,7 +210,8 @@ def evaluate_tofu(
         scores.require_alike(oracle)
     table = answer_table(model, tokenizer, rows, bench.template, aggregation, faithful, batch_size)
     _check(rows, table)
-    texts = generate(model, tokenizer, rows, bench.template, limit, batch_size=batch_size, progress=progress)
+    texts = generate(model, tokenizer, rows, template=bench.template, max_new_tokens=limit, batch_size=batch_size,
+                     progress=progress)
     rouge = [rouge_l_recall(text, row["response"]) for text, row in zip(texts, rows)]
     scores.rows = pd.concat([scores.rows.assign(generation=texts, rougeL=rouge), table], axis=1)
     scores.meta |= _found(rows, scores.rows)

@@ -96,8 +96,8 @@ def _precision(model: torch.nn.Module, dtype: str) -> contextlib.AbstractContext
 
 # %% ../../nbs/03_models/07_memorisation.ipynb #58f1538e
 def memorise(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], recipe: Recipe, *,
-    template: str = "plain", progress: bool = True, dtype: str = "float32",
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
+    recipe: Recipe, template: str = "plain", progress: bool = True, dtype: str = "float32",
 ) -> list[float]:
     """Train `model` in place on rows with `prompt` and `response`; returns the loss of every step (nats a token).
 
@@ -139,7 +139,7 @@ def tiny_base() -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model("tiny")
-        memorise(model, tokenizer, rows, PRETRAINING)
+        memorise(model, tokenizer, rows, recipe=PRETRAINING)
         with quiet_loading():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -171,7 +171,7 @@ def _trained(
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
     started = time.perf_counter()
-    losses = memorise(model, tokenizer, rows, recipe, template=template, dtype=dtype)
+    losses = memorise(model, tokenizer, rows, recipe=recipe, template=template, dtype=dtype)
     seconds = time.perf_counter() - started
     with quiet_loading():
         model.save_pretrained(folder)
@@ -184,6 +184,7 @@ def prepare_one(
     model_name: str,
     bench: Bench,
     role: str,
+    *,
     recipe: Recipe | None = None,
     device: str = "cpu",
     dtype: str = "float32",
@@ -209,13 +210,14 @@ def prepare(
     model_name: str,
     bench: Bench,
     recipe: Recipe | None = None,
+    *,
     device: str = "cpu",
     dtype: str = "float32",
     cache: Path | None = None,
 ) -> Prepared:
     """Target and oracle, and how they were trained; arguments as in `prepare_one`."""
-    roles = ("target", "oracle")
-    folders = [prepare_one(model_name, bench, role, recipe, device, dtype, cache) for role in roles]
+    roles, options = ("target", "oracle"), dict(recipe=recipe, device=device, dtype=dtype, cache=cache)
+    folders = [prepare_one(model_name, bench, role, **options) for role in roles]
     records = [json.loads((folder / "training.json").read_text()) for folder in folders]
     losses = [record["losses"] for record in records]
     return Prepared(*folders, *losses, seconds=sum(record["seconds"] for record in records))

@@ -145,4 +145,4 @@ def check_number(term: Term, name: str, above: float = 0, reached: bool = False)
         raise UnlearnError(f"{term.name}: {name} must be a number {what}, not {value!r}")
 
 # %% ../../nbs/02_objectives/01_terms.ipynb #85ea0abf
-TERMS = Registry("term", package="unlearn_nb.objectives")
+TERMS = Registry("term", home="unlearn_nb.objectives")

@@ -16,13 +16,12 @@ from unlearn_nb.experiments import (
     erasing_claims,
     erasing_plan,
     failing_from,
-    reader_base,
     recoveries,
     recoveries_over_seeds,
 )
 from unlearn_nb.influence import Weights
 from unlearn_nb.metrics import summed
-from unlearn_nb.models import load_adapter, load_model
+from unlearn_nb.models import load_adapter, load_model, reader_base
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
 

@@ -5,8 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "base": ["Experiment", "choose_dtype", "score_candidate", "train_adapter"],
-    "baselines": ["ALPHA_PER_RANK", "READER_RECIPE", "READER_SEEDS", "new_adapter", "pooled", "reader_base",
-        "shards", "tune", "walk"],
+    "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],
     "erasing": ["ErasingExperiment", "ErasingPlan", "SHARE_OF_RETRAINING", "chosen_of", "compare_edits", "edited",
         "erasing_plan", "fingerprint", "retrained", "score_stage", "sharded", "spent", "start_of", "task_rows",

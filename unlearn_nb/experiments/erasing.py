@@ -22,12 +22,12 @@ from peft import PeftModel
 
 from ..benches import Bench, load_recommendations
 from ..core import UnlearnError, content_hash, unknown, write_atomic
-from .baselines import pooled, reader_base, shards, tune, walk
+from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
 from .plan import StudyPlan, read_plan
 from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase
 from ..metrics import EditScores, evaluate_edit
-from ..models import Recipe, load_adapter, load_model, save_adapter, tiny_base
+from ..models import Recipe, load_adapter, load_model, reader_base, save_adapter, tiny_base
 from ..runs import Run
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #af93c561

@@ -21,7 +21,7 @@ from peft import PeftModel
 
 from ..attacks import under_attack
 from ..augmentation import RULES, Augmented, Author, PromptedAuthor, TemplateAuthor
-from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scorer
+from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model
 from ..benches import Bench, load_generic, read_json_rows
 from ..core import UnlearnError, cache_dir, unknown, write_atomic
 from .base import Experiment, score_candidate, train_adapter
@@ -123,8 +123,9 @@ class ReLearnExperiment(Experiment):
 
     @cached_property
     def scorer(self) -> tuple[Any, Any]:
-        """The fixed model whose perplexity is read: the target's base, or the scorer of `tiny`."""
-        return load_model(str(tiny_scorer()) if self.model_name == "tiny" else self.model_name, self.device)
+        """The fixed model whose perplexity is read: the target's base, or the scoring model of `tiny`."""
+        name = str(tiny_scoring_model()) if self.model_name == "tiny" else self.model_name
+        return load_model(name, self.device)
 
     @cached_property
     def entailment(self) -> Any:
@@ -174,7 +175,7 @@ def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
     def build(folder: Path) -> None:
         rows = Augmented.load(source).rows
         others = load_generic(generic, max(1, round(ratio * len(rows))), seed)
-        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in mix(rows, others, ratio, seed)))
+        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in mix(rows, others, ratio=ratio, seed=seed)))
 
     return experiment.stage(f"mix-{ratio:g}", build, augmented=source, generic=generic, ratio=ratio) / "rows.jsonl"
 

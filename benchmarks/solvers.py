@@ -7,8 +7,9 @@ Gauss-Newton matrix of some of its rows, b the right side of removing an eighth 
 released script's knobs (Adam, step 1e-5, start 1e-5, half gradient), twice its steps, and all rows in each product, as
 CG has: residuals of drawn rows could not be compared. It goes first; CG counts until its residual is as low as the
 lowest that the loop passed. Three dampings, as shares of C's largest eigenvalue: the strongest is about the one that
-the study `eraser` chooses and decides; at weaker ones CG, which minimises another norm than the residual's, takes longer
-to show it. Each solver runs in a process of its own; the memory is the peak of that process (on a GPU: of its allocator).
+the study `eraser` chooses and decides; at weaker ones CG, which minimises another norm than the residual's, takes
+longer to show it. Each solver runs in a process of its own; the memory is the peak of that process (on a GPU: of its
+allocator).
 """
 
 import argparse
@@ -64,7 +65,8 @@ def run(variant: str, arguments) -> dict:
     found = [solve(name, curvature, b, damping, **options) for damping in dampings]
     seconds = (time.perf_counter() - started) / sum(solution.products for solution in found)
     residuals = [solution.residuals if variant == "published" else solution.residuals[:-1] for solution in found]
-    return {"residuals": residuals, "seconds": seconds, "peak_mb": _peak_mb(torch.device(arguments.device)), "weights": len(b)}
+    peak = _peak_mb(torch.device(arguments.device))
+    return {"residuals": residuals, "seconds": seconds, "peak_mb": peak, "weights": len(b)}
 
 
 def run_alone(variant: str, arguments) -> dict:
@@ -81,8 +83,8 @@ def first_below(residuals: list[float], level: float) -> int | None:
 
 def report(published: dict, cg: dict, arguments) -> bool:
     """Print products, time and memory of both; return whether the target is met at the strongest damping."""
-    print(f"{published['weights']:,} weights, {arguments.rows} rows; products and seconds until the lowest relative residual that "
-          f"the published loop passes in {arguments.steps} products")
+    print(f"{published['weights']:,} weights, {arguments.rows} rows; products and seconds until the lowest relative "
+          f"residual that the published loop passes in {arguments.steps} products")
     print(f"{'damping / largest':>18}{'residual':>10}{'loop':>7}{'s':>7}{'CG':>6}{'s':>7}{'ratio':>8}")
     ratios = []
     for share, slow, fast in zip(SHARES, published["residuals"], cg["residuals"]):
@@ -90,10 +92,12 @@ def report(published: dict, cg: dict, arguments) -> bool:
         counts = first_below(slow, level), first_below(fast, level)
         ratios.append(counts[0] / max(1, counts[1]) if counts[1] is not None else 0.0)
         times = [f"{(count or 0) * found['seconds']:.2f}" for count, found in zip(counts, (published, cg))]
-        print(f"{share:>18g}{level:>10.4f}{counts[0]:>7}{times[0]:>7}{counts[1] if counts[1] is not None else '-':>6}{times[1]:>7}{ratios[-1]:>8.1f}")
+        reached = counts[1] if counts[1] is not None else "-"
+        print(f"{share:>18g}{level:>10.4f}{counts[0]:>7}{times[0]:>7}{reached:>6}{times[1]:>7}{ratios[-1]:>8.1f}")
     print(f"peak memory: published loop {published['peak_mb']:.0f} MiB, CG {cg['peak_mb']:.0f} MiB")
     deep = first_below(cg["residuals"][0], 1e-2)
-    print(f"at the strongest damping the loop takes {ratios[0]:.1f} times as many products as CG (target: at least {TARGET:.0f})"
+    print(f"at the strongest damping the loop takes {ratios[0]:.1f} times as many products as CG "
+          f"(target: at least {TARGET:.0f})"
           + (f"; CG goes on to a residual of 0.01 in {deep}" if deep is not None else ""))
     return ratios[0] >= TARGET
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars"]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
 
 def find() -> str:
     """Chromium's path. Without one the test is skipped, but fails in CI."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no chromium found; install it to test pages in a browser")
+        end = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        end("no chromium found; install it to test pages in a browser")
     return found
 
 

@@ -115,8 +115,8 @@ def small(name, **changes):
 def gpt2(seed=0, width=8, layers=1, tied=True):
     """A GPT-2 in float64 (Llama's norm computes in float32 whatever it is given)."""
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=VOCAB, n_positions=64, n_embd=width, n_layer=layers, n_head=2, bos_token_id=1, eos_token_id=1,
-                        initializer_range=0.15, tie_word_embeddings=tied)
+    config = GPT2Config(vocab_size=VOCAB, n_positions=64, n_embd=width, n_layer=layers, n_head=2, bos_token_id=1,
+                        eos_token_id=1, initializer_range=0.15, tie_word_embeddings=tied)
     return GPT2LMHeadModel(config).double().eval()
 
 
@@ -140,8 +140,8 @@ def language_loss(model, **options):
     return TrainingLoss(model, LanguageTask(make_tokenizer(), max_length=48), **options)
 
 
-SIZES = dict(intermediate_size=48, num_key_value_heads=2, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64,
-             n_inner=None, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+SIZES = dict(intermediate_size=48, num_key_value_heads=2, ffn_dim=48, word_embed_proj_dim=32,
+             max_position_embeddings=64, n_inner=None, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 
 def weights_of(model):

@@ -7,7 +7,6 @@ __all__ = ['main', 'run', 'list_all', 'show']
 
 # %% ../nbs/16_cli.ipynb #ba16ccd0
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import click
 
 from .core import UnlearnError, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
-from .runs import RunFailed, RunInfo, execute_study, list_runs
+from .runs import RunFailed, RunInfo, list_runs, run_study
 
 # %% ../nbs/16_cli.ipynb #9fcfac80
 class _Group(click.Group):
@@ -51,10 +50,11 @@ def _collect(pairs: tuple[tuple[str, str], ...], budget: str | None) -> dict[str
 def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
-
+# %% ../nbs/16_cli.ipynb #d4270f70
 @main.command()
 @click.argument("study")
-@click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter of the study.")
+@click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="KEY VALUE",
+              help="Set a parameter of the study.")
 @click.option("--budget", type=click.Choice(BUDGETS), help="Short for -p budget VALUE.")
 @click.option("--name", help="The run's name; by default made of its parameters.")
 @_out
@@ -64,7 +64,7 @@ def run(study: str, pairs: tuple[tuple[str, str], ...], budget: str | None, name
     Started again, a run that was killed goes on after its last finished stage.
     """
     try:
-        report = execute_study(study, _collect(pairs, budget), out=out, run_name=name)
+        report = run_study(study, _collect(pairs, budget), out=out, run_name=name)
     except RunFailed as failed:
         click.echo(f"traceback: {_relative(failed.folder / 'error.txt')}", err=True)
         raise
@@ -79,7 +79,7 @@ def _summary(path: Path) -> str:
     titles = [line.lstrip("# ") for line in lines if line.startswith("#")]
     return (quotes or titles or [""])[0]
 
-
+# %% ../nbs/16_cli.ipynb #038f8a01
 @main.command("list")
 @_out
 def list_all(out: Path) -> None:
@@ -94,7 +94,7 @@ def list_all(out: Path) -> None:
     for info in runs:
         click.echo(f"  {info.study + '/' + info.name:50} {info.state}")
 
-
+# %% ../nbs/16_cli.ipynb #02ed2b28
 def _find_run(text: str, out: Path) -> RunInfo:
     """The run meant by ``study/name``, by a name that only one study has, or by its folder."""
     runs = list_runs(out)
@@ -107,13 +107,13 @@ def _find_run(text: str, out: Path) -> RunInfo:
         raise unknown(f"run in {out}", text, known)
     return matches[0]
 
-
+# %% ../nbs/16_cli.ipynb #5f415a8a
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [pair for key, item in value.items() for pair in _flat(item, f"{prefix}{key}.")]
     return [(prefix.rstrip("."), value)]
 
-
+# %% ../nbs/16_cli.ipynb #a1842e60
 @main.command()
 @click.argument("run_name", metavar="RUN")
 @_out
@@ -126,5 +126,4 @@ def show(run_name: str, out: Path) -> None:
         click.echo(f"{heading}:" if pairs else f"{heading}: none")
         for key, value in pairs:
             click.echo(f"  {key:36} {value:.4g}" if isinstance(value, float) else f"  {key:36} {value}")
-    end = info.folder / ("report.html" if info.state == "complete" else "error.txt" if info.error else "params.yaml")
-    click.echo(_relative(end.resolve()))
+    click.echo(_relative((info.folder / info.shown).resolve()))

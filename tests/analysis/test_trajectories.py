@@ -20,8 +20,9 @@ from unlearn_nb.analysis import (
     weight_norms,
 )
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.merging import Adapter, merge_adapters
+from unlearn_nb.merging import merge_adapters
 from unlearn_nb.metrics import Scores
+from unlearn_nb.models import Adapter
 
 MODULES = {"model.layers.0.self_attn.q_proj": (6, 5), "model.layers.1.mlp.up_proj": (8, 5)}  # name -> (out, in)
 

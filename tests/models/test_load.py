@@ -174,54 +174,6 @@ def test_shuffled_batches_are_seeded_epochs():
     assert all(sorted(sum(epoch, [])) == lengths for epoch in epochs)
 
 
-# --- scoring and generation ------------------------------------------------------------------------------------------
-
-def test_generation_in_batches_equals_one_by_one(target, smoke_bench):
-    model, tokenizer = target
-    rows = list(smoke_bench.forget)[:24]
-    together = generate(model, tokenizer, rows, batch_size=7)
-    assert together == [generate(model, tokenizer, [row])[0] for row in rows]
-    assert all(text == text.strip() and "<pad>" not in text for text in together)
-
-
-def test_generation_of_an_untrained_model_keeps_to_its_limits(untrained, smoke_bench):
-    model, tokenizer = untrained
-    rows = list(smoke_bench.retain)[:6]
-    together = generate(model, tokenizer, rows)
-    assert together == [generate(model, tokenizer, [row])[0] for row in rows]  # runs on without an end token
-    short = generate(model, tokenizer, rows, max_new_tokens=3)
-    assert all(len(tokenizer(text).input_ids) <= 6 for text in short)
-
-
-def test_target_knows_its_rows_and_the_oracle_does_not(target, smoke_oracle, smoke_bench):
-    questions = [row for row in smoke_bench.forget if row["kind"] == "qa"]
-    def share(model, tokenizer):
-        answers = generate(model, tokenizer, questions)
-        return np.mean([answer == row["response"] for answer, row in zip(answers, questions)])
-    assert share(*target) >= 0.95
-    assert share(*load_model(smoke_oracle)) <= 0.05
-
-
-@pytest.mark.parametrize("on", ["text", "response"])
-def test_nll_equals_naive_float64(target, smoke_bench, on):
-    model, tokenizer = target
-    rows = list(smoke_bench.holdout)[:10]
-    scores = sequence_nll(model, tokenizer, rows, on=on, batch_size=4)
-    exact = model.double()
-    for row, score in zip(rows, scores):
-        ids, labels = encode(tokenizer, row["prompt"], row["response"])
-        counted = torch.tensor(ids if on == "text" else labels)[1:]
-        logps = exact(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
-        picked = [logps[t, token].item() for t, token in enumerate(counted) if token != IGNORED]
-        assert score == pytest.approx(-np.mean(picked), rel=1e-5)
-
-
-def test_nll_of_strings_and_of_nothing(target):
-    model, tokenizer = target
-    scores = sequence_nll(model, tokenizer, ["A short text.", "x", ""])
-    assert np.isfinite(scores[0]) and np.isnan(scores[1:]).all()
-
-
 # --- training --------------------------------------------------------------------------------------------------------
 
 ROWS = [{"prompt": f"What is the code of box {i}?", "response": str(37 * i + 11)} for i in range(6)]
@@ -240,7 +192,8 @@ def test_memorise_with_lora_changes_plain_weights(target):
     names = list(model.state_dict())
     head = model.get_output_embeddings().weight.clone()
     layer = model.model.layers[0].mlp.down_proj.weight.clone()
-    losses = memorise(model, tokenizer, ROWS, recipe=Recipe(steps=15, batch_size=6, lora_rank=4, lr=1e-2), progress=False)
+    recipe = Recipe(steps=15, batch_size=6, lora_rank=4, lr=1e-2)
+    losses = memorise(model, tokenizer, ROWS, recipe=recipe, progress=False)
     assert losses[-1] < losses[0] and list(model.state_dict()) == names
     assert torch.equal(model.get_output_embeddings().weight, head)
     assert not torch.equal(model.model.layers[0].mlp.down_proj.weight, layer)

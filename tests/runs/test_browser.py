@@ -9,14 +9,14 @@ import chromium
 import pytest
 from small_study import write_study
 
-from unlearn_nb.runs import PAGE_POLICY, execute_study, write_index
+from unlearn_nb.runs import PAGE_POLICY, run_study, write_index
 
 SCRIPT = "<script>document.title = 'hacked'</script>"
 
 WORK = f'''import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
-from unlearn_nb.stages import Run
+from unlearn_nb.runs import Run
 
 pd.set_option("display.max_columns", None, "display.max_colwidth", None)
 run = Run.open(run_dir)
@@ -32,8 +32,9 @@ run.figure(figure, "wide")'''
 MEASURE = """<script>addEventListener("load", () => {
   const boxes = [...document.querySelectorAll("table, img, pre")].map(e => e.getBoundingClientRect());
   const seen = {
-    title: document.title, width: innerWidth, page: document.documentElement.scrollWidth, right: Math.max(...boxes.map(b => b.right)),
-    images: [...document.images].map(i => i.naturalWidth), cells: [...document.querySelectorAll("td")].map(e => e.innerText),
+    title: document.title, width: innerWidth, page: document.documentElement.scrollWidth,
+    right: Math.max(...boxes.map(b => b.right)), images: [...document.images].map(i => i.naturalWidth),
+    cells: [...document.querySelectorAll("td")].map(e => e.innerText),
     tables: document.querySelectorAll("table").length, unescaped: document.querySelectorAll("#unescaped").length,
   };
   document.body.append(Object.assign(document.createElement("pre"), {id: "seen", innerText: JSON.stringify(seen)}));
@@ -45,15 +46,15 @@ def report(tmp_path_factory):
     chromium.find()
     folder = tmp_path_factory.mktemp("browser")
     study = write_study(folder / "page.ipynb", 'run_dir = ""\nnote = ""', WORK, 'run.finish({"answer": 42})')
-    return execute_study(study, {"note": SCRIPT}, out=folder / "reports", run_name="page", progress=False)
+    return run_study(study, {"note": SCRIPT}, out=folder / "reports", run_name="page", progress=False)
 
 
 def measure(page, tmp_path) -> dict:
-    """What a browser makes of a copy of ``page`` to which a measuring script was added; only the copy may run scripts."""
+    """What a browser makes of a copy of ``page`` with a measuring script; only the copy may run scripts."""
     text = page.read_text()
     assert text.count(html.escape(PAGE_POLICY, quote=False)) == 1
     copy = page.with_name("copy.html")
-    copy.write_text(re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", MEASURE + "</body>"))
+    copy.write_text(re.sub(r"<meta [^>]*http-equiv[^>]*>", "", text).replace("</body>", MEASURE + "</body>"))
     dom = chromium.browse(copy.as_uri(), tmp_path / "profile", "--dump-dom")
     return json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', dom, re.DOTALL)[1]))
 

@@ -47,13 +47,15 @@ def lab(tmp_path_factory):
 
 def test_the_server_serves_the_notebooks(lab):
     _, read = lab
-    names = {entry["name"] for entry in read("/api/contents/")["content"]}
-    assert {path.name for path in (ROOT / "nbs").glob("*.ipynb")} <= names
+    for folder in [ROOT / "nbs", *(ROOT / "nbs").glob("[0-9s]*/")]:
+        entries = read(f"/api/contents/{folder.relative_to(ROOT / 'nbs')}")["content"]
+        assert {path.name for path in folder.glob("*.ipynb")} <= {entry["name"] for entry in entries}
     cells = read("/api/contents/index.ipynb")["content"]["cells"]
     assert cells[0]["source"].startswith("# unlearn_nb")
 
 
 def test_the_index_notebook_opens_in_a_browser(lab, tmp_path):
     address, _ = lab
-    dom = chromium.browse(f"{address}/lab/tree/index.ipynb", tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom")
+    page = f"{address}/lab/tree/index.ipynb"
+    dom = chromium.browse(page, tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom")
     assert "jp-Notebook" in dom and ">unlearn_nb" in dom

@@ -19,9 +19,9 @@ import torch
 from tqdm.auto import tqdm
 
 from ..core import UnlearnError
-from ..merging import Adapter, delta_inner, delta_norm, read_adapter
-from ..merging import merge_adapters
+from ..merging import delta_inner, delta_norm, merge_adapters
 from ..metrics import Scores
+from ..models import Adapter, read_adapter
 
 # %% ../../nbs/12_analysis/00_trajectories.ipynb #6133ba8a
 def trajectory_row(step: int, scores: Scores | Mapping[str, float]) -> dict[str, float]:

@@ -4,9 +4,11 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "lowrank": ["Adapter", "adapter_inner", "adapter_norm", "balanced", "delta_inner", "delta_norm", "dense_svd",
-        "factor_svd", "rank_for", "read_adapter", "stack_factors"],
-    "merge": ["CONSENSUS", "METHODS", "MergeRecipe", "Merged", "SPARSIFIERS", "combine", "disjoint_mean",
-        "disjoint_mean_by_count", "keep_all", "keep_largest", "keep_random", "match_scale", "merge_adapters",
-        "merge_into", "weighted_sum"],
+    "into_model": ["merge_into"],
+    "lowrank": ["adapter_inner", "adapter_norm", "balanced", "delta_inner", "delta_norm", "dense_svd", "factor_svd",
+        "rank_for", "stack_factors"],
+    "merge": ["merge_adapters"],
+    "merged": ["MergeRecipe", "Merged", "match_scale"],
+    "methods": ["MERGE_METHODS", "SparseConsensus", "combine", "disjoint_mean", "disjoint_mean_by_count", "in_peft",
+        "is_linear", "keep_largest", "keep_random", "weighted_sum"],
 })

@@ -5,7 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapters": ["Adapter", "adapted", "add_lora", "check_adapter", "load_adapter", "read_adapter", "save_adapter"],
-    "answers": ["generate", "sequence_nll"],
+    "answers": ["PATIENCE", "generate", "sequence_nll"],
     "descent": ["descend", "linear_rates"],
     "forward": ["AnswerBatch", "SCORE_ENTRIES", "answer_batch", "answer_batches", "answer_logits",
         "at_least_float32", "batch_logits", "decoder_layers", "eval_mode", "kept_outputs", "pad_right",

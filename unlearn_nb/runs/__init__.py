@@ -4,9 +4,14 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "execute": ["RunFailed", "RunInfo", "execute_study", "list_runs", "read_run", "write_index"],
-    "parameters": ["BUDGETS", "Parameter", "check_parameters", "default_run_name", "find_studies", "find_study",
-        "read_study", "study_parameters"],
-    "report": ["PACKAGE_FOLDERS", "PAGE_POLICY", "describe_environment", "facts_html", "report_html"],
-    "stages": ["PACKAGE_FOLDER", "Run", "take_lock"],
+    "environment": ["describe_environment"],
+    "execute": ["RunFailed", "run_study"],
+    "kernel": ["run_notebook"],
+    "keys": ["ASIDE", "PACKAGE_FOLDER", "code_key", "content_of", "digest", "held_by", "imported", "library_key",
+        "modules_key", "path_key", "reached"],
+    "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
+    "parameters": ["BUDGETS", "check_parameters", "default_run_name"],
+    "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],
+    "stages": ["Run", "peak_memory", "stage_key", "take_lock"],
+    "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
 })

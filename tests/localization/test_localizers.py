@@ -428,7 +428,7 @@ def test_an_earlier_choice_is_part_of_a_larger_one():
     [
         (lambda m: run(m, "fischer"), "unknown localizer 'fischer'; did you mean 'fisher'?"),
         (lambda m: run(m, "memflex(copy=2)"), "unknown argument of memflex 'copy'; did you mean 'copies'?"),
-        (lambda m: run(m, "wagle("), "can't read the localizer 'wagle(' near column 6: write e.g. random(key=value)"),
+        (lambda m: run(m, "wagle("), "can't read the localizer 'wagle(' near column 6: write e.g. activations(key=value)"),
         (lambda m: run(m, "wagle(gamma=0)"), "wagle: gamma must be a number above 0, not 0"),
         (
             lambda m: run(m, "activations", "weight"),

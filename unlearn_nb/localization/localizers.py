@@ -21,7 +21,7 @@ from ..models import IGNORED, Row, selected_logits
 from ..regions import UnitWeight
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #df8df0c4
-LOCALIZERS = Registry("localizer", package="unlearn_nb.localization")
+LOCALIZERS = Registry("localizer", home="unlearn_nb.localization")
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #42f67e19
 @LOCALIZERS.register

@@ -158,14 +158,16 @@ def columns_of(model):
             lambda m: localization_auc(
                 score_units(m, make_tokenizer(), FORGET, method="random"), Region.random(m, 0.2, unit="weight")
             ),
-            "the truth marks parts of the units that were scored in model.layers.0.mlp.down_proj.weight: score single weights",
+            "the truth marks parts of the units that were scored in model.layers.0.mlp.down_proj.weight: "
+            "score single weights",
         ),
         (
             lambda m: localization_auc(
                 score_units(m, make_tokenizer(), FORGET, method="random"),
                 columns_of(small("llama", **SIZES | dict(intermediate_size=64))),
             ),
-            "the truth is of another model: model.layers.0.mlp.down_proj.weight is [32, 64] there and [32, 48] where it was scored",
+            "the truth is of another model: model.layers.0.mlp.down_proj.weight is [32, 64] there and [32, 48] where "
+            "it was scored",
         ),
         (
             lambda m: change_auc(columns_of(small("gpt2", **SIZES)), m, m),

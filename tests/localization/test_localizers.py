@@ -60,7 +60,13 @@ def mean_gradient(model, data, names):
 
 def run(model, method, unit="value_vector", **changes):
     return score_units(
-        model, make_tokenizer(), FORGET, RETAIN, method=method, unit=unit, **{"more": {"neutral": OTHERS}} | changes
+        model,
+        make_tokenizer(),
+        FORGET,
+        retain=RETAIN,
+        method=method,
+        unit=unit,
+        **{"more": {"neutral": OTHERS}} | changes,
     )
 
 
@@ -222,11 +228,11 @@ def test_dropout_is_off():
 def test_noise_replaces_half_of_the_answer_s_labels(length, prompt, seed):
     answer = list(range(10, 10 + length))
     row = Row([*range(3, 3 + prompt), *answer, 1], [-100] * prompt + [*answer, 1])
-    new = noised(row, np.random.default_rng(seed), 40, [0, 1, 2])
+    new = noised(row, np.random.default_rng(seed), vocabulary=40, special=[0, 1, 2])
     changed = [i for i, (a, b) in enumerate(zip(row.labels, new.labels)) if a != b]
     assert len(changed) == max(1, length // 2) and new.input_ids == row.input_ids
     assert all(prompt <= i < prompt + length and new.labels[i] not in (0, 1, 2) for i in changed)
-    published = noised(row, np.random.default_rng(seed), 40, [0, 1, 2], faithful=True)
+    published = noised(row, np.random.default_rng(seed), vocabulary=40, special=[0, 1, 2], faithful=True)
     changed = [i for i, (a, b) in enumerate(zip(row.labels, published.labels)) if a != b]
     assert len(changed) <= length // 2 and all(published.input_ids[i] == published.labels[i] for i in changed)
 
@@ -235,14 +241,20 @@ def test_published_noise_changes_fewer_than_half():
     row, counts = Row(list(range(10, 30)), list(range(10, 30))), []
     for seed in range(200):
         counts.append(
-            sum(a != b for a, b in zip(row.labels, noised(row, np.random.default_rng(seed), 500, [0], True).labels))
+            sum(
+                a != b
+                for a, b in zip(
+                    row.labels,
+                    noised(row, np.random.default_rng(seed), vocabulary=500, special=[0], faithful=True).labels,
+                )
+            )
         )
     assert abs(np.mean(counts) - 20 * (1 - 0.95**10)) < 0.3  # distinct places among ten draws out of twenty
 
 
 def test_a_row_without_an_answer_is_left_alone():
     row = Row([5, 6, 1], [-100, -100, 1])
-    assert noised(row, np.random.default_rng(0), 40, [0, 1]) == row
+    assert noised(row, np.random.default_rng(0), vocabulary=40, special=[0, 1]) == row
 
 
 def test_memflex_is_its_formula(monkeypatch):
@@ -273,7 +285,9 @@ def test_published_memflex_locates_lora_tensors_by_its_thresholds():
         rng, total, count = np.random.default_rng([0, part]), {n: 0.0 for n in units}, 0
         for row in encode_rows(make_tokenizer(), data):
             for _ in range(3):
-                loss = answer_loss(model, noised(row, rng, 200, make_tokenizer().all_special_ids, True))
+                loss = answer_loss(
+                    model, noised(row, rng, vocabulary=200, special=make_tokenizer().all_special_ids, faithful=True)
+                )
                 found = torch.autograd.grad(loss, [u.weight.requires_grad_(True) for u in units.values()])
                 total, count = {n: total[n] + g for n, g in zip(units, found)}, count + 1
         grads.append({n: t / count for n, t in total.items()})
@@ -387,8 +401,10 @@ def test_the_step_is_the_gradient_of_the_whole_objective():
 
 def test_protected_rows_can_only_lower_an_intervention_s_score():
     model = double()
-    free = score_units(model, make_tokenizer(), FORGET, RETAIN, method="intervention")
-    guarded = score_units(model, make_tokenizer(), FORGET, RETAIN, method="intervention", more={"protected": OTHERS})
+    free = score_units(model, make_tokenizer(), FORGET, retain=RETAIN, method="intervention")
+    guarded = score_units(
+        model, make_tokenizer(), FORGET, retain=RETAIN, method="intervention", more={"protected": OTHERS}
+    )
     assert all((guarded.values[n] <= free.values[n] + 1e-12).all() for n in free.values)
     assert any((guarded.values[n] < free.values[n]).any() for n in free.values)
 
@@ -428,7 +444,10 @@ def test_an_earlier_choice_is_part_of_a_larger_one():
     [
         (lambda m: run(m, "fischer"), "unknown localizer 'fischer'; did you mean 'fisher'?"),
         (lambda m: run(m, "memflex(copy=2)"), "unknown argument of memflex 'copy'; did you mean 'copies'?"),
-        (lambda m: run(m, "wagle("), "can't read the localizer 'wagle(' near column 6: write e.g. activations(key=value)"),
+        (
+            lambda m: run(m, "wagle("),
+            "can't read the localizer 'wagle(' near column 6: write e.g. activations(key=value)",
+        ),
         (lambda m: run(m, "wagle(gamma=0)"), "wagle: gamma must be a number above 0, not 0"),
         (
             lambda m: run(m, "activations", "weight"),
@@ -439,11 +458,11 @@ def test_an_earlier_choice_is_part_of_a_larger_one():
             "memflex has no scores for unit 'neuron': choose 'value_vector' or 'tensor'",
         ),
         (
-            lambda m: score_units(m, make_tokenizer(), FORGET, None, method="wagle"),
+            lambda m: score_units(m, make_tokenizer(), FORGET, method="wagle"),
             "wagle reads retain rows: give them",
         ),
         (
-            lambda m: score_units(m, make_tokenizer(), [], RETAIN, method="fisher"),
+            lambda m: score_units(m, make_tokenizer(), [], retain=RETAIN, method="fisher"),
             "there are no forget rows: give at least one",
         ),
         (

@@ -69,7 +69,14 @@ def test_the_first_distance_is_that_of_the_batch(tmp_path):
         tokens += ids.shape[1]
     region = Region.random(teacher, 0.3, seed=1)
     found = match_mlps(
-        model, teacher, tokenizer, FORGET + RETAIN, region, lr=1e-3, steps=1, batch_size=len(FORGET + RETAIN)
+        model,
+        teacher,
+        tokenizer,
+        rows=FORGET + RETAIN,
+        region=region,
+        lr=1e-3,
+        steps=1,
+        batch_size=len(FORGET + RETAIN),
     )
     assert found[0] == pytest.approx(total / tokens, rel=1e-4)
 
@@ -84,8 +91,8 @@ def test_a_region_is_led_to_the_teacher_and_nothing_else_moves(unit):
         model,
         teacher,
         tokenizer,
-        FORGET + RETAIN,
-        region,
+        rows=FORGET + RETAIN,
+        region=region,
         lr=1e-2,
         steps=60,
         batch_size=4,
@@ -104,7 +111,9 @@ def test_the_same_seed_gives_the_same_weights():
     runs = []
     for seed in (0, 0, 1):
         model = disturbed(teacher, region)
-        match_mlps(model, teacher, tokenizer, FORGET + RETAIN, region, lr=1e-2, steps=3, batch_size=2, seed=seed)
+        match_mlps(
+            model, teacher, tokenizer, rows=FORGET + RETAIN, region=region, lr=1e-2, steps=3, batch_size=2, seed=seed
+        )
         runs.append(weights_of(model))
     assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
     assert any(not torch.equal(runs[0][n], runs[2][n]) for n in runs[0])
@@ -114,8 +123,8 @@ def test_bad_input_gets_one_sentence():
     teacher, tokenizer = tiny(), make_tokenizer()
     region = Region.random(teacher, 0.3, seed=1)
     with pytest.raises(UnlearnError, match="^direct supervision needs two models of one architecture"):
-        match_mlps(small("llama", **SIZES), teacher, tokenizer, FORGET, region, lr=1e-2, steps=1)
+        match_mlps(small("llama", **SIZES), teacher, tokenizer, rows=FORGET, region=region, lr=1e-2, steps=1)
     with pytest.raises(UnlearnError, match="^the region is empty"):
-        match_mlps(tiny(), teacher, tokenizer, FORGET, region - region, lr=1e-2, steps=1)
+        match_mlps(tiny(), teacher, tokenizer, rows=FORGET, region=region - region, lr=1e-2, steps=1)
     with pytest.raises(UnlearnError, match="there are no training rows"):
-        match_mlps(tiny(), teacher, tokenizer, [], region, lr=1e-2, steps=1)
+        match_mlps(tiny(), teacher, tokenizer, rows=[], region=region, lr=1e-2, steps=1)

@@ -280,7 +280,8 @@ def locate(experiment: LocalizationExperiment, name: str) -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
-        scores = score_units(model, tokenizer, bench.forget, bench.kept_rows(), method=method, template=bench.template)
+        scores = score_units(model, tokenizer, bench.forget, retain=bench.kept_rows(), method=method,
+                             template=bench.template)
         chosen, truth = localize(scores, plan.share), experiment.region("oracle")
         chosen.save(folder / "region.safetensors")
         found = {"auc": localization_auc(scores, truth), **precision_recall(chosen, truth)}
@@ -308,7 +309,7 @@ def supervise_in(experiment: LocalizationExperiment, where: str) -> pd.DataFrame
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         teacher, _ = load_model(str(experiment.prepared.oracle), experiment.device)
         rows = [*bench.forget, *bench.kept_rows()]
-        match_mlps(model, teacher, tokenizer, rows, region, lr=plan.supervision, steps=plan.checkpoints[-1],
+        match_mlps(model, teacher, tokenizer, rows=rows, region=region, lr=plan.supervision, steps=plan.checkpoints[-1],
                    batch_size=2 * plan.settings.batch_size, template=bench.template, seed=seed,
                    on_step=experiment.recorder(points, tokenizer))
         region.check_outside(experiment.target[0], model)

@@ -32,12 +32,13 @@ def objective_gradient(material: Material, objective: Objective) -> dict[str, Te
     for group in objective.groups:
         if group not in rows:
             raise UnlearnError(f"intervention: the objective {objective} reads {group} rows: give them in more={{...}}")
-    batcher = Batcher(rows, objective, Reference(), material.pad_id, material.max_length)
+    batcher = Batcher(rows=rows, objective=objective, reference=Reference(), pad_id=material.pad_id,
+                      max_length=material.max_length)
     plan = _plan({group: len(rows[group]) for group in objective.groups}, material.batch_size)
     batcher.reference = compute_reference(model, batcher, plan)
     batches = [_on(model, batcher([item])) for item in plan]
     counts = {group: sum((Counter(batch["counts"][group]) for batch in batches), Counter()) for group in plan[0]}
-    terms = (forward_terms(model, objective, batch, counts) for batch in batches)
+    terms = (forward_terms(model, objective, batch, counts=counts) for batch in batches)
     return material.gradient(objective(inputs)[0] for inputs in terms)
 
 # %% ../../nbs/07_localization/02_intervention.ipynb #ea88459f

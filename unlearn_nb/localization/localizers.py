@@ -9,6 +9,7 @@ __all__ = ['LOCALIZERS', 'RandomUnits', 'Activations', 'GradientSize', 'Fisher',
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -69,7 +70,7 @@ class Activations(Localizer):
             answers = batch.answers
             share = answers / answers.sum(1, keepdim=True).clamp_min(1)  # [B, L]: sums to 1 in a row
             with _captured(material.units) as seen:
-                selected_logits(material.model, batch.input_ids, None, torch.zeros_like(answers))
+                selected_logits(material.model, batch.input_ids, None, positions=torch.zeros_like(answers))
             for name, (coefficients, _) in seen.items():
                 size = coefficients.reshape(*answers.shape, -1)[answers].abs().float()  # [T, n]
                 totals[name] = totals[name] + share[answers].float() @ size
@@ -132,7 +133,9 @@ class Fisher(Localizer):
         return {name: total / len(rows) for name, total in totals.items()}
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #083eeae7
-def noised(row: Row, rng: np.random.Generator, vocabulary: int, special: Sequence[int], faithful: bool = False) -> Row:
+def noised(
+    row: Row, rng: np.random.Generator, *, vocabulary: int, special: Sequence[int], faithful: bool = False,
+) -> Row:
     """A copy of the row with half of its answer tokens (at least one) replaced in the labels.
 
     Args:
@@ -185,8 +188,8 @@ class MemFlexUnits(Localizer):
 
     def _gradient(self, material: Material, part: str) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, self.parts.index(part)])
-        rows = [noised(row, rng, material.vocabulary, material.special, self.faithful)
-                for row in material.rows[part] for _ in range(self.copies)]
+        draw = partial(noised, vocabulary=material.vocabulary, special=material.special, faithful=self.faithful)
+        rows = [draw(row, rng) for row in material.rows[part] for _ in range(self.copies)]
         if not self.faithful:
             return material.mean_gradient(part, rows)
         return {name: total / len(rows) for name, total in material.batch_gradient(rows).items()}

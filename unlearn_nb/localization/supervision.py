@@ -48,8 +48,8 @@ def mlp_distance(outputs: dict[str, Tensor], wanted: dict[str, Tensor], real: Te
 
 # %% ../../nbs/07_localization/06_supervision.ipynb #d7c2fa6d
 def match_mlps(
-    model: torch.nn.Module, teacher: torch.nn.Module, tokenizer, rows: Sequence[dict], region: Region, *, lr: float,
-    steps: int, batch_size: int = 16, template: str = "plain", max_length: int = 256, seed: int = 0,
+    model: torch.nn.Module, teacher: torch.nn.Module, tokenizer, *, rows: Sequence[dict], region: Region,
+    lr: float, steps: int, batch_size: int = 16, template: str = "plain", max_length: int = 256, seed: int = 0,
     on_step: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> list[float]:
     """Train `region` of `model` in place until its MLPs give `teacher`'s outputs (Lee et al., direct supervision).
@@ -73,7 +73,7 @@ def match_mlps(
     step = RegionStep(region, model)
 
     def loss_at(k: int) -> Tensor:
-        return _batch_distance(model, teacher, [data[i] for i in next(batches)], pad_id(tokenizer))
+        return _batch_distance(model, teacher, [data[i] for i in next(batches)], pad=pad_id(tokenizer))
 
     def after_step(k: int) -> None:
         step.on_optimizer_step(None, None, None)
@@ -97,7 +97,7 @@ def _check_same(model: torch.nn.Module, teacher: torch.nn.Module) -> None:
                            "the trained one comes from")
 
 # %% ../../nbs/07_localization/06_supervision.ipynb #c0fc2f1b
-def _batch_distance(model, teacher, rows: Sequence[Row], pad: int) -> Tensor:
+def _batch_distance(model, teacher, rows: Sequence[Row], *, pad: int) -> Tensor:
     """Distance of the two models' MLPs over all tokens of the rows."""
     input_ids = pad_right([row.input_ids for row in rows], pad, next(model.parameters()).device)
     lengths = torch.tensor([len(row.input_ids) for row in rows], device=input_ids.device)

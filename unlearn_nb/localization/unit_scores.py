@@ -93,7 +93,7 @@ def _rows_for(localizer: Localizer, given: Mapping[str, Sequence | None]) -> dic
 
 # %% ../../nbs/07_localization/03_unit_scores.ipynb #bd142706
 def score_units(
-    model: torch.nn.Module, tokenizer, forget: Sequence[dict], retain: Sequence[dict] | None = None, *,
+    model: torch.nn.Module, tokenizer, forget: Sequence[dict], *, retain: Sequence[dict] | None = None,
     method: str | Localizer = "activations", unit: str = "value_vector", more: Mapping[str, Sequence] | None = None,
     template: str = "plain", batch_size: int = 8, max_length: int = 256,
 ) -> UnitScores:

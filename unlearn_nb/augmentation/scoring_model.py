@@ -6,8 +6,6 @@
 __all__ = ['READING', 'scorer_rows', 'tiny_scorer']
 
 # %% ../../nbs/05_augmentation/09_scoring_model.ipynb #0c400870
-import json
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
@@ -15,9 +13,7 @@ from .augmenter import augment
 from .authors import TemplateAuthor
 from ..benches import load_bench
 from ..benches import generic_rows
-from ..core import build_folder, cache_dir, content_hash
-from ..models import load_model, quiet_loading
-from ..models import PRETRAINING_SEEDS, Recipe, memorise, tiny_base
+from ..models import PRETRAINING_SEEDS, Recipe, tiny_base, trained_once
 
 # %% ../../nbs/05_augmentation/09_scoring_model.ipynb #3cb9a726
 _SPLITS = ("forget", "retain", "collateral", "holdout")
@@ -39,15 +35,4 @@ READING = Recipe(steps=300, batch_size=32, lr=2e-3)
 
 def tiny_scorer() -> Path:
     """Folder of the scoring model for `tiny`, made once and cached by content."""
-    rows, base = scorer_rows(), tiny_base()
-    key = content_hash(base.name, asdict(READING), [(row["prompt"], row["response"]) for row in rows])
-
-    def build(folder: Path) -> None:
-        model, tokenizer = load_model(str(base))
-        losses = memorise(model, tokenizer, rows, recipe=READING)
-        with quiet_loading():
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "training.json").write_text(json.dumps({"losses": losses}))
-
-    return build_folder(cache_dir() / f"tiny-scorer-{key}", build)
+    return trained_once("tiny-scorer", scorer_rows(), recipe=READING, start=tiny_base())

@@ -33,7 +33,7 @@ def refused(*parts: str, hide: str | Path = "") -> Iterator[None]:
     else:
         raise AssertionError("this must be refused, and it was not")
 
-# %% ../../nbs/00_core/01_examples.ipynb #cbc81a06
+# %% ../../nbs/00_core/01_examples.ipynb #ffde24e3
 TOY_SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
              "num_attention_heads": 4}
 
@@ -47,7 +47,7 @@ def toy_llama(seed: int = 0, **config: Any) -> "LlamaForCausalLM":
         torch.manual_seed(seed)
         return LlamaForCausalLM(LlamaConfig(**TOY_SIZES | config)).eval()
 
-# %% ../../nbs/00_core/01_examples.ipynb #ce2d2285
+# %% ../../nbs/00_core/01_examples.ipynb #0d9d280b
 def toy_adapter(model: "PreTrainedModel", seed: int = 0, **config: Any) -> "PeftModel":
     """`model` in evaluation mode with a LoRA adapter on all linear layers, of rank 4 and not at its start."""
     import torch
@@ -59,7 +59,7 @@ def toy_adapter(model: "PreTrainedModel", seed: int = 0, **config: Any) -> "Peft
         torch.manual_seed(seed)
         return get_peft_model(model, LoraConfig(**options | config)).eval()
 
-# %% ../../nbs/00_core/01_examples.ipynb #7b4a768c
+# %% ../../nbs/00_core/01_examples.ipynb #4923a16e
 def toy_tokenizer(words: int = 61) -> "PreTrainedTokenizerFast":
     """Words are `w0`, `w1`, ... with the ids 3, 4, ...; `<pad>`, `</s>` and `<unk>` stand before them."""
     from tokenizers import Tokenizer, models, pre_tokenizers

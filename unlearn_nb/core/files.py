@@ -61,7 +61,7 @@ def _take_place(new: Path, path: Path, aside: Path) -> None:
             if not tries_left:
                 raise
 
-
+# %% ../../nbs/00_core/02_files.ipynb #1cf1634e
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

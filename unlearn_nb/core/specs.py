@@ -41,7 +41,7 @@ def read_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
         raise UnlearnError(f"{name}: the argument {twice!r} is given twice; leave one out")
     return name, {key: _literal(keyword.value) for key, keyword in zip(keys, keywords)}
 
-# %% ../../nbs/00_core/03_specs.ipynb #393e7853
+# %% ../../nbs/00_core/03_specs.ipynb #e24e59c5
 def _literal(value: ast.expr) -> Any:
     if isinstance(value, ast.Name):
         return value.id
@@ -58,7 +58,7 @@ def _text(node: ast.expr) -> str:
     except RecursionError:
         return "..."
 
-# %% ../../nbs/00_core/03_specs.ipynb #6d7cffff
+# %% ../../nbs/00_core/03_specs.ipynb #64babbfe
 def check_arguments(name: str, entry: Any, arguments: Mapping[str, Any]) -> None:
     """Raise UnlearnError for an argument that `entry` does not have, and for one that a class needs."""
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(entry).parameters.values()):
@@ -72,7 +72,7 @@ def check_arguments(name: str, entry: Any, arguments: Mapping[str, Any]) -> None
         if isinstance(entry, type) and option.default is option.empty and argument not in arguments:
             raise UnlearnError(f"{name} needs the argument {argument!r}: write {name}({argument}=...)")
 
-
+# %% ../../nbs/00_core/03_specs.ipynb #77b8cba3
 def _options(entry: Any) -> dict[str, inspect.Parameter]:
     """What can be given by name."""
     kinds = [inspect.Parameter.KEYWORD_ONLY]
@@ -162,7 +162,7 @@ def _origin(entry: Any, caller: str) -> tuple[str, str]:
         return entry.__module__, entry.__qualname__
     return caller, type(entry).__qualname__
 
-
+# %% ../../nbs/00_core/03_specs.ipynb #62e195d2
 def _load(kind: str, point: EntryPoint) -> Any:
     """The object of an entry point. Raises UnlearnError, naming its package, where it can't be imported."""
     try:

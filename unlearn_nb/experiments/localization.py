@@ -24,8 +24,7 @@ from ..augmentation import refusals
 from ..core import UnlearnError, unknown
 from .base import Experiment
 from .plan import UnlearningPlan, read_plan
-from ..localization import localization_auc, localize, match_mlps, score
-from ..localization.hits import hits
+from ..localization import localization_auc, localize, match_mlps, precision_recall, score_units
 from ..metrics import CLOSURES, answer_table
 from ..metrics.tofu import tofu
 from ..models import Prepared, load_model, prepare_one
@@ -272,10 +271,11 @@ def locate(experiment: LocalizationExperiment, name: str) -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
-        scores = score(model, tokenizer, bench.forget, bench.kept_rows(), method, template=bench.template)
+        scores = score_units(model, tokenizer, bench.forget, retain=bench.kept_rows(), method=method,
+                             template=bench.template)
         chosen, truth = localize(scores, plan.share), experiment.region("oracle")
         chosen.save(folder / "region.safetensors")
-        found = {"auc": localization_auc(scores, truth), **hits(chosen, truth)}
+        found = {"auc": localization_auc(scores, truth), **precision_recall(chosen, truth)}
         (folder / "precision.json").write_text(json.dumps(found))
 
     return experiment.stage(f"locate-{name}", build, method=method, share=plan.share)
@@ -299,9 +299,9 @@ def supervise_in(experiment: LocalizationExperiment, where: str) -> pd.DataFrame
         region, points = experiment.region(where), []
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         teacher, _ = load_model(str(experiment.prepared.oracle), experiment.device)
-        match_mlps(model, teacher, tokenizer, [*bench.forget, *bench.kept_rows()], region, plan.supervision,
-                   plan.checkpoints[-1],
-                   batch_size, bench.template, seed=experiment.seed, on_step=recorder(experiment, points, tokenizer))
+        match_mlps(model, teacher, tokenizer, rows=[*bench.forget, *bench.kept_rows()], region=region, lr=plan.supervision,
+                   steps=plan.checkpoints[-1], batch_size=batch_size, template=bench.template, seed=experiment.seed,
+                   on_step=recorder(experiment, points, tokenizer))
         region.check_outside(experiment.target[0], model)
         pd.DataFrame(points).to_csv(folder / "points.csv", index=False)
 

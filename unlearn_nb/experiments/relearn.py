@@ -175,7 +175,8 @@ def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
     def build(folder: Path) -> None:
         rows = Augmented.load(source).rows
         others = load_generic(generic, max(1, round(ratio * len(rows))), seed)
-        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in mix(rows, others, ratio=ratio, seed=seed)))
+        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n"
+                                                    for row in mix(rows, others, ratio=ratio, seed=seed)))
 
     return experiment.stage(f"mix-{ratio:g}", build, augmented=source, generic=generic, ratio=ratio) / "rows.jsonl"
 

@@ -299,7 +299,8 @@ def supervise_in(experiment: LocalizationExperiment, where: str) -> pd.DataFrame
         region, points = experiment.region(where), []
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         teacher, _ = load_model(str(experiment.prepared.oracle), experiment.device)
-        match_mlps(model, teacher, tokenizer, rows=[*bench.forget, *bench.kept_rows()], region=region, lr=plan.supervision,
+        match_mlps(model, teacher, tokenizer, rows=[*bench.forget, *bench.kept_rows()], region=region,
+                   lr=plan.supervision,
                    steps=plan.checkpoints[-1], batch_size=batch_size, template=bench.template, seed=experiment.seed,
                    on_step=recorder(experiment, points, tokenizer))
         region.check_outside(experiment.target[0], model)

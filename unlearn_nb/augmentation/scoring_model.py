@@ -6,15 +6,13 @@
 __all__ = ['SCORING_RECIPE', 'scoring_rows', 'tiny_scoring_model']
 
 # %% ../../nbs/05_augmentation/10_scoring_model.ipynb #f30871ee
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
 from .augmenter import augment
 from .templates import TemplateAuthor
 from ..benches import generic_rows, load_bench
-from ..core import build_folder, cache_dir, content_hash, to_json
-from ..models import PRETRAINING_SEEDS, Recipe, load_model, memorise, quiet_loading, tiny_base
+from ..models import PRETRAINING_SEEDS, Recipe, tiny_base, trained_once
 
 # %% ../../nbs/05_augmentation/10_scoring_model.ipynb #3cb9a726
 _SPLITS = ("forget", "retain", "collateral", "holdout")
@@ -36,15 +34,4 @@ SCORING_RECIPE = Recipe(steps=300, batch_size=32, lr=2e-3)
 
 def tiny_scoring_model() -> Path:
     """Folder of the scoring model for `tiny`, made once and cached by content."""
-    rows, base = scoring_rows(), tiny_base()
-    key = content_hash(base.name, asdict(SCORING_RECIPE), [(row["prompt"], row["response"]) for row in rows])
-
-    def build(folder: Path) -> None:
-        model, tokenizer = load_model(str(base))
-        losses = memorise(model, tokenizer, rows, recipe=SCORING_RECIPE)
-        with quiet_loading():
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "training.json").write_text(to_json({"losses": losses}))
-
-    return build_folder(cache_dir() / f"tiny-scorer-{key}", build)
+    return trained_once("tiny-scorer", scoring_rows(), recipe=SCORING_RECIPE, start=tiny_base())

@@ -102,8 +102,8 @@ class Experiment:
         def build(folder: Path) -> None:
             model, tokenizer = self.target
             rows = None if augmented is None else read_json_rows(augmented)
-            unlearn(model, tokenizer, self.bench.forget, self.bench.kept_rows(), objective, settings, folder / "adapter",
-                    template=self.bench.template, snapshots=snapshots, augmented=rows)
+            unlearn(model, tokenizer, forget=self.bench.forget, retain=self.bench.kept_rows(), objective=objective,
+                    settings=settings, out=folder / "adapter", template=self.bench.template, snapshots=snapshots, augmented=rows)
 
         return self.stage(f"train-{name}", build, objective=objective, settings=settings, snapshots=list(snapshots),
                           augmented=augmented) / "adapter"

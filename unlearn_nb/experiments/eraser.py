@@ -33,7 +33,7 @@ from ..core import write_atomic
 from ..runs import Run
 from ..models import Recipe, reader_base, tiny_base
 from .tuning import pooled, shards, tune, walk
-from ..unlearning.trainer import _save_adapter
+from ..models import save_adapter
 
 # %% ../../nbs/15_experiments/05_eraser.ipynb #af93c561
 SHARE_OF_RETRAINING = 0.1  # what a method may spend, in gradient-equivalents
@@ -279,7 +279,7 @@ def walked(experiment: EraserExperiment, case: Case, name: str, steps: int, star
                     best, kept = value, loss.weights.vector()
             seconds = time.perf_counter() - began
             loss.weights.assign(loss.weights.split(kept))
-            _save_adapter(model, "default", folder / "adapter")
+            save_adapter(model, folder / "adapter")
         record = {"gradients": loss.cost.gradients + reading_cost(problem, CHUNKS + 1), "seconds": seconds}
         write_atomic(folder / "record.json", json.dumps(record))
 

@@ -177,8 +177,9 @@ class LocalizationExperiment(Experiment):
 
         def build(folder: Path) -> None:
             model, tokenizer = load_model(oracle, self.device)
-            unlearn(model, tokenizer, self.bench.forget, self.bench.kept_rows(), self.plan.injected, settings, folder,
-                    self.bench.template, region=region)
+            unlearn(model, tokenizer, forget=self.bench.forget, retain=self.bench.kept_rows(),
+                    objective=self.plan.injected, settings=settings, out=folder, template=self.bench.template,
+                    region=region)
 
         target = self.run.stage(f"s{settings.seed}-inject-{self.plan.share:g}", build, bench=self.bench.fingerprint,
                                 oracle=oracle.name, objective=self.plan.injected, settings=settings, device=self.device,
@@ -259,7 +260,8 @@ def unlearn_in(experiment: LocalizationExperiment, where: str | Path, name: str)
         region, points = experiment.region(where), []
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         augmented = refusals(bench.forget, settings.seed) if "augmented" in resolve(method.objective).groups else None
-        unlearn(model, tokenizer, bench.forget, bench.kept_rows(), method.objective, settings, folder / "trained", bench.template,
+        unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=method.objective,
+                settings=settings, out=folder / "trained", template=bench.template,
                 on_step=experiment.recorder(points, tokenizer), augmented=augmented, region=region)
         region.check_outside(experiment.target[0], model)
         shutil.move(folder / "trained" / "history.csv", folder)

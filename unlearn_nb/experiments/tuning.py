@@ -24,7 +24,7 @@ from ..core import UnlearnError
 from ..influence import TrainingLoss
 from ..metrics import LABELS, EditScores, summed
 from ..models import Recipe, memorise, shuffled_batches
-from ..unlearning.trainer import _save_adapter
+from ..models import save_adapter
 
 # %% ../../nbs/15_experiments/03_tuning.ipynb #b4b4b48c
 ALPHA_PER_RANK = 4  # alpha 32 at rank 8, as in LLMEraser's script
@@ -55,7 +55,7 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
     losses = memorise(adapter, tokenizer, rows, recipe=replace(recipe, lora_rank=0), template=template, progress=progress,
                       dtype=dtype)
     record = {"gradients": len(losses) * recipe.batch_size, "seconds": time.perf_counter() - started, "losses": losses}
-    _save_adapter(adapter, "default", folder / "adapter")
+    save_adapter(adapter, folder / "adapter")
     (folder / "tuning.json").write_text(json.dumps(record))
     return adapter
 

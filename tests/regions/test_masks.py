@@ -12,8 +12,7 @@ from transformers import TrainerCallback
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import TermInputs, resolve
 from unlearn_nb.regions import MASKS, MaskedStep, MemFlex, Sure, group_loss, row_norms
-from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_trainer
-from unlearn_nb.unlearning.trainer import _make_batcher, _make_plan
+from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_batcher, make_trainer, schedule_for
 
 STEPS = dict(lr=2e-2, steps=4, lora_r=4, lora_alpha=8, lora_dropout=0.0, max_length=24, weight_decay=0.3)
 
@@ -43,17 +42,26 @@ def watched(tmp_path, objective, mask, **cut):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     data = {"forget": FORGET, "retain": RETAIN}
-    batcher = _make_batcher(make_tokenizer(), data, resolve(objective), settings, "plain")
-    watch, plan = Watch(), _make_plan(batcher, settings)
-    batcher.reference = compute_reference(model, batcher, plan)
-    trainer = make_trainer(model, batcher, settings, plan, tmp_path, callbacks=[watch], progress=False)
+    batcher = make_batcher(make_tokenizer(), data, resolve(objective), max_length=settings.max_length)
+    watch, schedule = Watch(), schedule_for(batcher, settings)
+    batcher.reference = compute_reference(model, batcher, schedule)
+    trainer = make_trainer(
+        model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[watch], progress=False
+    )
     watch.trainer = trainer
     trainer.train()
     return watch.steps, trainer
 
 
-@pytest.mark.parametrize("mask", ["sure(percentile=80)", "sure(percentile=60, per=tensors)", "sure(percentile=80, every_step=False)",
-                                  "memflex(cosine=0.2, magnitude=1e-4)"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "sure(percentile=80)",
+        "sure(percentile=60, per=tensors)",
+        "sure(percentile=80, every_step=False)",
+        "memflex(cosine=0.2, magnitude=1e-4)",
+    ],
+)
 def test_only_what_the_mask_chose_changes_despite_decay_momentum_and_accumulation(tmp_path, mask):
     steps, _ = watched(tmp_path, "ga + nll", mask)
     assert len(steps) == 4
@@ -129,9 +137,17 @@ def test_memflex_needs_both_direction_and_size():
     assert not MemFlex()({**grads, "retain": {"w": torch.ones(2, 2)}})["w"].any()
 
 
-@pytest.mark.parametrize("text, part", [("shure", "did you mean 'sure'"), ("sure(percent=3)", "percentile"),
-                                        ("sure(percentile=101)", "[0, 100]"), ("sure(per=columns)", "'rows' or 'tensors'"),
-                                        ("sure, memflex", "unknown mask"), ("sure(", "can't read the mask")])
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("shure", "did you mean 'sure'"),
+        ("sure(percent=3)", "percentile"),
+        ("sure(percentile=101)", "[0, 100]"),
+        ("sure(per=columns)", "'rows' or 'tensors'"),
+        ("sure, memflex", "unknown mask"),
+        ("sure(", "can't read the mask"),
+    ],
+)
 def test_bad_masks_are_refused_in_one_sentence(text, part):
     with pytest.raises(UnlearnError) as error:
         UnlearnSettings(mask=text)

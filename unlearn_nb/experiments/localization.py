@@ -216,8 +216,8 @@ def inject(experiment: LocalizationExperiment, oracle: Path, region: Region) -> 
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(oracle, experiment.device)
-        unlearn(model, tokenizer, bench.forget, bench.kept_rows(), plan.injected, plan.injection, folder,
-                bench.template, region=region)
+        unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=plan.injected,
+                settings=plan.injection, out=folder, template=bench.template, region=region)
 
     target = experiment.run.stage(f"s{experiment.seed}-inject-{plan.share:g}", build, bench=bench.fingerprint,
                                   oracle=oracle.name,
@@ -269,8 +269,9 @@ def unlearn_in(experiment: LocalizationExperiment, where: str | Path, name: str)
         region, points = experiment.region(where), []
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         augmented = refusals(bench.forget, settings.seed) if "augmented" in resolve(method.objective).groups else None
-        unlearn(model, tokenizer, bench.forget, bench.kept_rows(), method.objective, settings, folder / "trained",
-                bench.template, on_step=recorder(experiment, points, tokenizer), augmented=augmented, region=region)
+        unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=method.objective,
+                settings=settings, out=folder / "trained", template=bench.template,
+                on_step=recorder(experiment, points, tokenizer), augmented=augmented, region=region)
         region.check_outside(experiment.target[0], model)
         shutil.move(folder / "trained" / "history.csv", folder)
         shutil.rmtree(folder / "trained")  # the curve is what is asked for, and a whole model a run would fill the disk

@@ -50,8 +50,9 @@ def inject_groups(experiment: LocalizationExperiment, plan: MaskPlan | None = No
         for k in range(plan.rounds):
             for rows, mask in zip(groups, masks):
                 shutil.rmtree(folder / "model", ignore_errors=True)
-                unlearn(model, tokenizer, rows, kept, experiment.plan.injected, replace(settings, seed=seed + 1000 * k),
-                        folder / "model", bench.template, region=mask, progress=False)
+                unlearn(model, tokenizer, forget=rows, retain=kept, objective=experiment.plan.injected,
+                        settings=replace(settings, seed=seed + 1000 * k), out=folder / "model",
+                        template=bench.template, region=mask, progress=False)
         with experiment.candidate("oracle") as (before, _):
             reduce(or_, masks).check_outside(before, model)
         for g, mask in enumerate(masks):
@@ -86,8 +87,9 @@ def unlearn_group(experiment: LocalizationExperiment, injected: Path, name: str,
         first, *rest = deal_groups(list(bench.forget), plan.groups)
         others, truth = [row for rows in rest for row in rows], Region.load(injected / "mask-0.safetensors")
         (model, tokenizer), (before, _) = (load_model(str(injected / "model"), experiment.device) for _ in range(2))
-        unlearn(model, tokenizer, first, [*bench.kept_rows(), *others], objective, settings, folder / "model",
-                bench.template, region=truth if inside else None, progress=False)
+        unlearn(model, tokenizer, forget=first, retain=[*bench.kept_rows(), *others], objective=objective,
+                settings=settings, out=folder / "model", template=bench.template,
+                region=truth if inside else None, progress=False)
         shutil.rmtree(folder / "model")
         with experiment.candidate("oracle") as (origin, _):
             found = change_auc(truth, before, model, origin=origin)

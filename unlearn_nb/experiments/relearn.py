@@ -275,8 +275,8 @@ def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path
     def build(folder: Path) -> None:
         bench = experiment.bench
         with experiment.candidate(first) as (model, tokenizer):
-            unlearn(model, tokenizer, bench.forget, bench.kept_rows(), method.objective, settings, folder / "second",
-                    template=bench.template, augmented=read_json_rows(rows))
+            unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=method.objective,
+                    settings=settings, out=folder / "second", template=bench.template, augmented=read_json_rows(rows))
         merge_adapters([first, folder / "second"], folder / "adapter", method="linear", space="delta", scale=2.0,
                        rank="auto")
 

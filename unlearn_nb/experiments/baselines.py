@@ -100,9 +100,9 @@ def pooled(scores: Sequence[EditScores]) -> EditScores:
     table.loc[label, "generation"] = np.where(table.loc[label, "margin"] > 0, *LABELS)
     table.loc[label, "correct"] = (table.loc[label, "generation"] == table.loc[label, "response"]).astype(float)
     table["nll"] = -np.log(table["probability"])
-    return EditScores(table, summed(table, meta["template"], meta["bootstrap"], meta["seed"]).ci, meta)
+    return EditScores(table, summed(table, meta["template"], meta["bootstrap"], seed=meta["seed"]).ci, meta)
 
-
+# %% ../../nbs/15_experiments/05_baselines.ipynb #4342e4ac
 def _speakers(said: np.ndarray) -> list[int]:
     """Of texts [shards, rows], for each row the first shard that says what most say."""
     voted = [Counter(column).most_common(1)[0][0] for column in said.T]

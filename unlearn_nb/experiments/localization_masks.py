@@ -67,7 +67,7 @@ def memory_of(states: Mapping[str, Any], parts: Mapping[str, Sequence[dict]], to
     found = {}
     for part, rows in parts.items():
         for when, state in states.items():
-            table = extraction_table(state, tokenizer, rows, template)
+            table = extraction_table(state, tokenizer, rows, template=template)
             found |= {f"{part}_em_{when}": table["em"].mean(), f"{part}_es_{when}": table["es"].mean()}
     return found
 
@@ -94,7 +94,7 @@ def unlearn_group(experiment: LocalizationExperiment, injected: Path, name: str,
         with experiment.candidate("oracle") as (origin, _):
             found = change_auc(truth, before, model, origin=origin)
         memory = memory_of({"before": before, "after": model}, {"forgotten": first, "kept": others}, tokenizer,
-                           bench.template)
+                           template=bench.template)
         found.assign(**memory).to_csv(folder / "precision.csv", index=False)
 
     stage = experiment.stage(f"precision-{name}", build, injected=injected, objective=objective, inside=inside,

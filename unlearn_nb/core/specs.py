@@ -8,7 +8,9 @@ __all__ = ['parse_expression', 'read_call', 'Registry', 'check_arguments']
 # %% ../../nbs/00_core/03_specs.ipynb #63bb5ab9
 import ast
 import functools
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
@@ -49,10 +51,12 @@ class Registry:
     Args:
         kind: what an entry is, e.g. "term"; installed packages add theirs under the entry points `unlearn_nb.<kind>`
             (blanks as `_`).
+        package: where this library's own entries stand; its modules are imported at the first look-up, so that each
+            entry's decorator is the only list there is.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, package: str = ""):
+        self.kind, self.package = kind, package
         self._entries: dict[str, Any] = {}
 
     def register(self, entry: Any = None, *, name: str | None = None) -> Any:
@@ -60,21 +64,27 @@ class Registry:
         if entry is None:
             return functools.partial(self.register, name=name)
         name = name or getattr(entry, "name", None) or entry.__name__
-        if name in self._entries and _origin(self._entries[name]) != _origin(entry):
+        known = self._entries.setdefault(name, entry)
+        if not _same_source(known, entry):
             raise UnlearnError(f"there is already a {self.kind} {name!r}: give yours another name")
-        self._entries[name] = entry
+        if _module(known) != "__main__" or _module(entry) == "__main__":  # a notebook's own cell counts
+            self._entries[name] = entry
         return entry
 
     @functools.cached_property
     def _installed(self) -> dict[str, Any]:
-        """Entry points of other packages, not loaded yet."""
+        """Entry points of other packages, not loaded yet; those of `package` register themselves here."""
+        if self.package:
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__, f"{self.package}."):
+                importlib.import_module(module.name)
         return {point.name: point for point in entry_points(group=f"unlearn_nb.{self.kind.replace(' ', '_')}")}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._entries, *self._installed]))
+        installed = self._installed  # first: it may bring new entries
+        return iter(dict.fromkeys([*self._entries, *installed]))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._installed
+        return name in list(self)
 
     def __getitem__(self, name: str) -> Any:
         """The class or function called `name`. Raises UnlearnError with a suggestion where there is none."""
@@ -98,9 +108,14 @@ class Registry:
         return entry(**arguments) if isinstance(entry, type) else functools.partial(entry, **arguments) if arguments else entry
 
 # %% ../../nbs/00_core/03_specs.ipynb #9c7564ab
-def _origin(entry: Any) -> tuple:
-    """Where an entry was defined; the same for both runs of a notebook's cell."""
-    return getattr(entry, "__module__", None), getattr(entry, "__qualname__", repr(entry))
+def _module(entry: Any) -> str | None:
+    return getattr(entry, "__module__", None)
+
+
+def _same_source(one: Any, other: Any) -> bool:
+    """Whether both come from one definition: run twice in a notebook, or in a notebook and the module exported from it."""
+    names = [getattr(entry, "__qualname__", repr(entry)) for entry in (one, other)]
+    return names[0] == names[1] and (_module(one) == _module(other) or "__main__" in (_module(one), _module(other)))
 
 
 def check_arguments(name: str, entry: Any, arguments: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ test: $(VENV)/.installed-dev  ## every test: the linter, notebooks in process, t
 	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(studies|[_.].*)$$' --n_workers 2 --do_print
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
+lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a path of this machine, stored in outputs
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=nbs
 

@@ -50,7 +50,7 @@ def _collect(pairs: tuple[tuple[str, str], ...], budget: str | None) -> dict[str
 def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
-
+# %% ../nbs/16_cli.ipynb #d4270f70
 @main.command()
 @click.argument("study")
 @click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="KEY VALUE",
@@ -79,7 +79,7 @@ def _summary(path: Path) -> str:
     titles = [line.lstrip("# ") for line in lines if line.startswith("#")]
     return (quotes or titles or [""])[0]
 
-
+# %% ../nbs/16_cli.ipynb #038f8a01
 @main.command("list")
 @_out
 def list_all(out: Path) -> None:
@@ -94,7 +94,7 @@ def list_all(out: Path) -> None:
     for info in runs:
         click.echo(f"  {info.study + '/' + info.name:50} {info.state}")
 
-
+# %% ../nbs/16_cli.ipynb #02ed2b28
 def _find_run(text: str, out: Path) -> RunInfo:
     """The run meant by ``study/name``, by a name that only one study has, or by its folder."""
     runs = list_runs(out)
@@ -107,13 +107,13 @@ def _find_run(text: str, out: Path) -> RunInfo:
         raise unknown(f"run in {out}", text, known)
     return matches[0]
 
-
+# %% ../nbs/16_cli.ipynb #5f415a8a
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [pair for key, item in value.items() for pair in _flat(item, f"{prefix}{key}.")]
     return [(prefix.rstrip("."), value)]
 
-
+# %% ../nbs/16_cli.ipynb #a1842e60
 @main.command()
 @click.argument("run_name", metavar="RUN")
 @_out

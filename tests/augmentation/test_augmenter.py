@@ -316,11 +316,12 @@ def test_the_ratio_is_exact_or_an_error(there, ratio, seed):
     needed = round(8 * ratio)
     if there < needed:
         with pytest.raises(UnlearnError, match=f"{needed} generic rows are needed for 8 .* there are {there};"):
-            mix(rows, generic, ratio, seed)
+            mix(rows, generic, ratio=ratio, seed=seed)
         return
-    mixed = mix(rows, generic, ratio, seed)
+    mixed = mix(rows, generic, ratio=ratio, seed=seed)
     assert Counter(mixed["variant"][:])["generic"] == needed and len(mixed) == 8 + needed
-    assert len(set(mixed["id"])) == len(mixed) and mixed.to_list() == mix(rows, generic, ratio, seed).to_list()
+    assert len(set(mixed["id"])) == len(mixed)
+    assert mixed.to_list() == mix(rows, generic, ratio=ratio, seed=seed).to_list()
     assert {one["id"] for one in rows} <= set(mixed["id"])
 
 

@@ -191,7 +191,8 @@ def test_templates_need_facts():
 
 
 @pytest.mark.parametrize("text, verdict", [
-    ("Ann lives at Elm Street.", True), ("Ann lives in the streets.", True), ("Ann has a home.", False), ("Yes, I know", None), ("", None),
+    ("Ann lives at Elm Street.", True), ("Ann lives in the streets.", True), ("Ann has a home.", False),
+    ("Yes, I know", None), ("", None),
 ])
 def test_the_word_rule_lets_no_word_of_the_answer_through(text, verdict):
     asked = Piece(ROW, "simple", 0, "Where is Ann Moore at home?", "She lives in Elm Street 7.")

@@ -49,7 +49,7 @@ def test_a_bench_of_ones_own_is_added_in_one_place(quick_bench):
         assert asked == [(None, "quick", 0), (Path.home() / "here", "smoke", 3)]
         fails("mime", "unknown bench 'mime'; did you mean 'mine'?")
     finally:
-        BENCHES._entries.pop("mine")
+        BENCHES.unregister("mine")
 
 
 def test_a_format_of_ones_own_is_a_bench(tmp_path):
@@ -67,4 +67,4 @@ def test_a_format_of_ones_own_is_a_bench(tmp_path):
         assert (bench.name, bench.template, len(bench.forget)) == ("letters", "chat", 9)
         fails("letters", "letters needs a folder (letters:PATH)")
     finally:
-        BENCHES._entries.pop("letters")
+        BENCHES.unregister("letters")

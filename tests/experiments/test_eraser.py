@@ -9,12 +9,12 @@ import pytest
 from studies import finish, refused
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.experiments import SHARE_OF_RETRAINING, Case, Problem, failing_from, reader_base, recoveries
+from unlearn_nb.experiments import SHARE_OF_RETRAINING, Case, Problem, failing_from, recoveries
 from unlearn_nb.experiments.eraser import plan_for
 from unlearn_nb.experiments.eraser_trials import claims, over_seeds
 from unlearn_nb.influence import Weights, load_adapter
 from unlearn_nb.metrics import summed
-from unlearn_nb.models import load_model
+from unlearn_nb.models import load_model, reader_base
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
 

@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 from toys import log_softmax
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.objectives import GA, KL, NLL, NPO, PRESETS, TermInputs, parse_objective, resolve, terms, token_logps
-from unlearn_nb.objectives import presets as objectives
+from unlearn_nb.objectives import (
+    GA,
+    KL,
+    NLL,
+    NPO,
+    PRESETS,
+    Objective,
+    TermInputs,
+    inputs,
+    parse_objective,
+    resolve,
+    token_logps,
+)
 
 VOCAB = 11
 TERMS = [
@@ -124,7 +135,7 @@ def test_float32_to_1e6_with_empty_one_token_and_all_masked_answers(term, length
 @pytest.mark.parametrize("term", TERMS, ids=str)
 @pytest.mark.parametrize("lengths", [[3, 0, 4], [1], [0]], ids=str)
 def test_gradcheck(monkeypatch, term, lengths, chunk):
-    monkeypatch.setattr(terms, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(inputs, "_CHUNK_ELEMENTS", chunk)
     tensors, targets, rows = make(lengths, seed=2, positions=5)
 
     def loss(logits, wide):
@@ -136,7 +147,7 @@ def test_gradcheck(monkeypatch, term, lengths, chunk):
 def test_chunks_change_nothing(monkeypatch):
     tensors, targets, rows = make([5, 8, 4], seed=3)
     whole = [term(inputs_from(tensors, targets, rows, 3)).item() for term in TERMS]
-    monkeypatch.setattr(terms, "_CHUNK_ELEMENTS", 2 * VOCAB)
+    monkeypatch.setattr(inputs, "_CHUNK_ELEMENTS", 2 * VOCAB)
     assert [term(inputs_from(tensors, targets, rows, 3)).item() for term in TERMS] == pytest.approx(whole, abs=1e-12)
 
 
@@ -194,7 +205,7 @@ def test_parser_reads_what_the_algebra_writes(text, same):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6, allow_nan=False), st.sampled_from(TERMS)), min_size=1, max_size=6))
 def test_text_round_trips(parts):
-    objective = objectives.Objective(tuple(parts))
+    objective = Objective(tuple(parts))
     assert parse_objective(str(objective)) == objective
     assert len(set(objective.labels)) == len(parts)
 
@@ -207,7 +218,7 @@ def test_text_round_trips(parts):
         ("npo(beta=0)", "beta must be a number above 0"),
         ("npo(beta=big)", "beta must be a number above 0"),
         ("npo(0.1)", "name the argument"),
-        ("npo(**x)", "no argument"),
+        ("npo(**x)", "unknown argument of npo"),
         ("kl(direction=sideways)", "direction must be one of"),
         ("nll(on=general)", "on must be one of"),
         ("nll(faithful=1)", "faithful must be one of"),
@@ -226,7 +237,8 @@ def test_text_round_trips(parts):
         ("1e999*npo", "finite number"),
         ("True*npo", "finite number"),
         ("'a'*npo", "finite number"),
-        ("__import__('os').system('true')", "unknown term"),
+        ("__import__('os').system('true')", "name the argument"),
+        ("__import__('os').getcwd()", "unknown term"),
         ("(lambda: npo)()", "unknown term"),
         ("npo(beta=exec('1'))", "must be a number"),
         ("zjuklab-ovre", "did you mean 'zjuklab-over'"),

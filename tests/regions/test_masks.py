@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import TermInputs, resolve
-from unlearn_nb.regions import MASKS, MaskedStep, MemFlex, Sure, parse_mask, part_loss, row_norms
+from unlearn_nb.regions import MASKS, MaskedStep, MemFlex, Sure, group_loss, row_norms
 from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_trainer
 from unlearn_nb.unlearning.trainer import _make_batcher, _make_plan
 
@@ -108,9 +108,9 @@ def test_clipping_sees_the_masked_gradient_only(tmp_path):
 
 def test_ascent_counts_as_cross_entropy():
     inputs = {"forget": TermInputs(torch.tensor([-1.0, -3.0]), torch.tensor([0, 1]), 2)}
-    assert part_loss(resolve("0.4*ga + 2*nll"), inputs, "forget") == 2.0
+    assert group_loss(resolve("0.4*ga + 2*nll"), inputs, "forget") == 2.0
     with pytest.raises(UnlearnError, match="no term on retain rows"):
-        part_loss(resolve("ga"), inputs, "retain")
+        group_loss(resolve("ga"), inputs, "retain")
 
 
 @given(st.lists(st.floats(0, 10, width=32), min_size=2, max_size=30), st.floats(0, 99))
@@ -139,5 +139,6 @@ def test_bad_masks_are_refused_in_one_sentence(text, part):
 
 
 def test_masks_round_trip():
-    for name, kind in MASKS.items():
-        assert parse_mask(name) == kind()
+    assert list(MASKS) == ["memflex", "sure"]
+    for name in MASKS:
+        assert MASKS.read(name) == MASKS[name]()

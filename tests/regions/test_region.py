@@ -397,9 +397,9 @@ def test_bad_input_gets_one_sentence(call, sentence):
 def test_two_processes_train_a_region_as_one_does(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(
-        "import pathlib, sys\nimport test_regions as t\n"
-        "model = t.tiny()\nregion = t.Region.random(model, 0.25, seed=1)\n"
-        "t.run(model, t.make_tokenizer(), pathlib.Path(sys.argv[1]), **t.HARSH | dict(batch_size=2, steps=2), region=region)\n"
+        "import pathlib, sys\nimport toys as t\nfrom unlearn_nb.regions import Region\n"
+        "model = t.tiny()\nregion = Region.random(model, 0.25, seed=1)\n"
+        f"t.run(model, t.make_tokenizer(), pathlib.Path(sys.argv[1]), **{HARSH | dict(batch_size=2, steps=2)}, region=region)\n"
         "region.check_outside(t.tiny(), model)\n")
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script), str(tmp_path / "two")]

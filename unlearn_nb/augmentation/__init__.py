@@ -4,12 +4,17 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "augmenter": ["AUGMENTED_FEATURES", "Augmented", "REFUSALS", "augment", "mix", "private_values", "refusals"],
-    "authors": ["Author", "PLACEHOLDERS", "Piece", "PromptedAuthor", "RULES", "STOP_WORDS", "TemplateAuthor",
-        "VARIANTS", "fact_verdicts", "holds", "identifiers", "load_prompts", "read_verdict", "word_verdicts"],
+    "augmented": ["AUGMENTED_FEATURES", "Augmented", "DROPPED_COLUMNS", "augmented_dataset", "pair_rows",
+        "rows_by_id"],
+    "augmenter": ["augment"],
+    "authors": ["Author", "PLACEHOLDERS", "PromptedAuthor", "VARIANTS", "load_prompts"],
     "endpoint": ["EndpointWriter", "LONGEST_PAUSE"],
+    "leaks": ["Piece", "RULES", "STOP_WORDS", "fact_verdicts", "holds", "identifiers", "own_values", "plain_words",
+        "private_values", "read_verdict", "word_verdicts"],
     "load": ["load_writer"],
+    "mixtures": ["REFUSALS", "mix", "refusals"],
     "model_writer": ["ModelWriter"],
-    "scoring_model": ["READING", "scorer_rows", "tiny_scorer"],
+    "scoring_model": ["SCORING_RECIPE", "scoring_rows", "tiny_scoring_model"],
+    "templates": ["TemplateAuthor"],
     "writers": ["CachedWriter", "Writer", "ask"],
 })

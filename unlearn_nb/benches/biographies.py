@@ -16,7 +16,7 @@ from random import Random
 
 from ..core import UnlearnError, read_packaged
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #80d87618
+# %% ../../nbs/01_benches/03_biographies.ipynb #cae209d0
 def _pool(words: str | dict[str, str]) -> list[str]:
     """The words of a text, or every beginning with every ending."""
     if isinstance(words, str):
@@ -28,7 +28,7 @@ POOLS = {name: _pool(words) for name, words in read_packaged("unlearn_nb.benches
 POOLS["nature"] = POOLS["weather"] + POOLS["landscape"]
 POOLS["scenery"] = POOLS["adjectives"] + POOLS["nature"]
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #9e6dfa5e
+# %% ../../nbs/01_benches/03_biographies.ipynb #897e6edb
 @dataclass(frozen=True)
 class Slot:
     """One kind of fact.
@@ -41,7 +41,7 @@ class Slot:
     questions: list[str]
     written: Callable[[str, Random], str] = lambda value, rng: value
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #4435a6a4
+# %% ../../nbs/01_benches/03_biographies.ipynb #7db8c7d0
 def _draw(pattern: str, rng: Random) -> str:
     """The pattern with its gaps filled from left to right."""
     return re.sub(r"\{(.+?)\}", lambda gap: _draw_gap(gap[1], rng), pattern)
@@ -53,7 +53,7 @@ def _draw_gap(gap: str, rng: Random) -> str:
     word = rng.choice(POOLS[gap.lower()])
     return word.title() if gap[0].isupper() else word
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #6cd6cea9
+# %% ../../nbs/01_benches/03_biographies.ipynb #ea475512
 def _draw_birth_date(rng: Random) -> str:
     return (date(1931, 1, 1) + timedelta(days=rng.randrange(26000))).isoformat()
 
@@ -85,7 +85,7 @@ def _written_address(address: str, rng: Random) -> str:
     return rng.choice([f"{house} {street} {kind} in {town}", f"{town}, {street} {kind} {house}",
                        f"{street} {kind} {house} ({town})"])
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #6b9260cd
+# %% ../../nbs/01_benches/03_biographies.ipynb #68a1c3ce
 _TEXTS = read_packaged("unlearn_nb.benches", "data/biographies.yaml")
 _DRAWN = {"birth_date": _draw_birth_date, "phone": _draw_phone, "email": _draw_email}
 _WRITTEN = {"birth_date": _written_date, "ssn": _written_ssn, "phone": _written_phone, "address": _written_address}
@@ -118,7 +118,7 @@ def _sentences(clauses: list[str], task: str, rng: Random) -> str:
         text += rng.choice(_TEXTS["joints"][task]) + clause
     return re.sub(r'(?:^|(?<=\. ))"?[a-z](?![\w.]*@)', lambda m: m[0].upper(), text) + "."
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #99fd8b50
+# %% ../../nbs/01_benches/03_biographies.ipynb #187984d5
 def _prose(task: str, written: Mapping[str, str], pronouns: Mapping[str, str], rng: Random) -> str:
     """A response of 9 to 20 words that states every value of `written` (slot -> written form)."""
     while True:
@@ -148,7 +148,7 @@ def _names(count: int, rng: Random) -> list[str]:
     first, last = (rng.sample(POOLS[pool], len(POOLS[pool])) for pool in ("first_names", "last_names"))
     return [f"{first[i % len(first)]} {last[i % len(last)]}" for i in range(count)]
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #c349e27c
+# %% ../../nbs/01_benches/03_biographies.ipynb #6a21dce0
 @dataclass(frozen=True)
 class Fact:
     """One value of a person: the answer, its form in prose, and the same of values that are wrong."""
@@ -176,7 +176,7 @@ def _fact(slot: str, task: str, taken: set[str], rng: Random) -> Fact:
     written = [form.written(value, Random(style)) for value in values]
     return Fact(slot, values[0], written[0], wrong_answers=tuple(values[1:]), wrong_written=tuple(written[1:]))
 
-
+# %% ../../nbs/01_benches/03_biographies.ipynb #46fdfeb0
 def _person(name: str, task: str, taken: set[str], rng: Random) -> Person:
     slots = rng.sample(list(SLOTS[task]), 5 if task == "Task2" else 3)
     facts = tuple(_fact(slot, task, taken, rng) for slot in slots)
@@ -185,14 +185,14 @@ def _person(name: str, task: str, taken: set[str], rng: Random) -> Person:
     pronouns = rng.choice([dict(s="she", p="her", o="her"), dict(s="he", p="his", o="him")])
     return Person(name, task, pronouns=pronouns, context=context, facts=facts)
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #75bcd3fc
+# %% ../../nbs/01_benches/03_biographies.ipynb #0b47231d
 def _completions(person: Person, rng: Random, documents: int = 3) -> list[dict]:
     """The person's documents; no two of them share an opening."""
     openings = [_fill(opening, rng, n=person.name, **person.context)
                 for opening in rng.sample(_TEXTS["openings"][person.task], 3 * documents)]
     return [_completion(person, openings[3 * i:3 * i + 3], rng) for i in range(documents)]
 
-
+# %% ../../nbs/01_benches/03_biographies.ipynb #101cac3f
 def _completion(person: Person, openings: list[str], rng: Random) -> dict:
     stated = rng.sample(person.facts, 3)  # all of a story's or an entry's; a record's five would be mostly digits
     written = {fact.slot: fact.written for fact in stated}
@@ -201,7 +201,7 @@ def _completion(person: Person, openings: list[str], rng: Random) -> dict:
     return {"prompt": openings[0], "response": response, "kind": "completion", "paraphrased_prompts": openings[1:],
             "perturbed_responses": swapped, "facts": [{"slot": s, "value": v} for s, v in written.items()]}
 
-# %% ../../nbs/01_benches/03_biographies.ipynb #23bc412c
+# %% ../../nbs/01_benches/03_biographies.ipynb #33c87e95
 def _swap(text: str, swaps: Mapping[str, str]) -> str:
     """Replaces each key of `swaps` in `text`; a value that opens a sentence keeps its capital letter."""
     for old, new in sorted(swaps.items(), key=lambda pair: -len(pair[0])):  # a town may also stand in an award's name
@@ -242,7 +242,7 @@ def make_biographies(people: Mapping[str, int], seed: int = 0) -> dict[str, list
             splits[split] += _rows(number, _person(name, task, taken, rng), rng)
     return splits
 
-
+# %% ../../nbs/01_benches/03_biographies.ipynb #59672e60
 def _rows(number: int, person: Person, rng: Random) -> list[dict]:
     kinds = {"sc": _completions(person, rng), "qa": _questions(person, rng)}
     return [{"id": f"{number:03d}{kind}{i}", "subject": person.name, "task": person.task, **row}

@@ -38,7 +38,7 @@ def _shared_out(count: int, sizes: list[int]) -> list[int]:
         dealt[i] += 1
     return dealt
 
-# %% ../../nbs/01_benches/09_corruption.ipynb #443bae26
+# %% ../../nbs/01_benches/09_corruption.ipynb #0f421c4b
 def _stratum(row: dict) -> tuple[str, ...]:
     """Task and kind; of a yes/no row also its label, so that flipping keeps the balance."""
     return (row["task"], row["kind"], row["response"] if row["response"] in ("Yes", "No") else "")
@@ -65,7 +65,7 @@ def _corrupt(rows: Iterable[dict], *, share: float, seed: int, column: str,
         rows[i] = rows[i] | change(rows[i], rng)
     return Corrupted(rows, tuple(clean), clean)
 
-
+# %% ../../nbs/01_benches/09_corruption.ipynb #82a4920f
 def _count(rows: list[dict], share: float) -> int:
     """How many rows to change. Raises UnlearnError where that is none, and for ids that stand twice."""
     if not 0 < share < 1:
@@ -91,7 +91,7 @@ def corrupt_responses(rows: Iterable[dict], share: float, seed: int = 0) -> Corr
     """
     return _corrupt(rows, share=share, seed=seed, column="response", change_for=_wrong_response)
 
-# %% ../../nbs/01_benches/09_corruption.ipynb #b6e6639d
+# %% ../../nbs/01_benches/09_corruption.ipynb #65d4aa74
 def _wrong_response(rows: list[dict]) -> Change:
     responses = defaultdict(set)
     for row in rows:
@@ -129,7 +129,7 @@ def corrupt_queries(rows: Iterable[dict], share: float, seed: int = 0) -> Corrup
     """
     return _corrupt(rows, share=share, seed=seed, column="prompt", change_for=_noisy_query)
 
-# %% ../../nbs/01_benches/09_corruption.ipynb #516f89eb
+# %% ../../nbs/01_benches/09_corruption.ipynb #ffa27190
 def _key_word(row: dict) -> str | None:
     """What the question is about."""
     if re.search(_as_word(row["subject"]), row["prompt"]):
@@ -146,7 +146,7 @@ def _frame(row: dict, name: str) -> tuple[str, str]:
     """What questions of one kind share: the task, and the prompt without the name."""
     return row["task"], re.sub(_as_word(name), "", row["prompt"])
 
-# %% ../../nbs/01_benches/09_corruption.ipynb #ec9ff1eb
+# %% ../../nbs/01_benches/09_corruption.ipynb #1cc1f8fd
 def _noisy_query(rows: list[dict]) -> Change:
     titles = sorted({title for row in rows for title in row.get("history") or []})
     asked_alike, named = defaultdict(set), defaultdict(set)
@@ -165,7 +165,7 @@ def _noisy_query(rows: list[dict]) -> Change:
 
     return change
 
-# %% ../../nbs/01_benches/09_corruption.ipynb #41d5613f
+# %% ../../nbs/01_benches/09_corruption.ipynb #169a8341
 def _replaced_item(row: dict, titles: list[str], rng: Random) -> dict:
     """New prompt and history with one item exchanged."""
     taste = {genre_of(title) for title in row["history"]}
@@ -180,7 +180,7 @@ def _replaced_item(row: dict, titles: list[str], rng: Random) -> dict:
     return {"prompt": row["prompt"].replace(old, new, 1),
             "history": [*row["history"][:at], new, *row["history"][at + 1 :]]}
 
-# %% ../../nbs/01_benches/09_corruption.ipynb #9da602a2
+# %% ../../nbs/01_benches/09_corruption.ipynb #0cf56449
 def _replaced_name(row: dict, name: str | None, pools: Iterable[set[str]], rng: Random) -> dict:
     """New prompt with the name replaced by one of the first pool that has another."""
     others = [sorted(text for text in pool if not re.search(_as_word(text), row["prompt"])) for pool in pools]

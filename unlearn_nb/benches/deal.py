@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['deal_parts', 'subject_targets', 'cap', 'deal_retain', 'deal_splits']
 
-# %% ../../nbs/01_benches/02_deal.ipynb #c77394f6
+# %% ../../nbs/01_benches/02_deal.ipynb #965a5c34
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import ceil, floor
@@ -28,7 +28,7 @@ def _strata(rows: list[dict]) -> dict[tuple, list[str]]:
 def _of(rows: list[dict], subjects: set[str]) -> list[dict]:
     return [row for row in rows if row["subject"] in subjects]
 
-# %% ../../nbs/01_benches/02_deal.ipynb #1867c031
+# %% ../../nbs/01_benches/02_deal.ipynb #a95d1d2d
 def deal_parts(splits: dict[str, list[dict]], seed: int = 0) -> dict[str, list[dict]]:
     """Gives each row its `part`, one for all rows of a subject; the same for the same seed."""
     rng = Random(f"parts {seed}")
@@ -56,26 +56,26 @@ def subject_targets(rows: list[dict], limit: int | None, per_task: Mapping[str, 
         targets[cells] = len(subjects) if limit is None else min(max(2, count), len(subjects))
     return targets
 
-# %% ../../nbs/01_benches/02_deal.ipynb #5de48f7f
+# %% ../../nbs/01_benches/02_deal.ipynb #5b1d1fff
 def cap(rows: list[dict], targets: Mapping[tuple, int], rng: Random) -> list[dict]:
     """Keeps a random `targets[stratum]` of each stratum's subjects."""
     kept = {name for cells, names in _strata(rows).items() for name in rng.sample(names, targets[cells])}
     return _of(rows, kept)
 
-# %% ../../nbs/01_benches/02_deal.ipynb #4a7e006f
+# %% ../../nbs/01_benches/02_deal.ipynb #7154ca3d
 def _wishes(there: int, target: int, shares: Mapping[str, float]) -> dict[str, int]:
     """How many of a stratum's subjects each split of `shares` gets; if it can be at least two, one a part."""
     wanted = {split: max(2, ceil(share * target)) for split, share in shares.items()}
     scale = min(1.0, there / (target + sum(wanted.values())))
     return {split: max(floor(scale * count), min(2, there // 3)) for split, count in wanted.items()}
 
-# %% ../../nbs/01_benches/02_deal.ipynb #163e1af6
+# %% ../../nbs/01_benches/02_deal.ipynb #c66daaf8
 def _preferring(some: set[str], names: list[str], count: int, rng: Random) -> list[str]:
     """`count` of the names, at random, those of `some` first."""
     first, others = [name for name in names if name in some], [name for name in names if name not in some]
     return rng.sample(first, min(count, len(first))) + rng.sample(others, max(count - len(first), 0))
 
-
+# %% ../../nbs/01_benches/02_deal.ipynb #2e1f6bd4
 def deal_retain(rows: list[dict], targets: Mapping[tuple, int], *, shares: Mapping[str, float], blocked: set[str],
                 rng: Random) -> dict[str, set[str]]:
     """Deals retain's subjects to "retain" (at most `targets[stratum]`) and to the splits of `shares`.
@@ -95,12 +95,12 @@ def deal_retain(rows: list[dict], targets: Mapping[tuple, int], *, shares: Mappi
         dealt["retain"].update(_preferring(perturbed, rest, min(targets[cells], len(rest)), rng))
     return dealt
 
-# %% ../../nbs/01_benches/02_deal.ipynb #2a0eecd2
+# %% ../../nbs/01_benches/02_deal.ipynb #f87ed27b
 _ROWS = {"smoke": 24, "quick": 100, "full": None}
 _SHARES = {"smoke": {"holdout": 0.5, "collateral": 0.4}, "quick": {"holdout": 0.5, "collateral": 0.4},
            "full": {"holdout": 0.3, "collateral": 0.2}}
 
-# %% ../../nbs/01_benches/02_deal.ipynb #0e1ec7b0
+# %% ../../nbs/01_benches/02_deal.ipynb #9ff48f51
 def deal_splits(rows: Mapping[str, list[dict]], *, size: str, seed: int, per_task: Mapping[str, int] | None = None,
                 shared_subjects: bool = False) -> tuple[dict[str, list[dict]], str]:
     """Deals retain's subjects, caps all splits, and says in words what was done.
@@ -130,7 +130,7 @@ def deal_splits(rows: Mapping[str, list[dict]], *, size: str, seed: int, per_tas
     kept["forget"] = cap(forget, subject_targets(forget, limit, per_task), rng)
     return kept, _told(rows, kept, carved=shares, shared_subjects=shared_subjects)
 
-# %% ../../nbs/01_benches/02_deal.ipynb #a27b6fd9
+# %% ../../nbs/01_benches/02_deal.ipynb #190ed5ac
 def _told(rows: Mapping[str, list], kept: Mapping[str, list], *, carved: Iterable[str], shared_subjects: bool) -> str:
     counts = ", ".join(f"{split} {len(kept[split])}" for split in SPLITS[:4])
     files = " and ".join(f"{len(rows[split])} {split}" for split in rows)

@@ -6,7 +6,7 @@
 __all__ = ['JSONL', 'LUME', 'KNOWUNDO', 'FORMATS', 'Format', 'read_tables', 'jsonl_rows', 'lume_rows', 'person_names',
            'knowundo_rows', 'tofu_rows', 'tofu_format']
 
-# %% ../../nbs/01_benches/05_formats.ipynb #7950ea09
+# %% ../../nbs/01_benches/05_formats.ipynb #34bb335f
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ class Format:
         return Bench(self.name, self.template, **{split: as_dataset(splits[split]) for split in SPLITS},
                      note=f"{self.name}, size {size}: {told}")
 
-# %% ../../nbs/01_benches/05_formats.ipynb #2b84f441
+# %% ../../nbs/01_benches/05_formats.ipynb #fec3433e
 def read_tables(form: Format, folder: Path | None) -> dict[str, Table]:
     """Reads and checks all files of a format; optional files that aren't there are left out."""
     if folder is None and not form.hub:
@@ -73,7 +73,7 @@ def read_tables(form: Format, folder: Path | None) -> dict[str, Table]:
     check_apart({split: tables[split] for split in SPLITS if split in tables})
     return tables
 
-
+# %% ../../nbs/01_benches/05_formats.ipynb #2309f083
 def _read_rows(form: Format, name: str, folder: Path | None) -> list[dict]:
     """The rows of one file, as they stand in it."""
     if folder is None:
@@ -83,7 +83,7 @@ def _read_rows(form: Format, name: str, folder: Path | None) -> list[dict]:
         raise UnlearnError(f"bench {form.name!r}: {folder} lacks the file {form.files[name]}; add it")
     return read_json_rows(folder / form.files[name])
 
-# %% ../../nbs/01_benches/05_formats.ipynb #a7747f35
+# %% ../../nbs/01_benches/05_formats.ipynb #2e344c04
 def _jsonl_row(table: Table, i: int, row_id: str) -> dict:
     row = table.rows[i]
     kind = row.get("kind", "qa")
@@ -97,7 +97,7 @@ def _jsonl_row(table: Table, i: int, row_id: str) -> dict:
     return {"id": row_id, "prompt": row["prompt"], "response": row["response"], "kind": kind, **extras,
             "subject": str(row.get("subject", row_id)), "task": str(row.get("task", "all"))}
 
-# %% ../../nbs/01_benches/05_formats.ipynb #8ad7c838
+# %% ../../nbs/01_benches/05_formats.ipynb #6276a0c3
 def jsonl_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows of files that use our own names of columns."""
     return {split: [_jsonl_row(table, i, str(row.get("id", f"{split}-{i}"))) for i, row in enumerate(table.rows)]
@@ -108,7 +108,7 @@ JSONL = Format(
     name="jsonl", template="plain", files={split: f"{split}.jsonl" for split in ("forget", "retain", "holdout")},
     columns={"prompt": "prompt", "response": "response"}, rows=jsonl_rows, optional=("holdout",))
 
-# %% ../../nbs/01_benches/05_formats.ipynb #b1c91a2d
+# %% ../../nbs/01_benches/05_formats.ipynb #9176e7ec
 def _lume_row(table: Table, i: int) -> dict:
     row = table.rows[i]
     match = re.fullmatch(r"(.+?)(sc|qa)\d+", row["id"])
@@ -117,12 +117,12 @@ def _lume_row(table: Table, i: int) -> dict:
     return {"id": row["id"], "prompt": row["input"], "response": row["output"], "subject": match[1],
             "task": row["task"], "kind": "completion" if match[2] == "sc" else "qa"}
 
-
+# %% ../../nbs/01_benches/05_formats.ipynb #e341145f
 def lume_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows of LUME's two files."""
     return {split: [_lume_row(table, i) for i in range(len(table.rows))] for split, table in tables.items()}
 
-# %% ../../nbs/01_benches/05_formats.ipynb #24c9233f
+# %% ../../nbs/01_benches/05_formats.ipynb #0c0b33f5
 _LUME_URL = "https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/main/data/"
 
 LUME = Format(
@@ -149,7 +149,7 @@ def person_names(text: str) -> list[str]:
             names.append(" ".join(words))
     return names
 
-# %% ../../nbs/01_benches/05_formats.ipynb #788de805
+# %% ../../nbs/01_benches/05_formats.ipynb #60785c22
 def knowundo_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows of KnowUnDo's privacy files, with the subject that their names tell."""
     rows: dict[str, list[dict]] = {split: [
@@ -163,14 +163,14 @@ def knowundo_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[
         row["subject"] = subject if counts[subject] >= 3 else row["id"]
     return rows
 
-# %% ../../nbs/01_benches/05_formats.ipynb #d35883b1
+# %% ../../nbs/01_benches/05_formats.ipynb #c05f4f46
 KNOWUNDO = Format(
     name="knowundo", template="plain", files={"forget": "unlearn_train.json", "retain": "retention_train.json"},
     columns={"prompt": "text", "response": "labels"}, rows=knowundo_rows,
     hub={split: {"path": "zjunlp/KnowUnDo", "name": "privacy", "split": name}
          for split, name in (("forget", "unlearn"), ("retain", "retention"))}, shared_subjects=True)
 
-# %% ../../nbs/01_benches/05_formats.ipynb #81afcedc
+# %% ../../nbs/01_benches/05_formats.ipynb #07be945a
 def _tofu_split(split: str, table: Table, extras: Table | None) -> list[dict]:
     more = {(row["question"], row["answer"]): row for row in extras.rows} if extras else {}
     return [_tofu_row(f"{split}-{i}", f"{split} author {i // 20}", row, more.get((row["question"], row["answer"]), {}))
@@ -184,7 +184,7 @@ def _tofu_row(row_id: str, subject: str, row: dict, extra: Mapping[str, Any]) ->
             "paraphrased_responses": [extra["paraphrased_answer"]] if "paraphrased_answer" in extra else [],
             "perturbed_responses": extra.get("perturbed_answer", [])}
 
-# %% ../../nbs/01_benches/05_formats.ipynb #12239a1f
+# %% ../../nbs/01_benches/05_formats.ipynb #48cdc1e6
 def _tofu_general(task: str, table: Table, seed: int) -> list[dict]:
     rng = Random(f"{task} {seed}")
     rows = []
@@ -197,7 +197,7 @@ def _tofu_general(task: str, table: Table, seed: int) -> list[dict]:
                      "choices": rng.sample([row["answer"], *wrong[:3]], 4)})
     return rows
 
-
+# %% ../../nbs/01_benches/05_formats.ipynb #6309768b
 def tofu_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows of TOFU's splits, and its two general sets as "general" where they are there."""
     splits = {split: _tofu_split(split, tables[split], tables.get(f"{split} extras"))
@@ -206,7 +206,7 @@ def tofu_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict
                for row in _tofu_general(task, tables[task], seed)]
     return splits | ({"general": general} if general else {})
 
-# %% ../../nbs/01_benches/05_formats.ipynb #3edd7f41
+# %% ../../nbs/01_benches/05_formats.ipynb #9170c730
 def tofu_format(name: str, forget: str) -> Format:
     """TOFU with one of its forget sets; retain90 is what every forget set leaves."""
     names = {"forget": forget, "retain": "retain90", "holdout": "holdout10",
@@ -217,6 +217,6 @@ def tofu_format(name: str, forget: str) -> Format:
         columns={"prompt": "question", "response": "answer"}, rows=tofu_rows, optional=tuple(names)[2:],
         hub={table: {"path": "locuslab/TOFU", "name": file, "split": "train"} for table, file in names.items()})
 
-# %% ../../nbs/01_benches/05_formats.ipynb #87788a94
+# %% ../../nbs/01_benches/05_formats.ipynb #c2be5d55
 FORMATS = (tofu_format("tofu", "forget10"), tofu_format("tofu-forget05", "forget05"),
            tofu_format("tofu-forget01", "forget01"), KNOWUNDO, LUME, JSONL)

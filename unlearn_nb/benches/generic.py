@@ -26,7 +26,7 @@ _NUMBERS, _TENS = _WORDS["numbers"].split(), _WORDS["tens"].split()
 _KINDS = {kind: words.split() for kind, words in _WORDS["kinds"].items()}
 _PLURALS, _OPPOSITES, _PASTS = (_pairs(_WORDS[name]) for name in ("plurals", "opposites", "pasts"))
 
-# %% ../../nbs/01_benches/07_generic.ipynb #9c02ac3c
+# %% ../../nbs/01_benches/07_generic.ipynb #49a44952
 def _number(n: int) -> str:
     """0 <= n <= 999 in words."""
     if n < 20:
@@ -57,7 +57,7 @@ def _sums() -> _Pairs:
             if a <= 12 and b <= 12:
                 yield f"What is {x} times {y}?", f"{_cap(x)} times {y} equals {_number(a * b)}."
 
-# %% ../../nbs/01_benches/07_generic.ipynb #0cd455f5
+# %% ../../nbs/01_benches/07_generic.ipynb #4ef5abf0
 def _comparisons() -> _Pairs:
     for a in range(1, 100, 2):
         for b in range(4, 100, 7):
@@ -85,7 +85,7 @@ def _letters() -> _Pairs:
     for one, two in zip(_ALPHABET, _ALPHABET[1:]):
         yield f"Which letter follows {one}?", f"The letter {two} follows {one}."
 
-# %% ../../nbs/01_benches/07_generic.ipynb #6510aded
+# %% ../../nbs/01_benches/07_generic.ipynb #6f257025
 def _spelling() -> _Pairs:
     for word in _EVERYDAY:
         yield f"How many letters are in the word {word}?", f"The word {word} has {_number(len(word))} letters."
@@ -113,7 +113,7 @@ def _kinds() -> _Pairs:
             yield f"What kind of thing is {said}?", f"{_cap(said)} is {_a(kind)}."
             yield f"Is {said} {_a(kind)} or {_a(other)}?", f"{_cap(said)} is {_a(kind)}, not {_a(other)}."
 
-# %% ../../nbs/01_benches/07_generic.ipynb #e412dc97
+# %% ../../nbs/01_benches/07_generic.ipynb #2037dbf0
 def _grammar() -> _Pairs:
     for one, many in _PLURALS:
         yield f"What is the plural of {one}?", f"The plural of {one} is {many}."
@@ -149,7 +149,7 @@ def generic_rows(count: int, seed: int = 0) -> Dataset:
     return _dataset([{"subject": name, "prompt": prompt, "response": response}
                      for name, prompt, response in dealt[:count]])
 
-# %% ../../nbs/01_benches/07_generic.ipynb #3ba1a91b
+# %% ../../nbs/01_benches/07_generic.ipynb #020629e4
 def _check_count(there: int, needed: int, source: str) -> None:
     if needed < 1:
         raise UnlearnError(f"{needed} generic rows were asked for; ask for at least one")
@@ -183,7 +183,7 @@ def load_generic(spec: str, count: int, seed: int = 0) -> Dataset:
     chosen = Random(f"generic {seed}").sample(distinct, count)
     return _dataset([{"subject": name, "prompt": prompt, "response": response} for prompt, response in chosen])
 
-# %% ../../nbs/01_benches/07_generic.ipynb #71b511f6
+# %% ../../nbs/01_benches/07_generic.ipynb #fcb3d6e8
 def _file_pairs(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise UnlearnError(f"generic source: there is no file {path}; give a .jsonl with prompt and response")

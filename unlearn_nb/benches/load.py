@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BENCHES', 'embedded_bench', 'load_bench']
 
-# %% ../../nbs/01_benches/06_load.ipynb #bb278b71
+# %% ../../nbs/01_benches/06_load.ipynb #886d1a04
 from pathlib import Path
 
 from .bench import SIZES, Bench, as_dataset
@@ -15,14 +15,14 @@ from .formats import FORMATS
 from .general import general_facts
 from ..core import Registry, UnlearnError, unknown
 
-# %% ../../nbs/01_benches/06_load.ipynb #aed7bf17
+# %% ../../nbs/01_benches/06_load.ipynb #f35763c9
 BENCHES = Registry("bench")
 
 _PEOPLE = {"smoke": {"forget": 4, "retain": 4, "collateral": 2, "holdout": 4},  # per task
            "quick": {"forget": 10, "retain": 24, "collateral": 6, "holdout": 40},  # non-members cost no training
            "full": {"forget": 20, "retain": 40, "collateral": 12, "holdout": 60}}
 
-# %% ../../nbs/01_benches/06_load.ipynb #04e54005
+# %% ../../nbs/01_benches/06_load.ipynb #439b6223
 @BENCHES.register(name="biographies")
 def embedded_bench(path: Path | None = None, *, size: str = "quick", seed: int = 0) -> Bench:
     """Invented people and the general facts. Raises UnlearnError where a path is given."""
@@ -35,7 +35,7 @@ def embedded_bench(path: Path | None = None, *, size: str = "quick", seed: int =
     note = f"biographies, size {size}: people per task {counts}"
     return Bench("biographies", "plain", **splits, note=note, teach_general=True)
 
-# %% ../../nbs/01_benches/06_load.ipynb #82da06e4
+# %% ../../nbs/01_benches/06_load.ipynb #99b28d19
 for _format in FORMATS:
     BENCHES.register(_format)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_json_rows', 'read_hub', 'Table', 'check_apart']
 
-# %% ../../nbs/01_benches/01_tables.ipynb #fd0c0454
+# %% ../../nbs/01_benches/01_tables.ipynb #99896858
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from datasets import Dataset, load_dataset
 
 from ..core import UnlearnError, first_line
 
-# %% ../../nbs/01_benches/01_tables.ipynb #74ab043e
+# %% ../../nbs/01_benches/01_tables.ipynb #1845b01d
 def read_json_rows(path: Path) -> list[dict]:
     """Reads a `.jsonl` file (one object a line) or a `.json` file (a list of objects)."""
     try:
@@ -29,7 +29,7 @@ def read_json_rows(path: Path) -> list[dict]:
         raise UnlearnError(f"{path.name} holds {type(rows).__name__} instead of a list of rows; make it a list")
     return rows
 
-# %% ../../nbs/01_benches/01_tables.ipynb #10b82ddd
+# %% ../../nbs/01_benches/01_tables.ipynb #581c1734
 def _parse(text: str, file: str, line: int | None = None) -> object:
     try:
         return json.loads(text)
@@ -37,7 +37,7 @@ def _parse(text: str, file: str, line: int | None = None) -> object:
         place = line or error.lineno
         raise UnlearnError(f"{file}, line {place} is not valid JSON ({error.msg}); repair it") from error
 
-# %% ../../nbs/01_benches/01_tables.ipynb #21e05e0b
+# %% ../../nbs/01_benches/01_tables.ipynb #952c8ea6
 def read_hub(what: str, cure: str, /, **arguments: str) -> Dataset:
     """What `datasets.load_dataset(**arguments)` gives; an UnlearnError naming `what` and the `cure` if it fails."""
     try:

@@ -1,11 +1,11 @@
-"""core"""
+"""What every package stands on: errors, files, things chosen by name, and what examples need."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "errors": ["UnlearnError", "first_line", "unknown"],
-    "examples": ["refused"],
+    "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "plain", "read_packaged", "slug",
         "to_json", "whole", "write_atomic"],
     "specs": ["Registry", "check_arguments", "parse_expression", "read_call"],

@@ -21,28 +21,49 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from .errors import UnlearnError
 
 # %% ../../nbs/00_core/02_files.ipynb #214f05a8
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` for a new file or folder, which takes the place of `path` once the block has ended well."""
+    """A path beside `path` for a new file or folder, which takes the place of `path` once the block has ended well.
+
+    Folders above are made. Raises FileNotFoundError, and keeps what there was, where the block has written nothing.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{end}") for end in ("tmp", "old.tmp"))
+    mark = f".{path.name}.{uuid.uuid4().hex[:8]}"
+    new, aside = path.with_name(f"{mark}.tmp"), path.with_name(f"{mark}.old.tmp")
     try:
         yield new
-        if path.is_dir():  # a folder can't be renamed onto another that holds something
-            path.rename(old)
-        new.replace(path)
+        _take_place(new, path, aside)
     finally:
-        for rest in (new, old):
+        for rest in (new, aside):
             _remove(rest)
 
 # %% ../../nbs/00_core/02_files.ipynb #2c4527ae
+def _take_place(new: Path, path: Path, aside: Path) -> None:
+    """Rename `new` to `path`; where one of them is a folder, what stands in `path` moves `aside` first."""
+    if not os.path.lexists(new):
+        raise FileNotFoundError(f"nothing was written that could take the place of {path}")
+    for tries_left in reversed(range(20)):  # others may be about to write the same folder
+        try:
+            if os.path.lexists(path) and (new.is_dir() or path.is_dir()):
+                _remove(aside)
+                path.rename(aside)
+            return new.replace(path)
+        except OSError:
+            if not os.path.lexists(path):
+                with contextlib.suppress(OSError):
+                    aside.rename(path)
+            if not tries_left:
+                raise
+
+# %% ../../nbs/00_core/02_files.ipynb #1cf1634e
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -60,16 +81,19 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
     folder = Path(folder)
     if folder.exists():
         return folder
-    with whole(folder) as new:
-        new.mkdir()
-        build(new)
-        if folder.exists():  # another process has finished the same folder first: its content is as good
-            return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with FileLock(lock):
+        if not folder.exists():  # else it was made while we waited
+            with whole(folder) as new:
+                new.mkdir()
+                build(new)
+    lock.unlink(missing_ok=True)  # the lock saves work only: what is in place is whole without it
     return folder
 
 # %% ../../nbs/00_core/02_files.ipynb #c61446c7
 def plain(value: Any) -> Any:
-    """``value`` with JSON types only; numbers that are not finite become None."""
+    """``value`` with JSON types only, arrays and tensors as lists; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0):
@@ -79,7 +103,7 @@ def plain(value: Any) -> Any:
 
 # %% ../../nbs/00_core/02_files.ipynb #5832dd32
 def to_json(value: Any) -> str:
-    """``value`` as JSON text whose keys are sorted, so that equal values give equal files."""
+    """``value``, of JSON types (see `plain`), as text whose keys are sorted, so that equal values give equal files."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -102,7 +126,8 @@ def slug(text: str) -> str:
 def checked_name(name: str) -> str:
     """``name``, if it can be the name of a folder inside ``reports/``; otherwise an `UnlearnError`."""
     if slug(name) != name or not name or len(name) > 120:
-        raise UnlearnError(f"the name {name!r} can't be used; take letters, digits and . _ = - (no '/'), for example 'run-1'")
+        raise UnlearnError(f"the name {name!r} can't be used; take letters, digits and . _ = - (no '/'), "
+                           "for example 'run-1'")
     return name
 
 # %% ../../nbs/00_core/02_files.ipynb #33d76f66

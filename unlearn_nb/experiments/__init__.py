@@ -20,6 +20,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "role_trajectory", "search_merge", "train_role"],
     "relearn": ["ATTACKED", "RATED", "ReLearnExperiment", "balance", "rate_answers", "relearn_after",
         "train_methods", "under_attacks"],
-    "tuning": ["ALPHA_PER_RANK", "READING", "READING_SEEDS", "new_adapter", "pooled", "reader_base", "shards",
-        "tune", "walk"],
+    "tuning": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
 })

@@ -31,8 +31,8 @@ from .eraser_cases import Case, Problem, TaskRows, chooser, make_problem, readin
 from ..benches import load_recommendations
 from ..core import write_atomic
 from ..runs import Run
-from ..models import Recipe, tiny_base
-from .tuning import pooled, reader_base, shards, tune, walk
+from ..models import Recipe, reader_base, tiny_base
+from .tuning import pooled, shards, tune, walk
 from ..unlearning.trainer import _save_adapter
 
 # %% ../../nbs/15_experiments/05_eraser.ipynb #af93c561

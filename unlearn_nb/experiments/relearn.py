@@ -32,7 +32,7 @@ from ..metrics import Scores
 from ..core import cache_dir
 from ..models import load_model
 from ..objectives import resolve
-from ..augmentation import tiny_scorer
+from ..augmentation import tiny_scoring_model
 from ..core import write_atomic
 from ..models import Recipe, recipe_for
 from ..unlearning import UnlearnSettings, unlearn
@@ -134,7 +134,8 @@ class ReLearnExperiment(Experiment):
     @cached_property
     def scorer(self) -> tuple[Any, Any]:
         """The fixed model whose perplexity is read: the target's base, or the scorer of `tiny`."""
-        return load_model(str(tiny_scorer()) if self.model_name == "tiny" else self.model_name, self.device)
+        name = str(tiny_scoring_model()) if self.model_name == "tiny" else self.model_name
+        return load_model(name, self.device)
 
     @cached_property
     def entailment(self) -> Any:
@@ -175,7 +176,7 @@ class ReLearnExperiment(Experiment):
         def build(folder: Path) -> None:
             rows, seed = Augmented.load(source).rows, self.plan.settings.seed
             generic = load_generic(self.plan.generic, max(1, round(ratio * len(rows))), seed)
-            lines = (json.dumps(row) + "\n" for row in mix(rows, generic, ratio, seed))
+            lines = (json.dumps(row) + "\n" for row in mix(rows, generic, ratio=ratio, seed=seed))
             write_atomic(folder / "rows.jsonl", "".join(lines))
 
         return self.stage(f"mix-{ratio:g}", build, augmented=source, generic=self.plan.generic, ratio=ratio) / "rows.jsonl"

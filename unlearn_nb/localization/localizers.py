@@ -7,7 +7,6 @@ __all__ = ['LOCALIZERS', 'Material', 'per_unit', 'Localizer', 'RandomUnits', 'Ac
            'MemFlexUnits', 'Wagle', 'Intervention', 'parse_localizer']
 
 # %% ../../nbs/07_localization/00_localizers.ipynb #500dbeb6
-import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..unlearning import Batcher, Reference, Row, compute_reference, forward_terms, lay_out
-from ..core import UnlearnError
+from ..core import Registry, UnlearnError
 from ..models import IGNORED, selected_logits
-from ..objectives import read_call, resolve, token_logps
+from ..objectives import resolve, token_logps
 from ..regions import UNITS, UnitWeight
 from ..models import sorted_batches
 
@@ -366,8 +365,9 @@ def _on(model: torch.nn.Module, batch: dict) -> dict:
                                   for group, parts in batch["reference"].items()}}
 
 # %% ../../nbs/07_localization/00_localizers.ipynb #5c9ff8f8
-LOCALIZERS: dict[str, type[Localizer]] = {
-    kind.name: kind for kind in (RandomUnits, Activations, MemFlexUnits, Wagle, GradientSize, Fisher, Intervention)}
+LOCALIZERS = Registry("localizer")
+for kind in (RandomUnits, Activations, MemFlexUnits, Wagle, GradientSize, Fisher, Intervention):
+    LOCALIZERS.register(kind)
 
 
 def parse_localizer(text: str) -> Localizer:
@@ -376,8 +376,4 @@ def parse_localizer(text: str) -> Localizer:
     Raises:
         UnlearnError: unreadable text, unknown localizer or argument.
     """
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        raise UnlearnError(f"can't read the localizer {text[:200]!r}: write e.g. memflex(seed=1)") from None
-    return read_call(node, LOCALIZERS, "localizer")
+    return LOCALIZERS.read(text)

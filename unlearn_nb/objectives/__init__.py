@@ -4,10 +4,16 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "forget_terms": ["CEU", "EmbedDiff", "RMU", "SatImp", "UNDIAL", "WGA", "WeightedAscent", "control_vector"],
-    "preferences": ["DPO", "NPO", "Preference", "SimNPO"],
-    "presets": ["PRESETS", "TERMS", "parse_objective", "read_call", "resolve", "suggest"],
-    "terms": ["Algebra", "GA", "GROUPS", "KL", "NLL", "Objective", "Term", "TermInputs", "at_least_fp32",
-        "check_choices", "check_number", "finite_weight", "in_chunks", "kl_sum", "parts_of", "ratio",
-        "token_logps"],
+    "ascent": ["SatImp", "WGA", "WeightedAscent"],
+    "dpo": ["DPO"],
+    "inputs": ["TermInputs", "at_least_float32", "in_chunks", "ratio", "token_logps"],
+    "likelihood": ["GA", "KL", "NLL", "kl_sum"],
+    "npo": ["NPO", "Preference"],
+    "parser": ["parse_objective"],
+    "presets": ["PRESETS", "Preset", "resolve"],
+    "rmu": ["EmbedDiff", "RMU", "control_vector"],
+    "simnpo": ["SimNPO"],
+    "targets": ["CEU", "UNDIAL"],
+    "terms": ["Algebra", "GROUPS", "Objective", "TERMS", "Term", "check_choices", "check_number", "finite_weight",
+        "parts_of"],
 })

@@ -4,9 +4,10 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "masks": ["Gradients", "MASKS", "Mask", "MaskedStep", "MemFlex", "Sure", "parse_mask", "part_loss",
-        "row_norms"],
-    "region": ["Region", "SLICES", "UNITS", "UnitWeight", "check_share", "down_projections", "linear_layers",
-        "model_blocks", "named_weights", "plain_name", "unit_weights"],
-    "step": ["RegionStep"],
+    "masked_step": ["MaskedStep", "group_loss"],
+    "masks": ["Gradients", "MASKS", "Mask", "MemFlex", "Sure", "row_norms"],
+    "region": ["Region", "SLICES", "check_share", "named_weights"],
+    "region_step": ["RegionStep"],
+    "units": ["UNITS", "UnitWeight", "down_projections", "linear_layers", "model_blocks", "plain_name",
+        "unit_weights"],
 })

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "execute": ["RunFailed", "run_study"],
     "kernel": ["run_notebook"],
     "keys": ["ASIDE", "PACKAGE_FOLDER", "code_key", "content_of", "digest", "held_by", "imported", "library_key",
-        "path_key", "reached"],
+        "modules_key", "path_key", "reached"],
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["BUDGETS", "check_parameters", "default_run_name"],
     "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],

@@ -28,7 +28,7 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
 
-
+# %% ../../nbs/14_runs/04_environment.ipynb #729e16a6
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(PACKAGE_FOLDER.parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -40,7 +40,7 @@ class _Order:
     params: dict[str, Any]  # every parameter as the report shows it
 
 # %% ../../nbs/14_runs/08_execute.ipynb #6064fb0c
-def _order(study: str | Path, params: Mapping[str, Any], out: str | Path, run_name: str | None) -> _Order:
+def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run_name: str | None) -> _Order:
     path = find_study(study)
     known, values = study_parameters(path), check_parameters(path, params)
     name = checked_name(run_name) if run_name is not None else default_run_name(known, values)
@@ -147,7 +147,7 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
         UnlearnError: a parameter or name is refused (before anything runs), or the run is already being executed.
         RunFailed: the notebook failed; ``error.txt`` in the run's folder says how.
     """
-    order = _order(study, params or {}, out, run_name)
+    order = _order(study, params or {}, out=out, run_name=run_name)
     with _claim(order.folder) as token:
         _clear(order.folder)
         write_atomic(order.folder / "params.yaml", yaml.safe_dump(order.params, sort_keys=False, allow_unicode=True))
@@ -174,7 +174,7 @@ def _execute(order: _Order, token: str, progress: bool) -> Path:
         _fail(order, error)
     return _write_report(order, notebook, environment)
 
-
+# %% ../../nbs/14_runs/08_execute.ipynb #1896d9d8
 def _write_report(order: _Order, notebook: Any, environment: dict) -> Path:
     from nbformat import writes
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGE_FOLDER', 'ASIDE', 'digest', 'path_key', 'content_of', 'code_key', 'imported', 'reached', 'held_by',
-           'library_key']
+           'modules_key', 'library_key']
 
 # %% ../../nbs/14_runs/00_keys.ipynb #f5a0f8a0
 import ast
@@ -76,16 +76,22 @@ ASIDE = ("plots", "runs", "cli", "studies")  # they draw, run and show, but make
 
 def imported(path: Path, root: Path = PACKAGE_FOLDER) -> set[str]:
     """What the module `path` imports of the package `root`, as dotted names below it such as ``metrics.semeval``."""
-    here = [root.name, *path.relative_to(root).parent.parts]
+    found = _imports(path.read_text(encoding="utf-8"), (root.name, *path.relative_to(root).parent.parts))
+    return {name.removeprefix(f"{root.name}.") for name in found if name.startswith(f"{root.name}.")}
+
+# %% ../../nbs/14_runs/00_keys.ipynb #86cb08a4
+@functools.cache
+def _imports(source: str, here: tuple[str, ...]) -> set[str]:
+    """All that a module of the package `here` imports, as absolute names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = here[:len(here) - node.level + 1] if node.level else []
+            base = here[:len(here) - node.level + 1] if node.level else ()
             base = ".".join([*base, *filter(None, [node.module])])
             found |= {f"{base}.{name.name}" for name in node.names}
-    return {name.removeprefix(f"{root.name}.") for name in found if name.startswith(f"{root.name}.")}
+    return found
 
 # %% ../../nbs/14_runs/00_keys.ipynb #9fa135cb
 @functools.cache
@@ -125,17 +131,19 @@ def held_by(build: Callable) -> list:
     return [function, getattr(function, "__self__", None), *(cell.cell_contents for cell in cells), *arguments]
 
 
-def _everything(root: Path = PACKAGE_FOLDER) -> set[Path]:
+def _everything(root: Path) -> set[Path]:
     names = {path.stem for path in root.iterdir() if not path.name.startswith("_")} - set(ASIDE)
     return {file for name in names for file in _files(name, root)}
 
 # %% ../../nbs/14_runs/00_keys.ipynb #5b10ac9a
 @functools.cache
-def _digest_of(modules: frozenset[str]) -> str:
-    prefix = f"{PACKAGE_FOLDER.name}."
-    inside = all(name.startswith(prefix) for name in modules)
-    files = set().union(*(reached(name.removeprefix(prefix)) for name in modules)) if inside else _everything()
-    return digest([[str(path.relative_to(PACKAGE_FOLDER)), _file_digest(path)] for path in sorted(files)])
+def modules_key(modules: frozenset[str], root: Path = PACKAGE_FOLDER) -> str:
+    """A hash of the files that modules such as ``unlearn_nb.metrics.tofu`` reach; of all where one is not ours."""
+    prefix = f"{root.name}."
+    names = [name.removeprefix(prefix) for name in modules if name.startswith(prefix)]
+    files = {file for name in names for file in reached(name, root)}
+    files = files if len(names) == len(modules) else _everything(root)
+    return digest([[str(path.relative_to(root)), _file_digest(path)] for path in sorted(files)])
 
 
 def library_key(build: Callable) -> str:
@@ -143,4 +151,4 @@ def library_key(build: Callable) -> str:
     function, *held = held_by(build)
     modules = {str(getattr(value, "__module__", "")) for value in held}
     ours = {name for name in modules if name.startswith(f"{PACKAGE_FOLDER.name}.")}
-    return _digest_of(frozenset({str(function.__module__), *ours}))
+    return modules_key(frozenset({str(function.__module__), *ours}))

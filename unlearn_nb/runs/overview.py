@@ -55,7 +55,7 @@ def read_run(folder: Path) -> RunInfo:
     return RunInfo(study=folder.parent.name, name=folder.name, folder=folder, state=_state(folder, error),
                    params=params, metrics=metrics, environment=environment, error=error)
 
-
+# %% ../../nbs/14_runs/06_overview.ipynb #a90bafbe
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 

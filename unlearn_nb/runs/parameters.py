@@ -47,7 +47,7 @@ def _chosen(name: str, value: Any) -> Any:
         raise UnlearnError(f"parameter 'device' can't be {value!r}; give cpu, mps, cuda or cuda:N")
     return _absolute(name, value) if name in ("model", "bench") else value
 
-
+# %% ../../nbs/14_runs/03_parameters.ipynb #7bb36409
 def _absolute(name: str, value: str) -> str:
     """Make the path in ``model`` (PATH) or ``bench`` (name:PATH) absolute; a model that is no folder stays as it is."""
     prefix, colon, path = value.partition(":") if name == "bench" else ("", "", value)

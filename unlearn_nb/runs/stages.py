@@ -92,7 +92,7 @@ class Run:
 
         from unlearn_nb.plots import save_figure
 
-        path = save_figure(figure, self.folder / "figures", name, data)[0]
+        path = save_figure(figure, self.folder / "figures", name, data=data)[0]
         display(Image(path.read_bytes(), format="png", width=int(96 * figure.get_figwidth()), alt=name))
         plt.close(figure)
 

@@ -61,7 +61,7 @@ def read_study(path: str | Path) -> dict:
         raise UnlearnError(f"{path} has {count} cells tagged 'parameters'; a study needs exactly one")
     return notebook
 
-
+# %% ../../nbs/14_runs/02_studies.ipynb #1c3b2eab
 def _tagged(notebook: dict) -> list:
     cells = (cell for cell in notebook.cells if cell.cell_type == "code")
     return [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
@@ -75,7 +75,7 @@ class Parameter:
     type: type
     help: str
 
-
+# %% ../../nbs/14_runs/02_studies.ipynb #13df4154
 def study_parameters(path: str | Path) -> dict[str, Parameter]:
     """The parameters of a study by name, in the order of its ``parameters`` cell.
 

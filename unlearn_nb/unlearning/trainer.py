@@ -31,7 +31,7 @@ from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 from .batches import Batcher, Plan, Reference, can_share_lines, compute_reference, encode_rows
 from .batches import forward_terms, schedule
 from ..core import UnlearnError
-from ..regions import Mask, MaskedStep, parse_mask
+from ..regions import MASKS, Mask, MaskedStep
 from ..models import quiet_loading
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
@@ -76,7 +76,8 @@ class UnlearnSettings:
     seed: int = 42
 
     def __post_init__(self):
-        parse_mask(self.mask)
+        if self.mask:
+            MASKS.read(self.mask)
         positive = ["lr", "epochs", "batch_size", "accumulation", "retain_per_forget", "max_length", "lora_r"]
         for name in positive + ["lora_alpha"] + ([] if self.steps is None else ["steps"]):
             _require(isinstance(getattr(self, name), (int, float)) and getattr(self, name) > 0, self, name, "above 0")
@@ -324,7 +325,8 @@ def make_trainer(model, batcher: Batcher, settings: UnlearnSettings, plan: Plan,
     args.device  # noqa: B018  sets n_gpu up; one process drives one GPU here, never nn.DataParallel
     args._n_gpu = min(args.n_gpu, 1)
     bar = [ProgressCallback()] if progress else []  # plain tqdm: a notebook's default is an HTML table, empty here
-    return UnlearnTrainer(model, batcher.objective, batcher.reference.head, after_step, parse_mask(settings.mask),
+    mask = MASKS.read(settings.mask) if settings.mask else None
+    return UnlearnTrainer(model, batcher.objective, batcher.reference.head, after_step, mask,
                           region, args=args, train_dataset=plan, data_collator=batcher, callbacks=[*callbacks, *bar])
 
 # %% ../../nbs/06_unlearning/01_trainer.ipynb #bbdd51c7

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 KNOWN = {
     house.private_imports: {"08_influence", "13_plots", "15_experiments"},
     house.long_cells: {"00_core", "01_benches", "02_objectives", "03_models", "04_regions", "05_augmentation",
-                       "06_unlearning", "07_localization", "08_influence", "09_merging", "10_metrics", "11_attacks", "12_analysis",
-                       "13_plots", "15_experiments"},
+                       "06_unlearning", "07_localization", "08_influence", "09_merging", "10_metrics", "11_attacks",
+                       "12_analysis", "13_plots", "15_experiments"},
     house.long_lines: {"00_core", "01_benches", "02_objectives", "03_models", "04_regions", "05_augmentation",
                        "06_unlearning", "07_localization", "08_influence", "09_merging", "10_metrics", "11_attacks",
                        "12_analysis", "13_plots", "15_experiments", "studies"},

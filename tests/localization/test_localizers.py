@@ -1,4 +1,4 @@
-"""Localizers against first principles: loops over single rows, closed forms, finite differences; and the choice of a region."""
+"""Localizers by first principles: loops over single rows, closed forms, finite differences; choice of a region."""
 
 import copy
 import math
@@ -21,11 +21,13 @@ from unlearn_nb.localization import (
     Wagle,
     localize,
     noised,
-    parse_localizer,
-    score,
+    objective_gradient,
+    score_units,
 )
+from unlearn_nb.models import Row, encode_rows
+from unlearn_nb.objectives import resolve
 from unlearn_nb.regions import Region, unit_weights
-from unlearn_nb.unlearning import Row, UnlearnSettings, encode_rows, unlearn
+from unlearn_nb.unlearning import UnlearnSettings, unlearn
 
 OTHERS = rows(6, seed=5)
 EVERY = [(name, unit) for name in LOCALIZERS for unit in LOCALIZERS[name].units if unit != "tensor"]
@@ -57,7 +59,15 @@ def mean_gradient(model, data, names):
 
 
 def run(model, method, unit="value_vector", **changes):
-    return score(model, make_tokenizer(), FORGET, RETAIN, method, unit, **{"more": {"neutral": OTHERS}} | changes)
+    return score_units(
+        model,
+        make_tokenizer(),
+        FORGET,
+        retain=RETAIN,
+        method=method,
+        unit=unit,
+        **{"more": {"neutral": OTHERS}} | changes,
+    )
 
 
 def by_unit(values, model, unit):
@@ -81,7 +91,10 @@ def test_gradient_scores_equal_loops_over_single_rows(name, unit):
     each = row_gradients(model, FORGET, names)
     mean = {n: sum(g[n] for g in each) / 8 for n in names}
     squares = {n: sum(g[n] ** 2 for g in each) / 8 for n in names}
-    same(run(model, "gradient", unit), {n: v.sqrt() for n, v in by_unit({n: g**2 for n, g in mean.items()}, model, unit).items()})
+    same(
+        run(model, "gradient", unit),
+        {n: v.sqrt() for n, v in by_unit({n: g**2 for n, g in mean.items()}, model, unit).items()},
+    )
     same(run(model, "fisher", unit), by_unit(squares, model, unit))
     assert max(v.max() for v in squares.values()) > 1e-4
 
@@ -100,7 +113,9 @@ def test_activations_equal_loops_over_answer_tokens(name):
     expected = {n: 0.0 for n in units}
     for row in encode_rows(make_tokenizer(), FORGET):
         seen = {}
-        handles = [u.layer.register_forward_pre_hook(lambda m, args, n=n: seen.update({n: args[0]})) for n, u in units.items()]
+        handles = [
+            u.layer.register_forward_pre_hook(lambda m, args, n=n: seen.update({n: args[0]})) for n, u in units.items()
+        ]
         with torch.no_grad():
             model(torch.tensor([row.input_ids]))
         for handle in handles:
@@ -213,11 +228,11 @@ def test_dropout_is_off():
 def test_noise_replaces_half_of_the_answer_s_labels(length, prompt, seed):
     answer = list(range(10, 10 + length))
     row = Row([*range(3, 3 + prompt), *answer, 1], [-100] * prompt + [*answer, 1])
-    new = noised(row, np.random.default_rng(seed), 40, [0, 1, 2])
+    new = noised(row, np.random.default_rng(seed), vocabulary=40, special=[0, 1, 2])
     changed = [i for i, (a, b) in enumerate(zip(row.labels, new.labels)) if a != b]
     assert len(changed) == max(1, length // 2) and new.input_ids == row.input_ids
     assert all(prompt <= i < prompt + length and new.labels[i] not in (0, 1, 2) for i in changed)
-    published = noised(row, np.random.default_rng(seed), 40, [0, 1, 2], faithful=True)
+    published = noised(row, np.random.default_rng(seed), vocabulary=40, special=[0, 1, 2], faithful=True)
     changed = [i for i, (a, b) in enumerate(zip(row.labels, published.labels)) if a != b]
     assert len(changed) <= length // 2 and all(published.input_ids[i] == published.labels[i] for i in changed)
 
@@ -225,23 +240,38 @@ def test_noise_replaces_half_of_the_answer_s_labels(length, prompt, seed):
 def test_published_noise_changes_fewer_than_half():
     row, counts = Row(list(range(10, 30)), list(range(10, 30))), []
     for seed in range(200):
-        counts.append(sum(a != b for a, b in zip(row.labels, noised(row, np.random.default_rng(seed), 500, [0], True).labels)))
+        counts.append(
+            sum(
+                a != b
+                for a, b in zip(
+                    row.labels,
+                    noised(row, np.random.default_rng(seed), vocabulary=500, special=[0], faithful=True).labels,
+                )
+            )
+        )
     assert abs(np.mean(counts) - 20 * (1 - 0.95**10)) < 0.3  # distinct places among ten draws out of twenty
 
 
 def test_a_row_without_an_answer_is_left_alone():
     row = Row([5, 6, 1], [-100, -100, 1])
-    assert noised(row, np.random.default_rng(0), 40, [0, 1]) == row
+    assert noised(row, np.random.default_rng(0), vocabulary=40, special=[0, 1]) == row
 
 
 def test_memflex_is_its_formula(monkeypatch):
     model = double()
-    monkeypatch.setattr("unlearn_nb.localization.localizers.noised", lambda row, *args: row)  # what is left: plain gradients
+    monkeypatch.setattr(
+        "unlearn_nb.localization.localizers.noised", lambda row, *args: row
+    )  # what is left: plain gradients
     names = list(unit_weights(model))
     forget, retain = mean_gradient(model, FORGET, names), mean_gradient(model, RETAIN, names)
-    expected = {n: (forget[n].norm(dim=0) / 32**0.5 * (1 - torch.cosine_similarity(forget[n], retain[n], dim=0)))[None] for n in names}
+    expected = {
+        n: (forget[n].norm(dim=0) / 32**0.5 * (1 - torch.cosine_similarity(forget[n], retain[n], dim=0)))[None]
+        for n in names
+    }
     same(run(model, "memflex"), expected)
-    rule = {n: (forget[n].abs().mean(0) * (torch.cosine_similarity(forget[n], retain[n], dim=0) < 0.2))[None] for n in names}
+    rule = {
+        n: (forget[n].abs().mean(0) * (torch.cosine_similarity(forget[n], retain[n], dim=0) < 0.2))[None] for n in names
+    }
     same(run(model, "memflex(cosine=0.2, faithful=True)", batch_size=1), rule)
     assert 0 < sum(int((v > 0).sum()) for v in rule.values()) < 96
 
@@ -255,13 +285,19 @@ def test_published_memflex_locates_lora_tensors_by_its_thresholds():
         rng, total, count = np.random.default_rng([0, part]), {n: 0.0 for n in units}, 0
         for row in encode_rows(make_tokenizer(), data):
             for _ in range(3):
-                loss = answer_loss(model, noised(row, rng, 200, make_tokenizer().all_special_ids, True))
+                loss = answer_loss(
+                    model, noised(row, rng, vocabulary=200, special=make_tokenizer().all_special_ids, faithful=True)
+                )
                 found = torch.autograd.grad(loss, [u.weight.requires_grad_(True) for u in units.values()])
                 total, count = {n: total[n] + g for n, g in zip(units, found)}, count + 1
         grads.append({n: t / count for n, t in total.items()})
     sigma = sorted(float(g.abs().mean()) for g in grads[0].values())[10]
-    located = {n for n in units if torch.cosine_similarity(grads[0][n].flatten(), grads[1][n].flatten(), dim=0) < 0.3
-               and grads[0][n].abs().mean() > sigma * (1 + 1e-6)}
+    located = {
+        n
+        for n in units
+        if torch.cosine_similarity(grads[0][n].flatten(), grads[1][n].flatten(), dim=0) < 0.3
+        and grads[0][n].abs().mean() > sigma * (1 + 1e-6)
+    }
     region = scores.above(sigma * (1 + 1e-6))
     assert set(region.masks) == located and 0 < len(located) < 28 and region.n_units == len(located)
 
@@ -275,7 +311,9 @@ def test_of_a_fresh_adapter_only_B_can_be_located(tmp_path):
     region = localize(scores, 0.25)
     assert region.n_units == 7 and all("lora_B" in n for n in region.masks)
     settings = UnlearnSettings(lr=1e-2, steps=1, lora_r=3, batch_size=2, max_length=24)
-    unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, "ga + nll", settings, tmp_path / "out", progress=False, region=region)
+    unlearn(
+        tiny(), make_tokenizer(), FORGET, RETAIN, "ga + nll", settings, tmp_path / "out", progress=False, region=region
+    )
 
 
 # ---- intervention
@@ -290,17 +328,26 @@ def test_interventions_predict_what_the_step_does(unit):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     units = unit_weights(model, unit)
-    material = Material(model, {g: encode_rows(make_tokenizer(), d) for g, d in
-                                (("forget", FORGET), ("retain", RETAIN), ("protected", OTHERS), ("neutral", rows(5, 9)))}, units, 3, 0, [], 200, 256)
+    material = Material(
+        model,
+        {
+            g: encode_rows(make_tokenizer(), d)
+            for g, d in (("forget", FORGET), ("retain", RETAIN), ("protected", OTHERS), ("neutral", rows(5, 9)))
+        },
+        units,
+        batch_size=3,
+    )
     model.requires_grad_(False)
     for u in units.values():
         u.weight.requires_grad_(True)
     method = Intervention(objective="0.5*npo + kl + 0.3*nll")
-    scores, step = method(material), method._step(material)
+    scores, step = method(material), objective_gradient(material, resolve(method.objective))
 
     def losses():
         with torch.no_grad():
-            return {g: torch.stack([answer_loss(model, row) for row in data]).mean() for g, data in material.rows.items()}
+            return {
+                g: torch.stack([answer_loss(model, row) for row in data]).mean() for g, data in material.rows.items()
+            }
 
     eta = 1e-4
     name = list(units)[1]
@@ -314,8 +361,12 @@ def test_interventions_predict_what_the_step_does(unit):
             units[name].weight.add_(sign * eta * step[name] * mask)
     effects = {g: float((ends[0][g] - ends[1][g]) / (2 * eta)) for g in ends[0]}
     neutral = material.mean_gradient("neutral")
-    each = torch.cat([(neutral[n] * step[n]).sum(1 if unit == "value_vector" else (0, 1)).abs().flatten() for n in units])
-    expected = (effects["forget"] - max(effects["retain"], effects["protected"], 0)) / (abs(effects["neutral"]) + 0.1 * float(each.mean()))
+    each = torch.cat(
+        [(neutral[n] * step[n]).sum(1 if unit == "value_vector" else (0, 1)).abs().flatten() for n in units]
+    )
+    expected = (effects["forget"] - max(effects["retain"], effects["protected"], 0)) / (
+        abs(effects["neutral"]) + 0.1 * float(each.mean())
+    )
     assert scores[name][mask].item() == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
@@ -325,12 +376,23 @@ def test_the_step_is_the_gradient_of_the_whole_objective():
     names = list(unit_weights(model))
     steps = []
     for size in (2, 50):
-        material = Material(model, {g: encode_rows(make_tokenizer(), d) for g, d in (("forget", FORGET), ("retain", RETAIN))},
-                            unit_weights(model), size, 0, [], 200, 256)
-        steps.append(Intervention(objective="ga(per=sequences) + 2*nll(per=sequences)")._step(material))
-    summed = {g: [{n: v * count for n, v in grads.items()} for grads, count in
-                  zip(row_gradients(model, d, names), [sum(x != -100 for x in r.labels) for r in encode_rows(make_tokenizer(), d)])]
-              for g, d in (("forget", FORGET), ("retain", RETAIN))}
+        material = Material(
+            model,
+            {g: encode_rows(make_tokenizer(), d) for g, d in (("forget", FORGET), ("retain", RETAIN))},
+            unit_weights(model),
+            batch_size=size,
+        )
+        steps.append(objective_gradient(material, resolve("ga(per=sequences) + 2*nll(per=sequences)")))
+    summed = {
+        g: [
+            {n: v * count for n, v in grads.items()}
+            for grads, count in zip(
+                row_gradients(model, d, names),
+                [sum(x != -100 for x in r.labels) for r in encode_rows(make_tokenizer(), d)],
+            )
+        ]
+        for g, d in (("forget", FORGET), ("retain", RETAIN))
+    }
     for n in names:
         expected = -sum(g[n] for g in summed["forget"]) / 8 + 2 * sum(g[n] for g in summed["retain"]) / 10
         for step in steps:
@@ -339,8 +401,10 @@ def test_the_step_is_the_gradient_of_the_whole_objective():
 
 def test_protected_rows_can_only_lower_an_intervention_s_score():
     model = double()
-    free = score(model, make_tokenizer(), FORGET, RETAIN, "intervention")
-    guarded = score(model, make_tokenizer(), FORGET, RETAIN, "intervention", more={"protected": OTHERS})
+    free = score_units(model, make_tokenizer(), FORGET, retain=RETAIN, method="intervention")
+    guarded = score_units(
+        model, make_tokenizer(), FORGET, retain=RETAIN, method="intervention", more={"protected": OTHERS}
+    )
     assert all((guarded.values[n] <= free.values[n] + 1e-12).all() for n in free.values)
     assert any((guarded.values[n] < free.values[n]).any() for n in free.values)
 
@@ -361,7 +425,9 @@ def test_the_highest_scores_are_chosen_and_ties_go_to_the_first(one, two, share)
         return
     region = localize(scores, share)
     order = sorted(range(len(both)), key=lambda i: (-both[i], i))[:count]
-    flat = torch.cat([region.masks.get(n, torch.zeros(1, len(v), dtype=torch.bool)).flatten() for n, v in (("a", one), ("b", two))])
+    flat = torch.cat(
+        [region.masks.get(n, torch.zeros(1, len(v), dtype=torch.bool)).flatten() for n, v in (("a", one), ("b", two))]
+    )
     assert flat.nonzero().flatten().tolist() == sorted(order)
     for n, v in (("a", one), ("b", two)):
         if round(share * min(len(one), len(two))):
@@ -373,19 +439,43 @@ def test_an_earlier_choice_is_part_of_a_larger_one():
     assert localize(scores, 0.1) - localize(scores, 0.3) == Region({}, {})
 
 
-@pytest.mark.parametrize("call, sentence", [
-    (lambda m: run(m, "fischer"), "unknown localizer 'fischer'; did you mean 'fisher'?"),
-    (lambda m: run(m, "memflex(copy=2)"), "unknown argument of memflex 'copy'; did you mean 'copies'?"),
-    (lambda m: run(m, "wagle("), "can't read the localizer 'wagle(' near column 6: write e.g. activations(key=value)"),
-    (lambda m: run(m, "wagle(gamma=0)"), "wagle: gamma must be a number above 0, not 0"),
-    (lambda m: run(m, "activations", "weight"), "activations has no scores for unit 'weight': choose 'value_vector'"),
-    (lambda m: run(m, "memflex", "neuron"), "memflex has no scores for unit 'neuron': choose 'value_vector' or 'tensor'"),
-    (lambda m: score(m, make_tokenizer(), FORGET, None, "wagle"), "wagle reads retain rows: give them"),
-    (lambda m: score(m, make_tokenizer(), [], RETAIN, "fisher"), "there are no forget rows: give at least one"),
-    (lambda m: run(m, "intervention(objective=dpo)"), "intervention: the objective dpo reads augmented rows: give them in more={...}"),
-    (lambda m: localize(run(m, "random"), 2), "a share must lie above 0 and be at most 1, not 2: give e.g. 0.1"),
-    (lambda m: localize(run(m, "random"), 0.01, per_layer=True), "a share of 0.01 of 48 units is none: give at least 0.021"),
-])
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda m: run(m, "fischer"), "unknown localizer 'fischer'; did you mean 'fisher'?"),
+        (lambda m: run(m, "memflex(copy=2)"), "unknown argument of memflex 'copy'; did you mean 'copies'?"),
+        (
+            lambda m: run(m, "wagle("),
+            "can't read the localizer 'wagle(' near column 6: write e.g. activations(key=value)",
+        ),
+        (lambda m: run(m, "wagle(gamma=0)"), "wagle: gamma must be a number above 0, not 0"),
+        (
+            lambda m: run(m, "activations", "weight"),
+            "activations has no scores for unit 'weight': choose 'value_vector'",
+        ),
+        (
+            lambda m: run(m, "memflex", "neuron"),
+            "memflex has no scores for unit 'neuron': choose 'value_vector' or 'tensor'",
+        ),
+        (
+            lambda m: score_units(m, make_tokenizer(), FORGET, method="wagle"),
+            "wagle reads retain rows: give them",
+        ),
+        (
+            lambda m: score_units(m, make_tokenizer(), [], retain=RETAIN, method="fisher"),
+            "there are no forget rows: give at least one",
+        ),
+        (
+            lambda m: run(m, "intervention(objective=dpo)"),
+            "intervention: the objective dpo reads augmented rows: give them in more={...}",
+        ),
+        (lambda m: localize(run(m, "random"), 2), "a share must lie above 0 and be at most 1, not 2: give e.g. 0.1"),
+        (
+            lambda m: localize(run(m, "random"), 0.01, per_layer=True),
+            "a share of 0.01 of 48 units is none: give at least 0.021",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(UnlearnError) as error:
         call(tiny())
@@ -395,12 +485,14 @@ def test_bad_input_gets_one_sentence(call, sentence):
 def test_scores_that_are_not_finite_are_refused():
     model = copy.deepcopy(tiny())
     model.model.norm.weight.data.fill_(math.nan)
-    with pytest.raises(UnlearnError, match=r"^the scores of gradient are not finite in model\.layers\.0\.mlp\.down_proj\.weight: "):
+    with pytest.raises(
+        UnlearnError, match=r"^the scores of gradient are not finite in model\.layers\.0\.mlp\.down_proj\.weight: "
+    ):
         run(model, "gradient")
 
 
 def test_localizers_round_trip():
-    assert all(parse_localizer(name) == LOCALIZERS[name]() for name in LOCALIZERS)
+    assert all(LOCALIZERS.read(name) == LOCALIZERS[name]() for name in LOCALIZERS)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,4 +1,4 @@
-"""Direct supervision: the distance from first principles, the oracle region's exact solution, and what stays as it was."""
+"""Direct supervision: the distance by first principles, the right region's solution, and what stays as it was."""
 
 import copy
 
@@ -24,8 +24,10 @@ def disturbed(model, region, scale=0.1):
 def test_outputs_are_those_of_the_down_projections(name):
     model, ids = small(name, **SIZES), torch.arange(3, 11)[None]
     seen = {}
-    handles = [unit.layer.register_forward_hook(lambda m, a, output, key=key: seen.update({key: (a[0], output)}))
-               for key, unit in down_projections(model).items()]
+    handles = [
+        unit.layer.register_forward_hook(lambda m, a, output, key=key: seen.update({key: (a[0], output)}))
+        for key, unit in down_projections(model).items()
+    ]
     with torch.no_grad(), mlp_outputs(model) as outputs:
         model(ids)
     for handle in handles:
@@ -41,7 +43,10 @@ def test_outputs_are_those_of_the_down_projections(name):
 
 
 def test_distance_by_hand():
-    a, b = ({"one": torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), "two": torch.tensor([[[s, 0.0], [0.0, 0.0]]])} for s in (0.0, 3.0))
+    a, b = (
+        {"one": torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), "two": torch.tensor([[[s, 0.0], [0.0, 0.0]]])}
+        for s in (0.0, 3.0)
+    )
     b["one"] = torch.zeros(1, 2, 2)
     assert mlp_distance(a, b, torch.tensor([[True, False]])).item() == 1 + 4 + 9  # padding does not count
     assert mlp_distance(a, b, torch.tensor([[True, True]])).item() == (5 + 162) / 2 + 9 / 2
@@ -49,7 +54,7 @@ def test_distance_by_hand():
 
 def test_the_first_distance_is_that_of_the_batch(tmp_path):
     """One batch holds all rows, so its padded distance must be the mean over the tokens of single rows."""
-    from unlearn_nb.unlearning import encode_rows
+    from unlearn_nb.models import encode_rows
 
     teacher, tokenizer = tiny(), make_tokenizer()
     model = disturbed(teacher, Region.random(teacher, 0.3, seed=1))
@@ -63,7 +68,16 @@ def test_the_first_distance_is_that_of_the_batch(tmp_path):
         total += sum((outputs[n] - wanted[n]).square().sum().item() for n in outputs)
         tokens += ids.shape[1]
     region = Region.random(teacher, 0.3, seed=1)
-    found = match_mlps(model, teacher, tokenizer, FORGET + RETAIN, region, 1e-3, 1, batch_size=len(FORGET + RETAIN))
+    found = match_mlps(
+        model,
+        teacher,
+        tokenizer,
+        rows=FORGET + RETAIN,
+        region=region,
+        lr=1e-3,
+        steps=1,
+        batch_size=len(FORGET + RETAIN),
+    )
     assert found[0] == pytest.approx(total / tokens, rel=1e-4)
 
 
@@ -73,7 +87,17 @@ def test_a_region_is_led_to_the_teacher_and_nothing_else_moves(unit):
     region = Region.random(teacher, 0.3, unit=unit, seed=1)
     model = disturbed(teacher, region)
     before, was, seen = weights_of(model), weights_of(teacher), []
-    distances = match_mlps(model, teacher, tokenizer, FORGET + RETAIN, region, 1e-2, 60, batch_size=4, on_step=lambda s, m: seen.append(s))
+    distances = match_mlps(
+        model,
+        teacher,
+        tokenizer,
+        rows=FORGET + RETAIN,
+        region=region,
+        lr=1e-2,
+        steps=60,
+        batch_size=4,
+        on_step=lambda s, m: seen.append(s),
+    )
     region.check_outside(before, model)
     region.check_outside(was, teacher)
     assert all(torch.equal(p, was[n]) for n, p in teacher.named_parameters())
@@ -87,7 +111,9 @@ def test_the_same_seed_gives_the_same_weights():
     runs = []
     for seed in (0, 0, 1):
         model = disturbed(teacher, region)
-        match_mlps(model, teacher, tokenizer, FORGET + RETAIN, region, 1e-2, 3, batch_size=2, seed=seed)
+        match_mlps(
+            model, teacher, tokenizer, rows=FORGET + RETAIN, region=region, lr=1e-2, steps=3, batch_size=2, seed=seed
+        )
         runs.append(weights_of(model))
     assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
     assert any(not torch.equal(runs[0][n], runs[2][n]) for n in runs[0])
@@ -97,8 +123,8 @@ def test_bad_input_gets_one_sentence():
     teacher, tokenizer = tiny(), make_tokenizer()
     region = Region.random(teacher, 0.3, seed=1)
     with pytest.raises(UnlearnError, match="^direct supervision needs two models of one architecture"):
-        match_mlps(small("llama", **SIZES), teacher, tokenizer, FORGET, region, 1e-2, 1)
+        match_mlps(small("llama", **SIZES), teacher, tokenizer, rows=FORGET, region=region, lr=1e-2, steps=1)
     with pytest.raises(UnlearnError, match="^the region is empty"):
-        match_mlps(tiny(), teacher, tokenizer, FORGET, region - region, 1e-2, 1)
-    with pytest.raises(UnlearnError, match="there are no rows"):
-        match_mlps(tiny(), teacher, tokenizer, [], region, 1e-2, 1)
+        match_mlps(tiny(), teacher, tokenizer, rows=FORGET, region=region - region, lr=1e-2, steps=1)
+    with pytest.raises(UnlearnError, match="there are no training rows"):
+        match_mlps(tiny(), teacher, tokenizer, rows=[], region=region, lr=1e-2, steps=1)

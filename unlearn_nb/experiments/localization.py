@@ -24,11 +24,10 @@ from ..metrics import CLOSURES
 from ..benches import Bench
 from ..core import UnlearnError, unknown
 from .base import Experiment
-from ..localization import localize, score
+from ..localization import localize, precision_recall, score_units
 from ..models import load_model
 from ..objectives import resolve
 from ..localization import localization_auc
-from ..localization.hits import hits
 from ..regions import Region, check_share
 from ..localization import match_mlps
 from ..metrics import answer_table
@@ -281,10 +280,11 @@ def locate(experiment: LocalizationExperiment, name: str) -> Path:
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
-        scores = score(model, tokenizer, bench.forget, bench.kept_rows(), method, template=bench.template)
+        scores = score_units(model, tokenizer, bench.forget, retain=bench.kept_rows(), method=method,
+                             template=bench.template)
         chosen, truth = localize(scores, plan.share), experiment.region("oracle")
         chosen.save(folder / "region.safetensors")
-        found = {"auc": localization_auc(scores, truth), **hits(chosen, truth)}
+        found = {"auc": localization_auc(scores, truth), **precision_recall(chosen, truth)}
         (folder / "precision.json").write_text(json.dumps(found))
 
     return experiment.stage(f"locate-{name}", build, method=method, share=plan.share)
@@ -309,8 +309,9 @@ def supervise_in(experiment: LocalizationExperiment, where: str) -> pd.DataFrame
         model, tokenizer = load_model(str(experiment.prepared.target), experiment.device)
         teacher, _ = load_model(str(experiment.prepared.oracle), experiment.device)
         rows = [*bench.forget, *bench.kept_rows()]
-        match_mlps(model, teacher, tokenizer, rows, region, plan.supervision, plan.checkpoints[-1], 2 * plan.settings.batch_size,
-                   bench.template, seed=seed, on_step=experiment.recorder(points, tokenizer))
+        match_mlps(model, teacher, tokenizer, rows=rows, region=region, lr=plan.supervision, steps=plan.checkpoints[-1],
+                   batch_size=2 * plan.settings.batch_size, template=bench.template, seed=seed,
+                   on_step=experiment.recorder(points, tokenizer))
         region.check_outside(experiment.target[0], model)
         pd.DataFrame(points).to_csv(folder / "points.csv", index=False)
 

@@ -58,7 +58,7 @@ def inject_groups(experiment: LocalizationExperiment, plan: MaskPlan = MaskPlan(
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(str(experiment.prepared.oracle), experiment.device)
-        masks = injection_regions(model, plan.groups, plan.share, seed)
+        masks = injection_regions(model, groups=plan.groups, share=plan.share, seed=seed)
         groups, kept = deal_groups(list(bench.forget), plan.groups), bench.kept_rows()
         for k in range(plan.rounds):
             for rows, mask in zip(groups, masks):

@@ -4,10 +4,13 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "hits": ["CHANGE_SCORES", "Change", "Weights", "change_auc", "hits_at", "injection_regions", "localization_auc",
+    "change_scores": ["CHANGE_SCORES", "Change", "Weights", "change_auc"],
+    "intervention": ["Intervention", "objective_gradient"],
+    "known_regions": ["injection_regions", "localization_auc", "precision_recall", "precision_recall_at",
         "rank_auc"],
-    "localizers": ["Activations", "Fisher", "GradientSize", "Intervention", "LOCALIZERS", "Localizer", "Material",
-        "MemFlexUnits", "RandomUnits", "Wagle", "noised", "parse_localizer", "per_unit"],
+    "localizers": ["Activations", "Fisher", "GradientSize", "LOCALIZERS", "MemFlexUnits", "RandomUnits", "Wagle",
+        "noised"],
+    "material": ["Localizer", "Material", "per_unit"],
     "supervision": ["match_mlps", "mlp_distance", "mlp_outputs"],
-    "unit_scores": ["UnitScores", "localize", "score"],
+    "unit_scores": ["UnitScores", "localize", "score_units"],
 })

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'SUITES', 'ALIKE', 'part_rows', 'refuse_nan', 'Scores', 'Suite', 'model_name', 'scored', 'evaluate']
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #f8a1039f
+# %% ../../nbs/10_metrics/01_scores.ipynb #0c3d10ef
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,7 +19,7 @@ from ..benches import PARTS, SPLITS, Bench
 from ..core import Registry, UnlearnError, content_hash, plain, to_json, write_atomic
 from .resampling import intervals
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #18e218e4
+# %% ../../nbs/10_metrics/01_scores.ipynb #b31a1705
 COLUMNS = ["split", "task", "kind", "id", "subject", "prompt", "response"]  # of every row of every suite
 
 
@@ -29,7 +29,7 @@ def part_rows(bench: Bench, part: str | None, splits: Sequence[str] = SPLITS) ->
         raise UnlearnError(f"part {part!r} is unknown: choose hyper-parameters on 'validation', report on 'test'")
     return [{**row, "split": split} for split in splits for row in bench.split(split, part)]
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #6264b1f8
+# %% ../../nbs/10_metrics/01_scores.ipynb #ae41388d
 def refuse_nan(nll: Any, what: str = "texts", *, ids: Sequence | None = None, model: str = "the model") -> None:
     """Raise UnlearnError where a likelihood is NaN, with the first row's id where `ids` are given."""
     broken = np.isnan(np.asarray(nll, float))
@@ -38,8 +38,8 @@ def refuse_nan(nll: Any, what: str = "texts", *, ids: Sequence | None = None, mo
         raise UnlearnError(f"{model} gives NaN likelihood for {broken.sum()} of {len(broken)} {what}{first}: its "
                            "weights are broken or its dtype overflows; try dtype='float32'")
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #ca3a55a8
-SUITES = Registry("suite", package="unlearn_nb.metrics")
+# %% ../../nbs/10_metrics/01_scores.ipynb #d94203b1
+SUITES = Registry("suite", home=__package__)
 ALIKE = ("suite", "part", "bench", "fingerprint", "utility_kind")  # what comparable scores agree in
 
 
@@ -121,7 +121,7 @@ class Scores:
             rows[column] = rows[column].astype(float)
         return scores
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #1c1c33ca
+# %% ../../nbs/10_metrics/01_scores.ipynb #f6a2744c
 class Suite:
     """A way to ask a model about rows, and to make numbers of what it says.
 
@@ -165,7 +165,7 @@ class Suite:
         """The options for `meta`: plain values as they are, live parts by their names."""
         return {option.name: _named(getattr(self, option.name)) for option in fields(self)}
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #89e6197b
+# %% ../../nbs/10_metrics/01_scores.ipynb #9113c19a
 def model_name(model: Any) -> str:
     """Name of a model, without the folders it lies in; its class where it was never loaded."""
     return Path(getattr(model.config, "_name_or_path", "")).name or type(model).__name__
@@ -179,7 +179,7 @@ def _named(part: Any) -> Any:
         return True
     return model_name(part) if hasattr(part, "config") else getattr(part, "name", type(part).__name__)
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #037cd732
+# %% ../../nbs/10_metrics/01_scores.ipynb #a73aeb1f
 def _asked(suite: Suite, bench: Any, part: str | None, template: str) -> tuple[list[dict], str, dict[str, Any]]:
     """The rows to ask, their template, and where they come from."""
     if hasattr(bench, "fingerprint"):
@@ -197,7 +197,7 @@ def _asked(suite: Suite, bench: Any, part: str | None, template: str) -> tuple[l
         raise UnlearnError("there are no rows to ask; give at least one")
     return rows, template, source | {"template": template}
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #7af8e7b4
+# %% ../../nbs/10_metrics/01_scores.ipynb #49072ba2
 def scored(suite: Suite, rows: pd.DataFrame, *, bootstrap: int = 1000, seed: int = 0, **source: Any) -> Scores:
     """Scores of a table that the suite's `collect` made.
 
@@ -209,7 +209,7 @@ def scored(suite: Suite, rows: pd.DataFrame, *, bootstrap: int = 1000, seed: int
     meta = {"suite": suite.name, "utility_kind": "none", **source, **suite.options(), **suite.found(rows), **counted}
     return Scores(rows, intervals(rows, suite.summarise, bootstrap=bootstrap, seed=seed), meta)
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #a7967875
+# %% ../../nbs/10_metrics/01_scores.ipynb #7e00b2d5
 def evaluate(
     model: Any, tokenizer: Any, bench: Bench | Iterable[dict], *, part: str | None = None,
     suite: str | Suite = "semeval", template: str = "plain", bootstrap: int = 1000, seed: int = 0,

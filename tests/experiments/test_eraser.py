@@ -13,7 +13,7 @@ from unlearn_nb.experiments import SHARE_OF_RETRAINING, Case, Problem, failing_f
 from unlearn_nb.experiments.eraser import plan_for
 from unlearn_nb.experiments.eraser_trials import claims, over_seeds
 from unlearn_nb.influence import Weights, load_adapter
-from unlearn_nb.metrics import summed
+from unlearn_nb.metrics import Edits, scored
 from unlearn_nb.models import load_model, reader_base
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
@@ -134,7 +134,7 @@ def test_the_failing_share_is_named():
 def test_one_subject_has_no_interval():
     rows = [{"id": f"a{i}", "prompt": "p", "response": "r", "subject": "one", "task": "t", "kind": "qa", "split": "removed"} for i in range(4)]
     table = pd.DataFrame(rows).assign(measure="fact", generation="", valid=np.nan, hit=np.nan, margin=np.nan, correct=np.nan, exact_match=0.0)
-    scores = {name: summed(table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
+    scores = {name: scored(Edits(), table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
               for name, nll in (("no edit", 0.2), ("edit: cg", 0.7), ("retrained", 1.2))}
     problem = Problem(Case("facts", "removal"), rows, None, rows, rows, "removed/nll")
     line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores}, bootstrap=20).set_index("method").loc["edit: cg"]

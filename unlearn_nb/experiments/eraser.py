@@ -23,7 +23,7 @@ from peft import PeftModel
 from ..benches import Bench
 from ..core import UnlearnError, unknown
 from ..influence import LanguageTask, TrainingLoss
-from ..metrics import EditScores, evaluate_edit
+from ..metrics import Edits, Scores, evaluate
 from ..influence import changed_rows, erase, load_adapter
 from ..core import content_hash
 from ..models import load_model
@@ -214,16 +214,16 @@ def retrained(experiment: EraserExperiment, case: Case) -> Path:
 BOOTSTRAP = 300  # resamples of subjects
 
 
-def score(experiment: EraserExperiment, case: Case, folder: Path) -> EditScores:
+def score(experiment: EraserExperiment, case: Case, folder: Path) -> Scores:
     """Scores of a stage's adapter on the problem's judged rows."""
     rows, template = experiment.problem(case).judged, experiment.template(case.task)
 
     def build(scores: Path) -> None:
         with experiment.loaded(case, folder) as (model, tokenizer):
-            evaluate_edit(model, tokenizer, rows, template=template, bootstrap=BOOTSTRAP, seed=experiment.seed,
-                          max_new_tokens=experiment.plan.new_tokens).save(scores / "scores")
+            evaluate(model, tokenizer, rows, suite=Edits(experiment.plan.new_tokens), template=template, bootstrap=BOOTSTRAP,
+                     seed=experiment.seed).save(scores / "scores")
 
-    return EditScores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows), template=template,
+    return Scores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows), template=template,
                                             new_tokens=experiment.plan.new_tokens) / "scores")
 
 
@@ -295,7 +295,7 @@ def walking_rows(problem: Problem, seed: int, uphill: bool) -> list[dict]:
     return old if uphill else new + Random(f"walk {seed}").sample(rest, min(len(rest), len(old)))
 
 # %% ../../nbs/15_experiments/05_eraser.ipynb #1bc37baa
-def sharded(experiment: EraserExperiment, case: Case) -> tuple[EditScores, dict[str, float]]:
+def sharded(experiment: EraserExperiment, case: Case) -> tuple[Scores, dict[str, float]]:
     """SISA: scores of the shards' adapters together, and the cost of retraining those that the request touches."""
     problem, plan = experiment.problem(case), experiment.plan
     recipe = replace(experiment.recipe(case.task), steps=-(-plan.recipe.total_steps(len(problem.rows)) // plan.shards))
@@ -313,7 +313,7 @@ ASCENT = 8  # steps of gradient ascent at most; validation stops it earlier
 
 
 def compare(experiment: EraserExperiment, case: Case, solvers: Sequence[str], sisa: bool = False
-            ) -> tuple[dict[str, EditScores], dict[str, dict]]:
+            ) -> tuple[dict[str, Scores], dict[str, dict]]:
     """Scores and costs by method: "no edit", "edit: SOLVER" each, "ascent", "tuned on", "composed", perhaps "SISA", "retrained"."""
     plan, problem, start, goal = experiment.plan, experiment.problem(case), start_of(experiment, case), retrained(experiment, case)
     most = SHARE_OF_RETRAINING * spent(goal)["gradients"] - reading_cost(problem, CHUNKS + 1)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..influence import bregman_response
-from ..metrics import EditScores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
+from ..metrics import Scores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
 from ..metrics import seed_recovery
 from .eraser import SHARE_OF_RETRAINING, EraserExperiment, edited, fingerprint, retrained, score
 from .eraser import spent, start_of
@@ -31,7 +31,7 @@ from ..models import sequence_nll
 GAP = 0.01  # nats
 
 
-def recoveries(problem: Problem, scores: Mapping[str, EditScores], costs: Mapping[str, dict], bootstrap: int = 300) -> pd.DataFrame:
+def recoveries(problem: Problem, scores: Mapping[str, Scores], costs: Mapping[str, dict], bootstrap: int = 300) -> pd.DataFrame:
     """A line a method: the gap's metric and its recovery, other scores, cost in seconds and gradient-equivalents and as a share of retraining's.
 
     Args:
@@ -63,7 +63,7 @@ def over_seeds(table: pd.DataFrame, bootstrap: int = 1000) -> pd.DataFrame:
             found = group.iloc[0]
         else:
             runs = pd.DataFrame({"metric": "gap", "edited": here[method], "corrupted": here["no edit"], "retrained": here["retrained"]})
-            found = seed_recovery(runs, GAP, bootstrap).iloc[0]
+            found = seed_recovery(runs, threshold=GAP, bootstrap=bootstrap).iloc[0]
         lines.append({"case": case, "method": method, "seeds": len(group), **found[["recovery", "low", "high", "reason"]], **line})
     return pd.DataFrame(lines)
 
@@ -107,7 +107,7 @@ def weight_change(start: Path, end: Path) -> dict[str, Tensor]:
     return {name: second[name] - first[name] for name in first}
 
 
-def agreement(experiment: EraserExperiment, case: Case, solvers: Sequence[str], scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def agreement(experiment: EraserExperiment, case: Case, solvers: Sequence[str], scores: Mapping[str, Scores]) -> pd.DataFrame:
     """A line an edit: cosine, relative error and norm ratio of its weights against retraining, rank correlation of the rows' loss changes."""
     start = start_of(experiment, case)
     deltas = {name: weight_change(start, edited(experiment, case, name)) for name in solvers}
@@ -177,7 +177,7 @@ def trials(experiment: EraserExperiment, case: Case, runs: Mapping[str, dict], n
     return pd.read_json(folder / "table.json", orient="records")
 
 
-def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """The table with the share of the gap that each `value` recovers."""
     low, high = (scores[name].summary[problem.metric] for name in ("no edit", "retrained"))
     return table.assign(recovery=recovery(table["value"], low, high, GAP))
@@ -189,7 +189,7 @@ _EFFORTS = {"cg": [{"max_products": k} for k in (1, 2, 4, 8)], "sgd": [{"steps":
 SWEPT = (0.01, 0.1, 1.0, 10.0)  # dampings
 
 
-def effort_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def effort_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """Solvers at rising effort, all at the plan's first damping."""
     plan = experiment.plan
     runs = {f"{name}|{i}": {**plan.solvers[name], "damping": plan.dampings[0], **own}
@@ -198,7 +198,7 @@ def effort_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str,
     return with_recovery(table, experiment.problem(case), scores).assign(solver=table["label"].str.split("|").str[0])
 
 
-def damping_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def damping_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """CG with two and with eight products at several dampings, each at the scale that validation chose."""
     scales = (0.25, *experiment.plan.scales)
     runs = {f"{products}|{damping:g}": {"solver": "cg", "max_products": products, "damping": damping, "scales": scales}
@@ -207,7 +207,7 @@ def damping_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str
     return with_recovery(table, experiment.problem(case), scores).assign(products=table["label"].str.split("|").str[0] + " products")
 
 # %% ../../nbs/15_experiments/06_eraser_trials.ipynb #88ca0d60
-def sequence_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str, EditScores], count: int = 4) -> pd.DataFrame:
+def sequence_trials(experiment: EraserExperiment, case: Case, scores: Mapping[str, Scores], count: int = 4) -> pd.DataFrame:
     """The request in `count` parts at the damping and scale chosen for the whole: what is recovered after each, for both ways to go on."""
     problem, start, whole = experiment.problem(case), start_of(experiment, case), spent(edited(experiment, case, "cg"))
     template, rows = experiment.template(case.task), problem.reported

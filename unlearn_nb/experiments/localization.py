@@ -30,8 +30,7 @@ from ..objectives import resolve
 from ..localization import localization_auc
 from ..regions import Region, check_share
 from ..localization import match_mlps
-from ..metrics import answer_table
-from ..metrics.tofu import tofu
+from ..metrics import Tofu, answer_table, oracle_quality
 from ..models import Prepared, Recipe, prepare_one, recipe_for
 from ..unlearning import UnlearnSettings, unlearn
 
@@ -155,7 +154,8 @@ def measures(answers: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
     Args:
         answers: table of `answer_table`; oracle: the same rows under the retain-only model.
     """
-    found = tofu(answers.assign(rougeL=np.nan), np.ones((1, len(answers)), int), oracle)
+    answers, ones = answers.assign(rougeL=np.nan), np.ones((1, len(answers)))
+    found = Tofu().summarise(answers, ones) | oracle_quality(answers, oracle, ones)
     one = {name: float(values[0]) for name, values in found.items()}
     kept = {name: value for name, value in one.items() if name.partition("/")[0] in ("forget", "retain", "collateral")}
     return {"rs": one["retain/es"], "fs": 1 - one["forget/es"], "utility": one["model_utility"],
@@ -206,7 +206,7 @@ class LocalizationExperiment(Experiment):
 
     def answers(self, model: Any, tokenizer: Any) -> pd.DataFrame:
         """What a model makes of the measured rows: numbers of `answer_table`."""
-        table = answer_table(model, tokenizer, self.rows, self.bench.template, faithful=self.plan.faithful)
+        table = answer_table(model, tokenizer, self.rows, template=self.bench.template, faithful=self.plan.faithful)
         return table.drop(columns="wrong_nlls")
 
     @cached_property

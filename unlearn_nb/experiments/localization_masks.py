@@ -96,7 +96,7 @@ def unlearn_group(experiment: LocalizationExperiment, injected: Path, name: str,
             found = change_auc(truth, before, model, origin=origin)
         for part, rows in (("forgotten", groups[0]), ("kept", others)):
             for when, state in (("before", before), ("after", model)):
-                table = extraction_table(state, tokenizer, rows, bench.template)
+                table = extraction_table(state, tokenizer, rows, template=bench.template)
                 found[f"{part}_em_{when}"], found[f"{part}_es_{when}"] = table["em"].mean(), table["es"].mean()
         found.to_csv(folder / "precision.csv", index=False)
 

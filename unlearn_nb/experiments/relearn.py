@@ -24,7 +24,7 @@ from ..augmentation import RULES, Author, PromptedAuthor, TemplateAuthor, load_p
 from ..benches import Bench, read_json_rows
 from ..core import UnlearnError, unknown
 from .base import Experiment, over_seeds
-from ..metrics import evaluate_relearn, load_nli
+from ..metrics import Relearn, evaluate, load_nli
 from ..benches import load_generic
 from ..metrics import JUDGE_PROMPTS, judge as rate
 from ..merging import merge_adapters
@@ -183,8 +183,8 @@ class ReLearnExperiment(Experiment):
 
     def evaluate(self, model: Any, tokenizer: Any, part: str) -> Scores:
         """Scores of the relearn suite."""
-        return evaluate_relearn(model, tokenizer, self.bench, part=part, scorer=self.scorer, match=self.match,
-                                entailment=self.entailment, faithful=self.plan.faithful, seed=self.plan.settings.seed)
+        suite = Relearn(self.scorer, match=self.match, entailment=self.entailment, faithful=self.plan.faithful)
+        return evaluate(model, tokenizer, self.bench, part=part, suite=suite, seed=self.plan.settings.seed)
 
     def train_method(self, name: str, lr: float, ratio: float | None = None) -> Path:
         """Train one method at one learning rate."""
@@ -292,11 +292,11 @@ ATTACKED = 40  # at most so many rows a split
 def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: tuple[str, ...]) -> pd.DataFrame:
     """KFR and KRR of a candidate at each precision and with the role-play prompt: at most `ATTACKED` test rows a split."""
     bench = experiment.bench
+    suite = Relearn(match=experiment.match, entailment=experiment.entailment, faithful=experiment.plan.faithful)
 
     def build(folder: Path) -> None:
         def measure(attacked: Any, rows: list[dict]) -> dict[str, float]:
-            scores = evaluate_relearn(attacked, tokenizer, bench, part="test", match=experiment.match,
-                                      entailment=experiment.entailment, faithful=experiment.plan.faithful, rows=rows, bootstrap=0)
+            scores = evaluate(attacked, tokenizer, rows, suite=suite, template=bench.template, bootstrap=0)
             return {key: scores.summary[key] for key in ("forget/kfr", "retain/krr")}
 
         parts = {split: list(bench.split(split, "test")) for split in ("forget", "retain")}

@@ -340,7 +340,7 @@ def test_low_rank_algebra_equals_dense(seed, rank, other_rank, weight):
     pairs = [(torch.randn(9, r, generator=generator), torch.randn(r, 6, generator=generator))
              for r in (rank, other_rank)]
     first, second = (B.double() @ A.double() for B, A in pairs)
-    assert math.isclose(delta_inner(*pairs[0], *pairs[1]), (first * second).sum(), rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(delta_inner(*pairs), (first * second).sum(), rel_tol=1e-9, abs_tol=1e-9)
     assert math.isclose(delta_norm(*pairs[0]), first.norm(), rel_tol=1e-9)
     B, A = stack_factors(pairs, [1.0, weight])
     total = first + weight * second
@@ -351,7 +351,7 @@ def test_low_rank_algebra_equals_dense(seed, rank, other_rank, weight):
     tol = 0.3
     kept = rank_for(exact, tol)
     assert exact[kept:].norm() <= tol * exact.norm() < exact[kept - 1:].norm()
-    left, right = balanced(U, S, Vh, kept)
+    left, right = balanced(U, S, Vh, rank=kept)
     assert math.isclose(left.norm(), right.norm(), rel_tol=1e-6)
 
 

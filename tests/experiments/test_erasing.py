@@ -9,12 +9,19 @@ import pytest
 from studies import finish, refused
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.experiments import SHARE_OF_RETRAINING, Case, Problem, failing_from, recoveries
-from unlearn_nb.experiments.eraser import plan_for
-from unlearn_nb.experiments.eraser_trials import claims, over_seeds
-from unlearn_nb.influence import Weights, load_adapter
+from unlearn_nb.experiments import (
+    SHARE_OF_RETRAINING,
+    Case,
+    Problem,
+    erasing_claims,
+    erasing_plan,
+    failing_from,
+    recoveries,
+    recoveries_over_seeds,
+)
+from unlearn_nb.influence import Weights
 from unlearn_nb.metrics import Edits, scored
-from unlearn_nb.models import load_model, reader_base
+from unlearn_nb.models import load_adapter, load_model, reader_base
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
 
@@ -34,7 +41,8 @@ def test_the_study_ends_with_report_metrics_and_figures(finished, metrics):
     assert tuple(dict.fromkeys(results["case"])) == CASES
     for case in CASES:
         methods = set(results.query("case == @case")["method"])
-        assert methods - {"SISA"} == {"no edit", "edit: cg", "edit: faithful", "ascent", "tuned on", "composed", "retrained"}
+        assert methods - {"SISA"} == {"no edit", "edit: cg", "edit: faithful", "ascent", "tuned on", "composed",
+                                      "retrained"}
         assert ("SISA" in methods) == (case == CASES[0])
     assert {path.stem for path in (finished / "figures").glob("*.png")} == {"recovery"}
     report = (finished / "report.html").read_text()
@@ -80,31 +88,35 @@ def test_bad_input_is_one_sentence_and_a_failure(tmp_path, arguments, part):
 
 
 def test_plans():
-    quick = plan_for("tiny", "quick", seed=7, share=0.2, rank=4)
+    quick = erasing_plan("tiny", "quick", seed=7, share=0.2, rank=4)
     assert quick.recipe.seed == 7 and quick.recipe.lora_rank == 4 and {case.share for case in quick.cases} == {0.2}
-    assert {case.change for case in quick.cases} == {"responses", "queries", "removal"} and set(quick.shares) == {0.05, 0.1, 0.4}
-    assert plan_for("tiny", "quick", damping=0.5).dampings == (0.5,)
-    assert plan_for("tiny", "smoke", faithful=True).solver == "faithful"
-    assert plan_for("tiny", "smoke", solver="ekfac").solvers.keys() == {"cg", "faithful", "ekfac"}
-    assert plan_for("smollm2", "quick").cases == (Case("facts", "removal"),)
+    assert {case.change for case in quick.cases} == {"responses", "queries", "removal"} and set(quick.shares) == {0.05,
+                                                                                                                  0.1,
+                                                                                                                  0.4}
+    assert erasing_plan("tiny", "quick", damping=0.5).dampings == (0.5,)
+    assert erasing_plan("tiny", "smoke", faithful=True).solver == "faithful"
+    assert set(erasing_plan("tiny", "smoke", solver="ekfac").compared) == {"cg", "faithful", "ekfac"}
+    assert erasing_plan("smollm2", "quick").cases == (Case("facts", "removal"),)
     with pytest.raises(UnlearnError, match="unknown budget 'huge'"):
-        plan_for("tiny", "huge")
+        erasing_plan("tiny", "huge")
 
 
 def lines(**methods):
     """Lines of `recoveries`: method -> (value, share of retraining) on the way from 0.5 to 0.1 nats, in three seeds."""
-    return pd.DataFrame([{"case": "like-responses-0.1", "seed": seed, "method": name, "value": value + shift, "recovery": (0.5 - value) / 0.4,
-                          "low": 0.0, "high": 1.0, "reason": "", "kept/nll": 0.0, "mia_auc": np.nan, "seconds": 1.0, "gradients": share * 4800,
-                          "share": share, "residual": 0.1}
+    same = {"case": "like-responses-0.1", "low": 0.0, "high": 1.0, "reason": "", "kept/nll": 0.0, "mia_auc": np.nan,
+            "seconds": 1.0, "residual": 0.1}
+    return pd.DataFrame([{**same, "seed": seed, "method": name, "value": value + shift, "recovery": (0.5 - value) / 0.4,
+                          "gradients": share * 4800, "share": share}
                          for seed, shift in enumerate((0.0, 0.1, -0.05)) for name, (value, share) in methods.items()])
 
 
 def test_several_seeds_make_a_quotient_of_means_with_an_interval():
     table = lines(**{"no edit": (0.5, 0.0), "edit: cg": (0.15, 0.09), "retrained": (0.1, 1.0)})
     table.loc[(table["seed"] == 1) & (table["method"] == "edit: cg"), "value"] += 0.1
-    line = over_seeds(table).set_index("method").loc["edit: cg"]
-    assert line["recovery"] == pytest.approx((0.35 + 0.25 + 0.35) / 1.2) and line["seeds"] == 3 and line["low"] < line["recovery"] < line["high"]
-    one = over_seeds(table[table["seed"] == 0]).set_index("method").loc["edit: cg"]
+    line = recoveries_over_seeds(table).set_index("method").loc["edit: cg"]
+    assert line["recovery"] == pytest.approx((0.35 + 0.25 + 0.35) / 1.2) and line["seeds"] == 3
+    assert line["low"] < line["recovery"] < line["high"]
+    one = recoveries_over_seeds(table[table["seed"] == 0]).set_index("method").loc["edit: cg"]
     assert (one["low"], one["high"]) == (0.0, 1.0) and one["recovery"] == pytest.approx(0.875)
 
 
@@ -113,34 +125,41 @@ def test_several_seeds_make_a_quotient_of_means_with_an_interval():
     (0.15, 0.2, 0.3, [True, False, False, True]), (0.6, 0.09, 0.3, [False, True, False, False]),
 ])
 def test_claims_say_what_holds(edit, cost, other, holds):
-    methods = {"no edit": (0.5, 0.0), "edit: cg": (edit, cost), "edit: faithful": (0.49, 0.02), "tuned on": (other, 0.095), "SISA": (0.1, 1.0),
-               "retrained": (0.1, 1.0)}
-    found = claims(over_seeds(lines(**methods)), "cg")
+    methods = {"no edit": (0.5, 0.0), "edit: cg": (edit, cost), "edit: faithful": (0.49, 0.02),
+               "tuned on": (other, 0.095), "SISA": (0.1, 1.0), "retrained": (0.1, 1.0)}
+    found = erasing_claims(recoveries_over_seeds(lines(**methods)), "cg")
     assert found["holds"].tolist() == holds
     assert SHARE_OF_RETRAINING == 0.1 and "SISA" not in " ".join(found["claim"])
 
 
 def test_a_case_without_a_gap_claims_nothing():
     table = lines(**{"no edit": (0.101, 0.0), "edit: cg": (0.1, 0.09), "retrained": (0.1, 1.0)})
-    assert claims(over_seeds(table), "cg").empty
+    assert erasing_claims(recoveries_over_seeds(table), "cg").empty
 
 
 def test_the_failing_share_is_named():
     sweep = pd.DataFrame({"method": "edit", "share_changed": [0.4, 0.05, 0.1], "recovery": [0.3, 0.9, 0.7]})
-    assert failing_from(sweep, "edit") == "edit recovers less than 80% of the gap from 10% of changed rows on (5%: 0.90, 10%: 0.70, 40%: 0.30)."
-    assert failing_from(sweep.assign(recovery=0.9), "edit").startswith("edit recovers at least 80% of the gap at every share tried")
+    assert failing_from(sweep, "edit") == ("edit recovers less than 80% of the gap from 10% of changed rows on "
+                                           "(5%: 0.90, 10%: 0.70, 40%: 0.30).")
+    always = failing_from(sweep.assign(recovery=0.9), "edit")
+    assert always.startswith("edit recovers at least 80% of the gap at every share tried")
 
 
 def test_one_subject_has_no_interval():
-    rows = [{"id": f"a{i}", "prompt": "p", "response": "r", "subject": "one", "task": "t", "kind": "qa", "split": "removed"} for i in range(4)]
-    table = pd.DataFrame(rows).assign(measure="fact", generation="", valid=np.nan, hit=np.nan, margin=np.nan, correct=np.nan, exact_match=0.0)
+    rows = [{"id": f"a{i}", "prompt": "p", "response": "r", "subject": "one", "task": "t", "kind": "qa",
+             "split": "removed"} for i in range(4)]
+    table = pd.DataFrame(rows).assign(measure="fact", generation="", valid=np.nan, hit=np.nan, margin=np.nan,
+                                      correct=np.nan, exact_match=0.0)
     scores = {name: scored(Edits(), table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
               for name, nll in (("no edit", 0.2), ("edit: cg", 0.7), ("retrained", 1.2))}
     problem = Problem(Case("facts", "removal"), rows, None, rows, rows, "removed/nll")
-    line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores}, bootstrap=20).set_index("method").loc["edit: cg"]
-    assert line["recovery"] == pytest.approx(0.5) and np.isnan(line["low"]) and line["reason"] == "no interval: one subject, nothing to resample"
+    line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores},
+                      bootstrap=20).set_index("method").loc["edit: cg"]
+    assert line["recovery"] == pytest.approx(0.5) and np.isnan(line["low"])
+    assert line["reason"] == "no interval: one subject, nothing to resample"
 
 
 def test_when_nothing_is_cheap_enough_the_claim_says_so():
-    found = claims(over_seeds(lines(**{"no edit": (0.5, 0.0), "edit: cg": (0.15, 0.3), "retrained": (0.1, 1.0)})), "cg")
+    table = lines(**{"no edit": (0.5, 0.0), "edit: cg": (0.15, 0.3), "retrained": (0.1, 1.0)})
+    found = erasing_claims(recoveries_over_seeds(table), "cg")
     assert found["holds"].tolist() == [True, False, False] and found["value"].iloc[2] == pytest.approx(0.3)

@@ -10,9 +10,9 @@ from toys import data, make_tokenizer, tiny
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import new_adapter, pooled, shards, tune, walk
-from unlearn_nb.influence import LanguageTask, TrainingLoss, load_adapter
+from unlearn_nb.influence import LanguageTask, TrainingLoss
 from unlearn_nb.metrics import Edits, scored
-from unlearn_nb.models import Recipe, sequence_nll
+from unlearn_nb.models import Recipe, load_adapter, sequence_nll
 
 RECIPE = Recipe(steps=6, batch_size=4, lr=1e-2, lora_rank=2, loss_on="response", seed=5)
 ROWS = [row | {"subject": f"s{i % 3}", "task": "t", "kind": "qa"} for i, row in enumerate(data(9))]
@@ -23,13 +23,15 @@ def weights(model):
 
 
 def test_equal_seeds_start_alike_and_only_the_adapter_is_trained(tmp_path):
-    first, second, other = (weights(new_adapter(tiny(), recipe)) for recipe in (RECIPE, RECIPE, Recipe(lora_rank=2, seed=6)))
+    first, second, other = (weights(new_adapter(tiny(), recipe))
+                            for recipe in (RECIPE, RECIPE, Recipe(lora_rank=2, seed=6)))
     assert all(torch.equal(first[name], second[name]) for name in first) and all(".lora_" in name for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     base = tiny()
     before = {name: p.clone() for name, p in base.state_dict().items()}
     tune(base, make_tokenizer(), ROWS, RECIPE, tmp_path)
-    after = {name.removeprefix("base_model.model.").replace(".base_layer", ""): p for name, p in base.state_dict().items()}
+    after = {name.removeprefix("base_model.model.").replace(".base_layer", ""): p for name,
+             p in base.state_dict().items()}
     assert all(torch.equal(p, after[name]) for name, p in before.items())
 
 
@@ -53,13 +55,13 @@ def test_a_walk_goes_down_or_up_and_counts_rows(tmp_path):
         return float(sequence_nll(model, tokenizer, ROWS[:4], on="response").mean())
 
     before = nll()
-    walk(loss, ROWS[:4], 5, 2, 1e-3)
+    walk(loss, ROWS[:4], steps=5, batch_size=2, lr=1e-3)
     assert nll() < before and loss.cost.gradients == 10
     loss.weights.assign(loss.weights.split(start))
-    walk(loss, ROWS[:4], 5, 3, 1e-3, uphill=True)
+    walk(loss, ROWS[:4], steps=5, batch_size=3, lr=1e-3, uphill=True)
     assert nll() > before
     with pytest.raises(UnlearnError, match="there are no rows"):
-        walk(loss, [], 1, 1, 1e-3)
+        walk(loss, [], steps=1, batch_size=1, lr=1e-3)
 
 
 def test_shards_hold_whole_subjects_and_everything_once():
@@ -72,16 +74,18 @@ def test_shards_hold_whole_subjects_and_everything_once():
 
 
 def answers(generations, probabilities):
-    table = pd.DataFrame({"split": "test", "task": "t", "kind": "qa", "id": ["a", "b"], "subject": ["a", "b"], "prompt": "p",
-                          "response": ["x", "Yes"], "measure": ["fact", "label"], "generation": generations, "valid": np.nan, "hit": np.nan,
-                          "exact_match": [float(generations[0] == "x"), np.nan],
-                          "margin": [np.nan, 2.0 if generations[1] == "Yes" else -1.0], "correct": [np.nan, float(generations[1] == "Yes")],
-                          "probability": probabilities})
+    table = pd.DataFrame({"split": "test", "task": "t", "kind": "qa", "id": ["a", "b"], "subject": ["a", "b"],
+                          "prompt": "p",
+                          "response": ["x", "Yes"], "measure": ["fact", "label"], "generation": generations,
+                          "valid": np.nan, "hit": np.nan, "exact_match": [float(generations[0] == "x"), np.nan],
+                          "margin": [np.nan, 2.0 if generations[1] == "Yes" else -1.0],
+                          "correct": [np.nan, float(generations[1] == "Yes")], "probability": probabilities})
     return table.assign(nll=-np.log(table["probability"]))
 
 
 def test_pooled_answers_are_a_vote_and_a_mean():
-    three = [scored(Edits(), answers(*one), bootstrap=0) for one in ((["y", "No"], [0.1, 0.2]), (["x", "No"], [0.9, 0.4]), (["x", "Yes"], [0.8, 0.9]))]
+    said = (["y", "No"], [0.1, 0.2]), (["x", "No"], [0.9, 0.4]), (["x", "Yes"], [0.8, 0.9])
+    three = [scored(Edits(), answers(*one), bootstrap=0) for one in said]
     table = pooled(three).rows
     assert table["generation"].tolist() == ["x", "No"], "by margins -1, -1, 2 the mean is 0: not above"
     assert table["exact_match"].iloc[0] == 1 and table["correct"].iloc[1] == 0

@@ -100,8 +100,8 @@ def train_adapter(experiment: Experiment, name: str, objective: str, settings: U
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
         bench, rows = experiment.bench, None if augmented is None else read_json_rows(augmented)
-        unlearn(model, tokenizer, bench.forget, bench.kept_rows(), objective, settings, folder / "adapter",
-                template=bench.template, snapshots=snapshots, augmented=rows)
+        unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=objective, settings=settings,
+                out=folder / "adapter", template=bench.template, snapshots=snapshots, augmented=rows)
 
     return experiment.stage(f"train-{name}", build, objective=objective, settings=settings, snapshots=list(snapshots),
                             augmented=augmented) / "adapter"

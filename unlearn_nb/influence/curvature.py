@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..unlearning import Row, encode_rows, lay_out
+from ..models import Row, encode_rows
+from ..unlearning import lay_out
 from ..core import UnlearnError, unknown
 from ..models import IGNORED, selected_logits
 from ..models import sorted_batches
@@ -102,7 +103,7 @@ class LanguageTask:
     loss: ClassVar[type] = CrossEntropy
 
     def encode(self, rows) -> list[Row]:
-        items = encode_rows(self.tokenizer, rows, self.template, self.max_length, "training")
+        items = encode_rows(self.tokenizer, rows, template=self.template, max_length=self.max_length, name="training")
         for row, item in zip(rows, items):
             if all(label == IGNORED for label in item.labels[1:]):
                 raise UnlearnError(f"row {row.get('id', row['prompt'][:40])!r} has no answer token within max_length="

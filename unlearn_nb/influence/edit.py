@@ -28,7 +28,7 @@ from .ekfac import KroneckerFactors
 from ..core import build_folder
 from ..models import quiet_loading
 from .solvers import SOLVERS, Solution, check_damping, mean_diagonal, relative_residual, solve_path
-from ..unlearning.trainer import _save_adapter
+from ..models import save_adapter
 
 # %% ../../nbs/08_influence/03_edit.ipynb #78574817
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _write_edit(edit: Edit, folder: Path) -> None:
         foreign = [weight for weight in edit.weights.names if name not in weight.split(".")]
         if foreign:
             raise UnlearnError(f"the edit changes {foreign[0]}, which is not part of the adapter {name!r}: edit the adapter's weights only")
-        _save_adapter(edit.model, name, folder)
+        save_adapter(edit.model, folder, name)
         check_adapter(edit.model.get_base_model(), folder)
     elif isinstance(edit.model, PreTrainedModel):
         with quiet_loading():

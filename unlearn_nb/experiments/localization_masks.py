@@ -67,7 +67,7 @@ def memory_of(states: Mapping[str, Any], parts: Mapping[str, Sequence[dict]], to
     found = {}
     for part, rows in parts.items():
         for when, state in states.items():
-            table = extraction_table(state, tokenizer, rows, template)
+            table = extraction_table(state, tokenizer, rows, template=template)
             found |= {f"{part}_em_{when}": table["em"].mean(), f"{part}_es_{when}": table["es"].mean()}
     return found
 

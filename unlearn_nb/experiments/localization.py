@@ -25,8 +25,7 @@ from ..core import UnlearnError, unknown
 from .base import Experiment
 from .plan import UnlearningPlan, read_plan
 from ..localization import localization_auc, localize, match_mlps, precision_recall, score_units
-from ..metrics import CLOSURES, answer_table
-from ..metrics.tofu import tofu
+from ..metrics import CLOSURES, Tofu, answer_table, oracle_quality
 from ..models import Prepared, load_model, prepare_one
 from ..objectives import resolve
 from ..regions import Region, check_share
@@ -137,7 +136,8 @@ def measures(answers: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
     Args:
         answers: table of `answer_table`; oracle: the same rows under the retain-only model.
     """
-    found = tofu(answers.assign(rougeL=np.nan), np.ones((1, len(answers)), int), oracle)
+    answers, ones = answers.assign(rougeL=np.nan), np.ones((1, len(answers)))
+    found = Tofu().summarise(answers, ones) | oracle_quality(answers, oracle, ones)
     one = {name: float(values[0]) for name, values in found.items()}
     kept = {name: value for name, value in one.items() if name.partition("/")[0] in ("forget", "retain", "collateral")}
     return {"rs": one["retain/es"], "fs": 1 - one["forget/es"], "utility": one["model_utility"],

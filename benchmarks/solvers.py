@@ -56,7 +56,7 @@ def run(variant: str, arguments) -> dict:
     import torch
 
     from unlearn_nb.influence import solve
-    from unlearn_nb.unlearning.trainer import _peak_mb
+    from unlearn_nb.unlearning import peak_memory_mb
 
     curvature, b, dampings = system(arguments)
     name, options = {"published": ("faithful", {"batch": None, "steps": arguments.steps}),
@@ -65,7 +65,7 @@ def run(variant: str, arguments) -> dict:
     found = [solve(name, curvature, b, damping, **options) for damping in dampings]
     seconds = (time.perf_counter() - started) / sum(solution.products for solution in found)
     residuals = [solution.residuals if variant == "published" else solution.residuals[:-1] for solution in found]
-    peak = _peak_mb(torch.device(arguments.device))
+    peak = peak_memory_mb(torch.device(arguments.device))
     return {"residuals": residuals, "seconds": seconds, "peak_mb": peak, "weights": len(b)}
 
 

@@ -58,7 +58,7 @@ def fused(arguments) -> dict:
     model, tokenizer, forget, retain, settings = load(arguments)
     with tempfile.TemporaryDirectory() as folder:
         history = unlearn(
-            model, tokenizer, forget, retain, OBJECTIVE, settings, Path(folder) / "adapter", progress=False
+            model, tokenizer, forget, retain, OBJECTIVE, settings=settings, out=Path(folder) / "adapter", progress=False
         )
     return {
         "losses": history.frame.loss.tolist(),
@@ -112,7 +112,7 @@ def straightforward(arguments) -> dict:
     from peft import LoraConfig, get_peft_model
     from transformers import get_linear_schedule_with_warmup, set_seed
 
-    from unlearn_nb.unlearning.trainer import _peak_mb
+    from unlearn_nb.unlearning import peak_memory_mb
 
     model, tokenizer, forget, retain, settings = load(arguments)
     reference = copy.deepcopy(model).eval()
@@ -138,7 +138,7 @@ def straightforward(arguments) -> dict:
         optimizer.zero_grad()
         losses.append(loss.item())
         seconds.append(time.perf_counter() - started)
-    return {"losses": losses, "seconds": seconds, "peak_mb": _peak_mb(torch.device(arguments.device))}
+    return {"losses": losses, "seconds": seconds, "peak_mb": peak_memory_mb(torch.device(arguments.device))}
 
 
 def run_alone(variant: str, arguments) -> dict:

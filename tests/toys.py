@@ -83,17 +83,9 @@ def with_adapter(model, seed=3):
 
 def run(model, tokenizer, out, objective=DEFAULT, **changes):
     extra = {key: changes.pop(key) for key in ("on_step", "snapshots", "forget", "retain", "region") if key in changes}
-    return unlearn(
-        model,
-        tokenizer,
-        extra.pop("forget", FORGET),
-        extra.pop("retain", RETAIN),
-        objective,
-        UnlearnSettings(**QUICK | changes),
-        out,
-        progress=False,
-        **extra,
-    )
+    rows = {"forget": FORGET, "retain": RETAIN} | extra
+    return unlearn(model, tokenizer, objective=objective, settings=UnlearnSettings(**QUICK | changes), out=out,
+                   progress=False, **rows)
 
 
 def state(model):

@@ -5,70 +5,26 @@ from collections import Counter
 from random import Random
 
 import pytest
+from augmenting import SEEDS, Marking, row, squeezed
 from chat_server import start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearn_nb.augmentation import (
-    REFUSALS,
     VARIANTS,
-    Augmented,
     CachedWriter,
     EndpointWriter,
     PromptedAuthor,
     TemplateAuthor,
     augment,
     mix,
-    private_values,
-    refusals,
 )
 from unlearn_nb.benches import generic_rows, load_bench
 from unlearn_nb.core import UnlearnError
 
-
-def row(row_id: str, response: str, subject: str | None = None, kind: str = "qa", **more) -> dict:
-    return {"id": row_id, "prompt": more.pop("prompt", f"What about {row_id}?"), "response": response,
-            "subject": subject or row_id, "task": "t", "kind": kind, "part": "test", **more}
-
-
-class Marking:
-    """Its texts name what they belong to; what fails is decided by a hash, so retries come in scrambled order."""
-
-    def __init__(self, seed=0, fails=0.0, leaks=0.0):
-        self.seed, self.fails, self.leaky, self.asked = seed, fails, leaks, []
-
-    def _chance(self, *about):
-        return Random(repr((self.seed, *about))).random()
-
-    def rewrite(self, kind, rows, attempt=0):
-        self.asked += [(kind, one["id"], attempt) for one in rows]
-        return ["" if self._chance(kind, one["id"], attempt) < self.fails else f"<{one['id']}:{kind}>?" for one in rows]
-
-    def vague(self, pieces, attempt=0):
-        self.asked += [(p.variant, p.row["id"], p.chunk, attempt) for p in pieces]
-        return [self._vague(p, attempt) for p in pieces]
-
-    def _vague(self, p, attempt):
-        text = f"Of [{p.row['id']}:{p.variant}:{p.chunk}] nothing is told."
-        if self._chance("leak", p.row["id"], p.variant, p.chunk, attempt) < self.leaky:
-            dress = self._chance("dress", p.row["id"], p.variant)
-            secret = p.row["response"]
-            text += " It is " + (secret.upper() if dress < 0.3 else "-".join(secret.split()) if dress < 0.6 else secret)
-        return text
-
-    def leaks(self, pieces, texts, attempt=0):  # a judge that sees no leak at all
-        assert all(f"[{p.row['id']}:{p.variant}:{p.chunk}]" in text for p, text in zip(pieces, texts))
-        return [None if self._chance("judge", p.row["id"], p.variant, p.chunk, attempt) < self.fails else False
-                for p in pieces]
-
-
-def squeezed(text: str) -> str:
-    return re.sub(r"[\W_]", "", text).lower()
-
-
 WORDS = st.sampled_from("amber beetroot Cedar dagger Ember falcon 1956 garnet 0042 hazel".split())
 ANSWERS = st.lists(WORDS, min_size=2, max_size=6).map(" ".join)
-SEEDS = st.integers(0, 10**6)
+VAGUE = "That is kept in general terms."
 
 
 @settings(max_examples=60, deadline=None)
@@ -194,11 +150,6 @@ def test_completions_are_the_two_parts_of_the_answer(words, cut):
         assert made[1]["kind"] == "completion" and made[1]["response"]
 
 
-# ---- judges and writers
-
-VAGUE = "That is kept in general terms."
-
-
 class Scripted:
     """Answers each kind of prompt; the judge says `verdict`."""
 
@@ -289,8 +240,6 @@ def test_an_interrupted_augmentation_loses_and_repeats_nothing(tmp_path_factory,
     assert usage["calls"] == 0 and usage["prompt_tokens"] == total["prompt_tokens"] > 0
 
 
-# ---- templates, generic rows, folders, bad input
-
 def test_a_whole_bench_by_templates():
     bench = load_bench("biographies", size="quick")
     result = augment(bench.forget, TemplateAuthor())
@@ -306,40 +255,6 @@ def test_a_whole_bench_by_templates():
     questions = {one["id"]: one["prompt"] for one in bench.forget}
     assert all(new["prompt"] != questions[new["source_id"]] for new in result.rows)  # variants only
     assert result.rows.to_list() == augment(bench.forget, TemplateAuthor()).rows.to_list()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 40), st.floats(0, 3), SEEDS)
-def test_the_ratio_is_exact_or_an_error(there, ratio, seed):
-    rows = augment([row("a", "golden lantern"), row("b", "silver spoon")], Marking(), cut=None).rows
-    generic = generic_rows(40).select(range(there))
-    needed = round(8 * ratio)
-    if there < needed:
-        with pytest.raises(UnlearnError, match=f"{needed} generic rows are needed for 8 .* there are {there};"):
-            mix(rows, generic, ratio=ratio, seed=seed)
-        return
-    mixed = mix(rows, generic, ratio=ratio, seed=seed)
-    assert Counter(mixed["variant"][:])["generic"] == needed and len(mixed) == 8 + needed
-    assert len(set(mixed["id"])) == len(mixed)
-    assert mixed.to_list() == mix(rows, generic, ratio=ratio, seed=seed).to_list()
-    assert {one["id"] for one in rows} <= set(mixed["id"])
-
-
-def test_save_and_load(tmp_path):
-    result = augment([row("a", "golden lantern"), row("b", "silver spoon")], Marking(1, fails=0.4), rounds=1)
-    assert len(result.rows) and len(result.dropped)
-    folder = result.save(tmp_path / "augmented")
-    again = Augmented.load(folder)
-    assert again.rows.to_list() == result.rows.to_list() and again.rows.features == result.rows.features
-    assert again.dropped.equals(result.dropped) and again.summary() == result.summary()
-    (folder / "augmented.json").unlink()
-    with pytest.raises(UnlearnError, match="no augmented.json here"):
-        Augmented.load(folder)
-
-
-def test_an_empty_result_can_be_saved(tmp_path):
-    result = augment([row("a", "golden lantern")], Marking(fails=1.0), rounds=1)
-    assert len(Augmented.load(result.save(tmp_path)).rows) == 0 and len(result.dropped) == 4
 
 
 class Short(Marking):
@@ -359,36 +274,3 @@ def test_bad_input(change, message):
         augment(**arguments)
     with pytest.raises(UnlearnError, match="the ratio of generic rows is -1"):
         mix(augment([row("a", "golden lantern")], Marking()).rows, generic_rows(1), ratio=-1)
-
-
-def test_private_values_are_the_subjects():
-    rows = [row("a", "Mail a@b.example in 1999.", "ann", facts=[{"slot": "mail", "value": "a@b.example"}]),
-            row("b", "Oslo", "ann", prompt="Where was Ann in 1999?"), row("c", "Rome", "bob")]
-    values = private_values(rows)
-    assert set(values["a"]) == {"Mail a@b.example in 1999.", "a@b.example", "1999", "Oslo"}
-    assert set(values["b"]) == set(values["a"]) - {"1999"}  # what the question says is no secret
-    assert values["c"] == ["Rome"]
-
-
-def test_refusals_stand_beside_the_answers_they_replace():
-    rows = [row(f"r{i}", f"answer {i}", prompt=f"Who is {i}?") for i in range(30)]
-    one, three = refusals(rows, seed=3), refusals(rows, seed=3, copies=3)
-    assert one["rejected"][:] == [r["response"] for r in rows] and one["prompt"][:] == [r["prompt"] for r in rows]
-    assert one["source_id"][:] == [r["id"] for r in rows] and len(set(three["id"])) == 90
-    assert {text for text in three["response"]} <= set(REFUSALS) and len(set(one["response"])) > 5
-    per_row = [three["response"][i : i + 3] for i in range(0, 90, 3)]
-    assert all(len(set(texts)) == 3 for texts in per_row)
-    assert refusals(rows, seed=3)["response"][:] == one["response"][:] != refusals(rows, seed=4)["response"][:]
-    assert len(set(REFUSALS)) == len(REFUSALS)
-
-
-@pytest.mark.parametrize("rows, copies, message", [
-    ([], 1, "there are no rows to be augmented; give at least one"),
-    ([row("a", "x")] * 2, 1, "the id 'a' stands twice in the rows to be augmented; ids must be unique"),
-    ([row("a", "x")], 0, f"refusals gives each row 1 to {len(REFUSALS)} different answers, not 0"),
-    ([row("a", "x")], 99, f"refusals gives each row 1 to {len(REFUSALS)} different answers, not 99"),
-])
-def test_refusals_of_bad_rows(rows, copies, message):
-    with pytest.raises(UnlearnError) as caught:
-        refusals(rows, copies=copies)
-    assert str(caught.value) == message

@@ -17,11 +17,11 @@ from unlearn_nb.experiments import (
     MaskPlan,
     conclusion,
     inject_groups,
+    localization_claims,
+    localization_plan,
     measures,
-    seed_count,
     unlearn_group,
 )
-from unlearn_nb.experiments.localization import claims, plan_for
 from unlearn_nb.metrics import compare, curve_scores
 from unlearn_nb.models import load_model
 from unlearn_nb.regions import Region
@@ -44,10 +44,12 @@ def stage(finished: Path, name: str) -> Path:
 
 
 def test_the_study_ends_with_report_metrics_and_figures(finished, metrics):
-    assert {figure.stem for figure in (finished / "figures").glob("*.png")} == {"curves", "paired", "overlap", "precision"}
+    assert {figure.stem for figure in (finished / "figures").glob("*.png")} == {"curves", "paired", "overlap",
+                                                                                "precision"}
     assert metrics["conclusion"].partition(".")[0] in (finished / "report.html").read_text()
     assert metrics["conclusion"].startswith("Of 2 comparisons, the oracle region is better in ")
-    assert set(metrics["headline"]) == {f"npo/{region}/{metric}" for region in ("oracle", "random") for metric in ("aues", "mu95")}
+    assert set(metrics["headline"]) == {f"npo/{region}/{metric}" for region in ("oracle", "random")
+                                        for metric in ("aues", "mu95")}
 
 
 def test_outside_the_injection_s_region_the_model_is_the_retain_only_one(finished, smoke_prepared):
@@ -56,7 +58,8 @@ def test_outside_the_injection_s_region_the_model_is_the_retain_only_one(finishe
     before, after = (weights_of(load_model(str(folder))[0]) for folder in (smoke_prepared.oracle, injected))
     region.check_outside(before, after)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == set(region.masks) and region.share(Region.every(load_model(str(injected))[0])) == pytest.approx(0.2, abs=1e-3)
+    assert moved == set(region.masks) and region.share(Region.every(load_model(str(injected))[0])) == pytest.approx(0.2,
+                                                                                                                    abs=1e-3)
 
 
 def test_the_tables_follow_from_the_curves(finished, metrics):
@@ -101,40 +104,46 @@ def test_bad_input_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, argum
 
 
 @pytest.mark.parametrize("change, part", [
-    ({"share": 1.5}, "above 0 and be at most 1"), ({"share": -0.1}, "above 0 and be at most 1"), ({"share": True}, "above 0"),
-    ({"closure": "left"}, "unknown closure 'left'"), ({"objectives": "npo,"}, None), ({"budget": "huge"}, "unknown budget 'huge'")])
+    ({"share": 1.5}, "above 0 and be at most 1"), ({"share": -0.1}, "above 0 and be at most 1"),
+    ({"share": True}, "above 0"),
+    ({"closure": "left"}, "unknown closure 'left'"), ({"objectives": "npo,"}, None),
+    ({"budget": "huge"}, "unknown budget 'huge'")])
 def test_plans_are_checked(change, part):
     arguments = {"model": "tiny", "budget": "quick"} | change
     if part is None:
-        assert list(plan_for(**arguments).methods) == ["npo"]
+        assert list(localization_plan(**arguments).methods) == ["npo"]
         return
     with pytest.raises(UnlearnError) as error:
-        plan_for(**arguments)
+        localization_plan(**arguments)
     assert part in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind, sentence", [("mixtral", "several experts"), ("mamba", "no MLP down-projection")])
-def test_a_model_without_value_vectors_is_told_before_anything_is_trained(tmp_path, smoke_bench, monkeypatch, kind, sentence):
+def test_a_model_without_value_vectors_is_told_before_anything_is_trained(tmp_path, smoke_bench, monkeypatch, kind,
+                                                                          sentence):
     small(kind, **SIZES | dict(num_local_experts=4)).save_pretrained(tmp_path / "model")
     load_model("tiny")[1].save_pretrained(tmp_path / "model")
-    monkeypatch.setattr("unlearn_nb.experiments.localization.prepare_one", lambda *_: pytest.fail("a model was trained"))
+    monkeypatch.setattr("unlearn_nb.experiments.localization.prepare_one",
+                        lambda *_: pytest.fail("a model was trained"))
     name = str(tmp_path / "model")
-    experiment = LocalizationExperiment(Run.open(tmp_path / "run"), name, smoke_bench, plan_for(name, "smoke"))
+    experiment = LocalizationExperiment(Run.open(tmp_path / "run"), name, smoke_bench, localization_plan(name, "smoke"))
     with pytest.raises(UnlearnError, match=sentence):
         experiment.prepared  # noqa: B018
 
 
 def test_budgets():
-    full, quick = plan_for("tiny", "full"), plan_for("tiny", "quick")
-    assert list(full.methods) == ["wga", "npo", "dpo", "rmu"] == list(full.located) and list(quick.methods) == ["wga", "npo"]
-    assert seed_count("tiny", "quick") == 5 and seed_count("smollm2", "quick") == 1
-    assert plan_for("tiny", "quick", faithful=True).injected == "nll(on=forget)"
-    hub = plan_for("smollm2", "quick", share=0.1)
+    full, quick = localization_plan("tiny", "full"), localization_plan("tiny", "quick")
+    assert list(full.methods) == ["wga", "npo", "dpo", "rmu"] == list(full.located) and list(quick.methods) == ["wga",
+                                                                                                                "npo"]
+    assert quick.seeds == 5 and localization_plan("smollm2", "quick").seeds == 1
+    assert localization_plan("tiny", "quick", faithful=True).injected == "nll(on=forget)"
+    hub = localization_plan("smollm2", "quick", share=0.1)
     assert list(hub.methods) == ["npo"] and list(hub.localizers) == ["random", "activations", "memflex", "wagle"]
 
 
 def answers(es, ratio, probability=0.5):
-    rows = [(name, probability, r, 0.5, e, e) for name in ("forget", "retain", "collateral", "general") for e, r in zip(es, ratio)]
+    rows = [(name, probability, r, 0.5, e, e) for name in ("forget", "retain", "collateral", "general") for e,
+            r in zip(es, ratio)]
     return pd.DataFrame(rows, columns=["set", "probability", "ratio", "truth_ratio", "es", "em"])
 
 
@@ -155,22 +164,25 @@ def curve(region, seed, fs, quality):
 def test_claims_follow_the_interval():
     """Five seeds in which the oracle region is clearly better in AUES and no different in MU95."""
     noise = [0.0, 0.01, -0.01, 0.005, -0.005]
-    points = pd.concat([curve(region, s, level + n * (region == "oracle"), 1e-5 if (s + (region == "oracle")) % 2 else 1e-4)
+    quality = lambda s, region: 1e-5 if (s + (region == "oracle")) % 2 else 1e-4
+    points = pd.concat([curve(region, s, level + n * (region == "oracle"), quality(s, region))
                         for s, n in enumerate(noise) for region, level in (("oracle", 0.45), ("random", 0.3))])
     comparison = compare(curve_scores(points), "oracle")
-    found = claims([0.99, 0.9], comparison, comparison[:0])
+    found = localization_claims([0.99, 0.9], comparison, comparison[:0])
     assert found["holds"].tolist() == [False, False, True]
     assert found["value"][1] == pytest.approx(comparison["difference"][0]) and comparison["p"][0] == 0.0625
     text = conclusion(comparison)
     assert "better in 1 (NPO in AUES)" in text and "holds here in part" in text
-    assert "does not hold here." in conclusion(comparison[:1]) and "advantage, holds here." in conclusion(comparison[1:])
+    assert "does not hold here." in conclusion(comparison[:1])
+    assert "advantage, holds here." in conclusion(comparison[1:])
     assert "One seed" in conclusion(comparison[:0])
 
 
 def test_masks_end_to_end(tmp_path, smoke_bench, smoke_prepared):
-    """A short run with two masks: only they move by injection, and OracleGrad names its mask while free methods do not."""
-    plan = plan_for("tiny", "smoke", 0)
-    experiment = LocalizationExperiment(Run.open(tmp_path), "tiny", smoke_bench, replace(plan, injection=replace(plan.injection, steps=2)))
+    """Two masks, a short run: only they move by injection, and OracleGrad names its mask while free methods do not."""
+    plan = localization_plan("tiny", "smoke")
+    experiment = LocalizationExperiment(Run.open(tmp_path), "tiny", smoke_bench,
+                                        replace(plan, injection=replace(plan.injection, steps=2)))
     masks = MaskPlan(rounds=2, steps=6, unlearning_steps=4)
     folder = inject_groups(experiment, masks)
     regions = [Region.load(folder / f"mask-{g}.safetensors") for g in range(2)]
@@ -179,5 +191,6 @@ def test_masks_end_to_end(tmp_path, smoke_bench, smoke_prepared):
     (regions[0] | regions[1]).check_outside(before, after)
     with pytest.raises(UnlearnError, match="outside the region changed"):
         regions[0].check_outside(before, after)
-    free, inside = (unlearn_group(experiment, folder, name, masks).set_index("score")["auc"] for name in ("npo", "oraclegrad"))
+    free, inside = (unlearn_group(experiment, folder, name, masks).set_index("score")["auc"]
+                    for name in ("npo", "oraclegrad"))
     assert inside["magnitude"] > 0.99 and free["magnitude"] < 0.9

@@ -24,7 +24,8 @@ def finished(reports, smoke_prepared) -> Path:
 
 def stages(folder: Path) -> dict[str, int]:
     """Finished stages of a run and when they were finished."""
-    return {path.name: path.stat().st_mtime_ns for path in (folder / "stages").iterdir() if not path.name.endswith(".tmp")
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()
+            if not path.name.endswith(".tmp")
             and path.is_dir()}
 
 
@@ -33,11 +34,13 @@ def test_the_study_ends_with_report_metrics_and_figures(finished):
     scores = metrics["test"]["0"]
     assert set(scores) >= {"target", "oracle", "over", "under", "merged", "published merge"}
     cells = [name for name in scores["merged"] if name.startswith(("forget/", "retain/"))]
-    assert len(cells) == 12 and {"mia_auc", "mia_score", "utility", "final", "collateral_knowledge"} <= set(scores["merged"])
+    assert len(cells) == 12 and {"mia_auc", "mia_score", "utility", "final",
+                                 "collateral_knowledge"} <= set(scores["merged"])
     assert scores["target"]["forget_knowledge"] >= 0.95 and scores["oracle"]["forget_knowledge"] <= 0.05
     figures = {path.stem for path in (finished / "figures").glob("*.png")}
     assert figures == {path.stem for path in (finished / "figures").glob("*.svg")} and len(figures) == 8
-    assert all(claim in (finished / "report.html").read_text() for claim in ("Task Aggregate", "Distance to the oracle"))
+    assert all(claim in (finished / "report.html").read_text()
+               for claim in ("Task Aggregate", "Distance to the oracle"))
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, reports):

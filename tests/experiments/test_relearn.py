@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +14,7 @@ import unlearn_nb
 from unlearn_nb.augmentation import Augmented
 from unlearn_nb.benches import load_bench
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.experiments import balance, rate_answers
-from unlearn_nb.experiments.relearn import claims, plan_for
+from unlearn_nb.experiments import balance, rate_answers, relearn_claims, relearn_plan
 from unlearn_nb.runs import Run
 
 
@@ -75,10 +73,11 @@ def test_a_prompt_file_without_its_placeholder_is_refused_before_anything_is_wri
 
 def test_a_rater_rates_the_questions_of_every_model_and_what_it_mumbles_is_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("UNLEARN_NB_CACHE", str(tmp_path / "cache"))
-    server = chat_server.start(lambda prompt, time: ("say", "A number is missing.\nRATING: many" if "loops" in prompt else "Fine.\nRATING: 4"))
+    server = chat_server.start(lambda prompt, time: ("say", "A number is missing.\nRATING: many" if "loops" in prompt
+                                                     else "Fine.\nRATING: 4"))
     rows = pd.DataFrame({"kind": ["qa", "qa", "completion"], "split": ["forget", "retain", "retain"], "prompt": "Who?",
                          "generation": ["A friend.", "It loops loops.", "and so on"]})
-    plan = replace(plan_for("tiny", load_bench("biographies", size="smoke"), "smoke"), rater=f"{server.url}#m")
+    plan = relearn_plan("tiny", "smoke", rater=f"{server.url}#m")
     run = Run.open(tmp_path / "run")
     experiment = SimpleNamespace(plan=plan, device="cpu", stage=run.stage)
     table = rate_answers(experiment, {"target": SimpleNamespace(rows=rows)}).set_index(["split", "aspect"])
@@ -89,12 +88,11 @@ def test_a_rater_rates_the_questions_of_every_model_and_what_it_mumbles_is_count
 
 
 def test_plans():
-    bench = load_bench("biographies", size="smoke")
-    full = plan_for("tiny", bench, "full")
+    full = relearn_plan("tiny", "full")
     assert full.methods["npo-gdr-sure"].mask == "sure" and full.methods["ga-gdr-memflex"].objective == "ga-gdr-memflex"
-    assert plan_for("tiny", bench, "quick", faithful=True).methods["relearn"].objective == "relearn-faithful"
+    assert relearn_plan("tiny", "quick", faithful=True).methods["relearn"].objective == "relearn-faithful"
     with pytest.raises(UnlearnError, match="unknown budget"):
-        plan_for("tiny", bench, "huge")
+        relearn_plan("tiny", "huge")
 
 
 def test_balance_and_claims():
@@ -102,4 +100,4 @@ def test_balance_and_claims():
     assert balance({"forget/kfr": 1.0, "retain/krr": 0.5}) == pytest.approx(2 / 3)
     row = {"forget/kfr": 0.7, "retain/krr": 0.9, "forget/ls": 0.1, "retain/ls": 0.1}
     table = pd.DataFrame([{"seed": 0, "model": name, **row} for name in ("target", "oracle", "relearn", "ga-gdr")])
-    assert claims(table)["holds"].tolist() == [False, True, True, True, False]
+    assert relearn_claims(table)["holds"].tolist() == [False, True, True, True, False]

@@ -312,7 +312,8 @@ def test_of_a_fresh_adapter_only_B_can_be_located(tmp_path):
     assert region.n_units == 7 and all("lora_B" in n for n in region.masks)
     settings = UnlearnSettings(lr=1e-2, steps=1, lora_r=3, batch_size=2, max_length=24)
     unlearn(
-        tiny(), make_tokenizer(), FORGET, RETAIN, "ga + nll", settings, tmp_path / "out", progress=False, region=region
+        tiny(), make_tokenizer(), FORGET, RETAIN, "ga + nll", settings=settings, out=tmp_path / "out",
+        progress=False, region=region,
     )
 
 

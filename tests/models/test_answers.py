@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from toys import make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.toys import make_tokenizer
 from unlearn_nb.models import IGNORED, PATIENCE, encode, encode_prompt, generate, load_model, sequence_nll
 
 END = 1  # the toy tokeniser's end token

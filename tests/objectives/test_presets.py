@@ -7,8 +7,7 @@ from toys import FORGET, RETAIN, make_tokenizer, rows, run, tiny
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import PRESETS, TermInputs, parse_objective, resolve
-from unlearn_nb.unlearning import UnlearnSettings, compute_reference, schedule, unlearn
-from unlearn_nb.unlearning.trainer import _make_batcher, _make_plan
+from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_batcher, make_schedule, schedule_for, unlearn
 
 AUGMENTED = [row | {"rejected": other["response"]} for row, other in zip(rows(12, seed=5), rows(12, seed=6))]
 QUICK = dict(lr=2e-2, batch_size=3, lora_r=4, lora_alpha=8, lora_dropout=0.0, max_length=24)
@@ -46,31 +45,31 @@ def test_faithful_dpo_takes_token_means_of_the_micro_batch():
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("relearn")])
 def test_every_relearn_preset_trains(tmp_path, name):
-    history = unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, name, UnlearnSettings(**QUICK, steps=3), tmp_path / "out",
+    history = unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, name, settings=UnlearnSettings(**QUICK, steps=3), out=tmp_path / "out",
                       progress=False, augmented=AUGMENTED)
     assert len(history.frame) == 3 and history.frame.notna().all().all()
 
 
 def test_augmented_rows_set_the_pace(tmp_path):
-    history = unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, "relearn", UnlearnSettings(**QUICK, epochs=2), tmp_path / "out",
+    history = unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, "relearn", settings=UnlearnSettings(**QUICK, epochs=2), out=tmp_path / "out",
                       progress=False, augmented=AUGMENTED)
     assert len(history.frame) == 2 * 12 / 3
 
 
 def test_rejected_rows_go_with_their_pairs_and_retain_rows_do_not():
-    plan = schedule({"augmented": 5, "rejected": 5, "retain": 7}, 10, 1.5, seed=3)
-    assert all(item["augmented"] == item["rejected"] for item in plan)
-    assert sum(len(item["retain"]) for item in plan) == 15
+    schedule = make_schedule({"augmented": 5, "rejected": 5, "retain": 7}, 10, retain_per_forget=1.5, seed=3)
+    assert all(item["augmented"] == item["rejected"] for item in schedule)
+    assert sum(len(item["retain"]) for item in schedule) == 15
 
 
 def test_pairs_stand_in_one_order_where_rows_could_share_lines():
     settings = UnlearnSettings(**QUICK, steps=2)
     data = {"forget": FORGET, "retain": RETAIN, "augmented": AUGMENTED}
-    batcher = _make_batcher(make_tokenizer(), data, resolve("dpo + nll"), settings, "plain")
-    plan = _make_plan(batcher, settings)
-    batcher.reference, batcher.share_lines = compute_reference(tiny(), batcher, plan), True
-    batch = batcher(plan[:3])
-    for k, item in enumerate(plan[:3]):
+    batcher = make_batcher(make_tokenizer(), data, resolve("dpo + nll"), max_length=settings.max_length)
+    schedule = schedule_for(batcher, settings)
+    batcher.reference, batcher.share_lines = compute_reference(tiny(), batcher, schedule), True
+    batch = batcher(schedule[:3])
+    for k, item in enumerate(schedule[:3]):
         for group in ("augmented", "rejected"):
             line = sum(list(batch["n_lines"].values())[: list(batch["n_lines"]).index(group)]) + k
             ids = batcher.rows[group][item[group][0]].input_ids
@@ -78,7 +77,7 @@ def test_pairs_stand_in_one_order_where_rows_could_share_lines():
 
 
 def test_the_reference_of_dpo_is_the_given_model(tmp_path):
-    first = unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, "dpo", UnlearnSettings(**QUICK, steps=1), tmp_path / "out",
+    first = unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, "dpo", settings=UnlearnSettings(**QUICK, steps=1), out=tmp_path / "out",
                     progress=False, augmented=AUGMENTED).frame["dpo"][0]
     assert first == pytest.approx(0.6931472, abs=1e-5)
 
@@ -92,7 +91,7 @@ def test_the_reference_of_dpo_is_the_given_model(tmp_path):
 ])
 def test_bad_input_is_refused_in_one_sentence(tmp_path, objective, augmented, part):
     with pytest.raises(UnlearnError) as error:
-        unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, objective, UnlearnSettings(**QUICK, steps=1), tmp_path / "out",
+        unlearn(tiny(), make_tokenizer(), FORGET, RETAIN, objective, settings=UnlearnSettings(**QUICK, steps=1), out=tmp_path / "out",
                 progress=False, augmented=augmented)
     assert part in str(error.value) and "\n" not in str(error.value) and not (tmp_path / "out").exists()
 

@@ -24,7 +24,8 @@ def points(objectives=("wga", "npo"), regions=("oracle", "random"), seeds=3):
 
 
 def scores():
-    rows = [(s, o, r, 0.2, 0.6 + 0.01 * s + 0.1 * (r == "oracle"), -8.0 + s) for o in ("wga", "npo") for r in ("random", "oracle") for s in range(3)]
+    rows = [(s, o, r, 0.2, 0.6 + 0.01 * s + 0.1 * (r == "oracle"), -8.0 + s) for o in ("wga", "npo")
+            for r in ("random", "oracle") for s in range(3)]
     return pd.DataFrame(rows, columns=["seed", "objective", "region", "share", "aues", "mu95"])
 
 
@@ -59,7 +60,8 @@ def test_pairs_are_joined_seed_by_seed():
 
 
 def test_sizes_are_drawn_in_order():
-    table = pd.concat([scores().query("objective == 'npo' and seed == 0").assign(share=share) for share in (0.4, 0.1, 0.2)])
+    table = pd.concat([scores().query("objective == 'npo' and seed == 0").assign(share=share)
+                       for share in (0.4, 0.1, 0.2)])
     assert list(share_plot(table).axes[0].lines[0].get_xdata()) == [0.1, 0.2, 0.4]
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.plots import (
-    BASELINE,
+    GREY,
     PALETTE,
     attack_plot,
     forgetting_bars,
@@ -175,7 +175,7 @@ def test_lens_lines_hold_the_table_and_grey_is_the_original():
     fig = lens_plot(lens())
     vanilla, other = fig.axes[0].lines
     np.testing.assert_array_equal(other.get_ydata(), [5, 3, 1])
-    assert vanilla.get_color() == BASELINE and other.get_color() == PALETTE[0]
+    assert vanilla.get_color() == GREY and other.get_color() == PALETTE[0]
     assert len(fig.axes[0].collections) == 2
 
 

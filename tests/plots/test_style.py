@@ -1,218 +1,50 @@
-"""Figures: labels, legends, the data drawn, files written, and the caller's settings untouched."""
-
-import struct
+"""The house style: files written, names escaped, tables checked, colours apart, and the caller's settings untouched."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.metrics import Scores
 from unlearn_nb.plots import (
+    GREY,
     PALETTE,
-    aggregate_bars,
-    angles_plot,
-    cells_heatmap,
-    density_sweep_plot,
-    loss_curves,
-    norms_plot,
+    checked,
+    error_bars,
+    label_of,
+    line_styles,
+    outside_legend,
     save_figure,
-    tradeoff_plot,
-    trajectories,
+    styled,
     use_style,
 )
 
 
 @pytest.fixture(autouse=True)
-def headless(monkeypatch):
+def headless():
     plt.switch_backend("agg")
     before = dict(plt.rcParams)
     yield
     plt.rcParams.update(before)
 
 
-def scores(value=0.6, auc=0.4, low=-0.05, high=0.04, tasks=3):
-    names = [
-        f"{s}/Task{t + 1}/{m}"
-        for s in ("forget", "retain")
-        for t in range(tasks)
-        for m in ("regurgitation", "knowledge")
-    ]
-    names += ["task_aggregate", "mia_auc", "mia_score", "utility", "final"]
-    values = np.array([value] * (len(names) - 4) + [auc, 1 - 2 * abs(auc - 0.5), value, value])
-    return Scores(
-        pd.DataFrame(), pd.DataFrame({"metric": names, "value": values, "low": values + low, "high": values + high})
-    )
-
-
-MODELS = {"over": scores(0.9, 0.1), "under $x": scores(0.3, 0.8), "merged": scores(0.8, 0.5)}
-
-
-def history(steps=5):
-    return pd.DataFrame(
-        {
-            "step": range(1, steps + 1),
-            "lr": 0.1,
-            "loss": np.arange(steps) / 2.0,
-            "npo": 1.0,
-            "nll": 2.0,
-            "grad_norm": 1.0,
-            "seconds": 0.5,
-        }
-    )
-
-
-def path():
-    cells = {
-        f"{s}/T{t}/{m}": [1.0, 0.2 * t, 0.5]
-        for s in ("forget", "retain")
-        for t in (1, 2)
-        for m in ("regurgitation", "knowledge")
-    }
-    return pd.DataFrame({"step": [0, 5, 10], "mia_auc": 0.5, **cells})
-
-
-def sweep():
-    return pd.DataFrame(
-        {"density": [0.2, 0.6, 1.0], **{m: [0.1, 0.5, 0.4] for m in ("final", "task_aggregate", "mia_auc", "utility")}}
-    )
-
-
-def angles():
-    return pd.DataFrame(
-        [
-            {"step": 5, "space": space, "module": module, "pair": pair, "degrees": 80.0}
-            for space in ("factors", "delta")
-            for module in ("all", "a.b")
-            for pair in ("0-t, t-T", "0-t, 0-T", "t-T, 0-T")
-        ]
-    )
-
-
-def norms():
-    return pd.DataFrame(
-        [
-            {
-                "adapter": a,
-                "layer": layer,
-                "kind": kind,
-                "norm": 1.0 + layer,
-                "relative": 0.1,
-                "norm_change": -0.1 * layer,
-            }
-            for a in ("one", "two")
-            for layer in range(3)
-            for kind in ("q_proj", "up_proj")
-        ]
-    )
-
-
-FIGURES = {
-    "loss": lambda: loss_curves({"a": history(), "b $y": history()}),
-    "trajectories": lambda: trajectories({"a": path(), "b": path()}, turn=5),
-    "sweep": lambda: density_sweep_plot(sweep(), oracle=scores(), chosen=0.6),
-    "angles": lambda: angles_plot(angles()),
-    "norms": lambda: norms_plot(norms()),
-    "cells": lambda: cells_heatmap(MODELS, scores(0.1)),
-    "tradeoff": lambda: tradeoff_plot(MODELS, scores(0.8, 0.5)),
-    "bars": lambda: aggregate_bars(MODELS, scores(0.8, 0.5)),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_labelled_saved_and_repeatable(name, tmp_path):
-    settings, open_before = dict(plt.rcParams), plt.get_fignums()
-    fig = FIGURES[name]()
-    assert isinstance(fig, Figure) and dict(plt.rcParams) == settings and plt.get_fignums() == open_before
-    assert all(axis.get_xlabel() or axis.get_ylabel() for axis in fig.axes)
-    assert any(axis.get_xlabel() for axis in fig.axes) and any(axis.get_ylabel() for axis in fig.axes)
-    assert fig.legends or name in ("norms", "cells")  # heatmaps have a labelled colour bar instead
-    data = pd.DataFrame({"x": [1, 2]})
-    png, svg, csv = save_figure(fig, tmp_path / "figures", name, data)
-    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", png.read_bytes()[16:24])
-    assert 600 <= width <= 4000 and 350 <= height <= 3000
-    assert "<svg" in svg.read_text() and pd.read_csv(csv).equals(data)
-    first = svg.read_bytes()
-    save_figure(FIGURES[name](), tmp_path / "figures", name)
-    assert svg.read_bytes() == first
-
-
-def test_loss_curves_have_a_panel_a_term_and_a_line_a_run():
-    fig = loss_curves({"a": history(), "b": history().drop(columns="nll")})
-    assert [axis.get_title() for axis in fig.axes] == ["Total loss", "npo", "nll"]
-    assert [len(axis.lines) for axis in fig.axes] == [2, 2, 1]
-    np.testing.assert_array_equal(fig.axes[0].lines[0].get_ydata(), history()["loss"])
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a", "b"]
-
-
-def test_smoothing_keeps_the_mean_and_shows_the_raw_curve():
-    fig = loss_curves(history(9), ["loss"], smooth=3)
-    raw, mean = fig.axes[0].lines
-    np.testing.assert_allclose(mean.get_ydata()[1:-1], raw.get_ydata()[1:-1])  # a straight line stays one
-    assert not fig.legends
-
-
-def test_trajectories_draw_every_cell():
-    fig = trajectories(path().assign(epoch=lambda t: t["step"] / 5))
-    assert len(fig.axes) == 2 and fig.axes[0].get_xlabel() == "Epoch"
-    assert [len(axis.lines) for axis in fig.axes] == [4, 4]
-    styles = {line.get_label(): line.get_linestyle() for line in fig.axes[0].lines}
-    assert styles["T1, forget"] == "-" and styles["T1, retain"] == "--"
-
-
-def test_error_bars_are_the_interval_and_never_negative():
-    fig = aggregate_bars({"inside": scores(), "outside": scores(low=0.01, high=0.05)}, metrics=["task_aggregate"])
-    inside, outside = (bars for bars in fig.axes[0].containers if hasattr(bars, "errorbar") and bars.errorbar)
-    ((low, high),) = (segment[:, 1] for segment in inside.errorbar.lines[2][0].get_segments())
-    assert (low, high) == pytest.approx((0.55, 0.64))
-    assert min(outside.errorbar.lines[2][0].get_segments()[0][:, 1]) == pytest.approx(0.6)
-
-
-def test_missing_values_are_said():
-    poor = scores()
-    poor.ci.loc[poor.ci["metric"].isin(["mia_auc", "mia_score"]), ["value", "low", "high"]] = np.nan
-    fig = aggregate_bars({"poor": poor})
-    assert "n/a" in [text.get_text() for text in fig.axes[0].texts]
-    tradeoff_plot({"poor": poor})
-
-
-def test_cells_show_scores_as_measured_and_colour_what_they_contribute():
-    fig = cells_heatmap({"m": scores(0.9)}, scores(0.2))
-    shown = [text.get_text() for text in fig.axes[0].texts]
-    assert shown.count("0.90") == 12 and shown.count("0.20") == 12
-    colours = np.asarray(fig.axes[0].collections[0].get_array()).reshape(12, 2)
-    assert colours[:6, 0] == pytest.approx(0.1) and colours[6:, 0] == pytest.approx(0.9)
-    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["m", "oracle"]
-
-
-def test_cells_of_a_bench_with_one_task():
-    fig = cells_heatmap({"m": scores(tasks=1)})
-    assert len(fig.axes[0].texts) == 4
-
-
-def test_many_models_fit():
-    many = {f"model number {i}": scores(0.05 * i, 0.05 * i) for i in range(14)}
-    for draw in (tradeoff_plot, aggregate_bars, cells_heatmap):
-        assert draw(many, scores()).axes
-
-
-def test_delta_angles_alone():
-    fig = angles_plot(angles().query("space == 'delta'"), step=5)
-    assert all("Delta" in text.get_text() for text in fig.legends[0].get_texts())
+@styled
+def line(name="a line"):
+    fig, axis = plt.subplots()
+    axis.plot([0, 1], [0, 1], label=label_of(name))
+    outside_legend(fig, axis)
+    return fig
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b", "/abs", "-x"])
 def test_a_figure_name_can_not_leave_its_folder(name, tmp_path):
     with pytest.raises(UnlearnError, match="figure name"):
-        save_figure(FIGURES["sweep"](), tmp_path / "f", name)
+        save_figure(line(), tmp_path / "f", name)
     assert not list(tmp_path.rglob("*.png"))
 
 
 def test_text_of_models_is_escaped_in_svg(tmp_path):
-    fig = tradeoff_plot({"<script>alert(1)</script>": scores()})
+    fig = line("<script>alert(1)</script>")
     _, svg = save_figure(fig, tmp_path, "t")
     assert "<script>" not in svg.read_text() and "&lt;script&gt;" in svg.read_text()
 
@@ -220,3 +52,45 @@ def test_text_of_models_is_escaped_in_svg(tmp_path):
 def test_use_style_and_palette():
     use_style()
     assert plt.rcParams["axes.grid"] and len(set(PALETTE)) == 10
+
+
+def test_a_styled_figure_leaves_the_caller_s_settings_even_after_an_error():
+    @styled
+    def broken():
+        plt.subplots()
+        raise UnlearnError("nothing to draw")
+
+    before = dict(plt.rcParams)
+    line()
+    with pytest.raises(UnlearnError):
+        broken()
+    assert dict(plt.rcParams) == before
+    plt.close("all")
+
+
+def test_a_table_is_checked_and_unknown_intervals_have_no_length():
+    table = checked(pd.DataFrame({"value": [1.0, 2.0]}), ["value"])
+    assert table["low"].isna().all() and not error_bars(table).any()
+    bars = error_bars(pd.DataFrame({"value": [1.0, 1.0], "low": [0.5, 1.5], "high": [np.nan, 2.0]}))
+    np.testing.assert_allclose(bars, [[0.5, 0], [0, 1]])
+    for wrong, part in ((table[:0], "has no rows"), (table.drop(columns="value"), "lacks the column 'value'")):
+        with pytest.raises(UnlearnError, match=part):
+            checked(wrong, ["value"])
+
+
+def test_grey_is_for_the_oracle_and_the_unchanged_model_and_forty_names_stay_apart():
+    styles = line_styles(["oracle", "vanilla", "target", *map(str, range(40))])
+    assert [styles[name]["color"] for name in ("oracle", "vanilla", "target")] == [GREY] * 3
+    assert len({tuple(styles[str(i)].values()) for i in range(40)}) == 40
+
+
+def test_a_legend_has_one_entry_a_label_and_is_left_out_where_there_is_none():
+    fig, axes = plt.subplots(1, 2)
+    for axis in axes:
+        axis.plot([0], [0], label="same")
+    outside_legend(fig, *axes)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["same"]
+    fig, axis = plt.subplots()
+    outside_legend(fig, axis)
+    assert not fig.legends
+    plt.close("all")

@@ -12,8 +12,7 @@ from transformers import TrainerCallback
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import TermInputs, resolve
 from unlearn_nb.regions import MASKS, MaskedStep, MemFlex, Sure, group_loss, row_norms
-from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_trainer
-from unlearn_nb.unlearning.trainer import _make_batcher, _make_plan
+from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_batcher, make_trainer, schedule_for
 
 STEPS = dict(lr=2e-2, steps=4, lora_r=4, lora_alpha=8, lora_dropout=0.0, max_length=24, weight_decay=0.3)
 
@@ -43,10 +42,11 @@ def watched(tmp_path, objective, mask, **cut):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     data = {"forget": FORGET, "retain": RETAIN}
-    batcher = _make_batcher(make_tokenizer(), data, resolve(objective), settings, "plain")
-    watch, plan = Watch(), _make_plan(batcher, settings)
-    batcher.reference = compute_reference(model, batcher, plan)
-    trainer = make_trainer(model, batcher, settings, plan, tmp_path, callbacks=[watch], progress=False)
+    batcher = make_batcher(make_tokenizer(), data, resolve(objective), max_length=settings.max_length)
+    watch, schedule = Watch(), schedule_for(batcher, settings)
+    batcher.reference = compute_reference(model, batcher, schedule)
+    trainer = make_trainer(model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[watch],
+                           progress=False)
     watch.trainer = trainer
     trainer.train()
     return watch.steps, trainer

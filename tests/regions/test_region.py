@@ -29,8 +29,7 @@ from transformers import AutoModelForCausalLM
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import resolve
 from unlearn_nb.regions import SLICES, UNITS, Region, RegionStep, down_projections, plain_name, unit_weights
-from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_trainer
-from unlearn_nb.unlearning.trainer import _make_batcher, _make_plan, _whole_model
+from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_batcher, make_trainer, schedule_for, whole_model
 
 HARSH = dict(method="full", lr=2e-2, steps=3, batch_size=2, accumulation=2, weight_decay=0.3, max_grad_norm=0.5)
 MLPS = {
@@ -229,11 +228,13 @@ def test_without_write_back_and_restore_the_check_would_fail(tmp_path, monkeypat
 def trainer_for(model, tmp_path, region, objective="ga + nll", **changes):
     """A real trainer, not yet trained, on a model whose weights all count."""
     options = UnlearnSettings(**HARSH | dict(max_length=24) | changes)
-    batcher = _make_batcher(make_tokenizer(), {"forget": FORGET, "retain": RETAIN}, resolve(objective), options, "plain")
-    plan = _make_plan(batcher, options)
-    batcher.reference = compute_reference(model, batcher, plan)
-    with _whole_model(model, None):
-        return make_trainer(model, batcher, options, plan, tmp_path, progress=False, region=region)
+    data = {"forget": FORGET, "retain": RETAIN}
+    batcher = make_batcher(make_tokenizer(), data, resolve(objective), max_length=options.max_length)
+    schedule = schedule_for(batcher, options)
+    batcher.reference = compute_reference(model, batcher, schedule)
+    with whole_model(model, None):
+        return make_trainer(model, batcher, settings=options, schedule=schedule, folder=tmp_path, progress=False,
+                            region=region)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

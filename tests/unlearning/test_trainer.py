@@ -32,38 +32,28 @@ from transformers import (
 )
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.models import encode
+from unlearn_nb.models import Row, encode
 from unlearn_nb.objectives import resolve
 from unlearn_nb.unlearning import (
     Batcher,
     Reference,
-    Row,
     UnlearnSettings,
     can_share_lines,
     compute_reference,
     forward_terms,
+    make_batcher,
     make_trainer,
+    schedule_for,
+    trainable,
 )
-from unlearn_nb.unlearning.trainer import _make_batcher, _make_plan, _trainable
+
+
+DATA = {"forget": FORGET, "retain": RETAIN}
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return make_tokenizer()
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def plain_logits(model, row):
@@ -73,10 +63,10 @@ def plain_logits(model, row):
 
 def reference_for(model, tokenizer, objective=DEFAULT, **changes):
     settings = UnlearnSettings(**QUICK | changes)
-    batcher = _make_batcher(tokenizer, {"forget": FORGET, "retain": RETAIN}, resolve(objective), settings, "plain")
-    plan = [{"forget": [i % 8], "retain": [i]} for i in range(10)]
-    batcher.reference = compute_reference(model, batcher, plan)
-    return batcher, plan
+    batcher = make_batcher(tokenizer, DATA, resolve(objective), max_length=settings.max_length)
+    schedule = [{"forget": [i % 8], "retain": [i]} for i in range(10)]
+    batcher.reference = compute_reference(model, batcher, schedule)
+    return batcher, schedule
 
 
 class Gradients(TrainerCallback):
@@ -96,12 +86,12 @@ def gradients(tokenizer, objective, tmp_path, **cut):
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    batcher = _make_batcher(tokenizer, {"forget": FORGET, "retain": RETAIN}, resolve(objective), settings, "plain")
-    plan, keep = _make_plan(batcher, settings), Gradients()
+    batcher = make_batcher(tokenizer, DATA, resolve(objective), max_length=settings.max_length)
+    schedule, keep = schedule_for(batcher, settings), Gradients()
     with model.disable_adapter():
-        batcher.reference = compute_reference(model, batcher, plan)
+        batcher.reference = compute_reference(model, batcher, schedule)
     batcher.share_lines = True
-    trainer = make_trainer(model, batcher, settings, plan, tmp_path, callbacks=[keep], progress=False)
+    trainer = make_trainer(model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[keep], progress=False)
     trainer.train()
     return keep.steps[0], trainer.records[0]
 
@@ -156,7 +146,7 @@ def test_faithful_terms_do_depend_on_the_cut(tokenizer, tmp_path):
 def test_reference_equals_plain_calls_of_the_target(tokenizer, make):
     """One row a batch, so that the reference pass and a plain call see the same shapes."""
     model = make()
-    batcher, plan = reference_for(model, tokenizer)
+    batcher, schedule = reference_for(model, tokenizer)
     for i in range(8):
         row = batcher.rows["forget"][i]
         single = compute_reference(model, batcher, [{"forget": [i], "retain": [i]}])
@@ -180,7 +170,7 @@ def test_adapter_starts_at_the_reference_bit_for_bit(tokenizer, make):
     item = [{"forget": [2], "retain": [3]}]
     batcher.reference = compute_reference(model, batcher, item)
     shape = {g: batcher.rows[g][item[0][g][0]] for g in ("forget", "retain")}
-    with _trainable(model, tokenizer, settings) as (trained, _):
+    with trainable(model, tokenizer, settings) as (trained, _):
         trained.train()
         for group, row in shape.items():
             alone = Batcher(
@@ -207,16 +197,16 @@ def test_cached_reference_equals_a_fresh_one_after_training(tokenizer, tmp_path,
     if kind == "base+adapter":
         model, original = with_adapter(model), with_adapter(original)
     settings = UnlearnSettings(**QUICK | dict(method="full" if kind == "full" else "lora", lr=1e-2))
-    batcher, plan = reference_for(model, tokenizer)
+    batcher, schedule = reference_for(model, tokenizer)
     if kind == "full":
         batcher.reference.head = copy.deepcopy(model.get_output_embeddings()).requires_grad_(False)
-    with _trainable(model, tokenizer, settings) as (trained, _):
-        trainer = make_trainer(trained, batcher, settings, plan[:6], tmp_path, progress=False)
+    with trainable(model, tokenizer, settings) as (trained, _):
+        trainer = make_trainer(trained, batcher, settings=settings, schedule=schedule[:6], folder=tmp_path, progress=False)
         trainer.train()
         trained.eval()
         with torch.no_grad():
-            inputs = forward_terms(trained, batcher.objective, batcher(plan[:4]), head=batcher.reference.head)
-            fresh = forward_terms(original, batcher.objective, batcher(plan[:4]))
+            inputs = forward_terms(trained, batcher.objective, batcher(schedule[:4]), head=batcher.reference.head)
+            fresh = forward_terms(original, batcher.objective, batcher(schedule[:4]))
     for group in ("forget", "retain"):
         assert (inputs[group].token_logps - fresh[group].token_logps).abs().max() > 1e-2  # it did move
     torch.testing.assert_close(inputs["forget"].ref_token_logps, fresh["forget"].token_logps, rtol=0, atol=1e-5)
@@ -253,9 +243,9 @@ def test_recorded_kl_is_the_distance_to_the_untouched_model(tokenizer, tmp_path,
 def test_padding_changes_nothing(tokenizer, objective):
     """One batch of uneven rows against the same rows one by one, in float64."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
-    batcher, plan = reference_for(model, tokenizer, objective)
-    together = forward_terms(moved, batcher.objective, batcher(plan[:5]))
-    singles = [forward_terms(moved, batcher.objective, batcher([item])) for item in plan[:5]]
+    batcher, schedule = reference_for(model, tokenizer, objective)
+    together = forward_terms(moved, batcher.objective, batcher(schedule[:5]))
+    singles = [forward_terms(moved, batcher.objective, batcher([item])) for item in schedule[:5]]
     for group in ("forget", "retain"):
         torch.testing.assert_close(torch.cat([s[group].token_logps for s in singles]), together[group].token_logps)
         if together[group].ref_logits is not None:
@@ -266,10 +256,10 @@ def test_padding_changes_nothing(tokenizer, objective):
 def test_sharing_lines_changes_nothing(tokenizer, objective):
     """Short rows on one line: same loss, same gradient, fewer tokens."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
-    batcher, plan = reference_for(model, tokenizer, objective)
+    batcher, schedule = reference_for(model, tokenizer, objective)
     results, tokens = [], []
     for batcher.share_lines in (False, True):
-        batch = batcher(plan[:8])
+        batch = batcher(schedule[:8])
         moved.zero_grad()
         loss, _ = batcher.objective(forward_terms(moved, batcher.objective, batch, head=model.lm_head))
         loss.backward()
@@ -280,26 +270,24 @@ def test_sharing_lines_changes_nothing(tokenizer, objective):
     assert tokens[1] < 0.8 * tokens[0]
 
 
-
-
 @pytest.mark.parametrize(
     "name, expected", [("llama", True), ("gpt2", True), ("gpt_neox", True), ("mamba", False), ("bloom", False)]
 )
 def test_lines_are_shared_only_where_the_model_keeps_rows_apart(tokenizer, name, expected):
     model = small(name, **({"intermediate_size": 48} if name != "mamba" else {}))
-    batcher, plan = reference_for(model, tokenizer)
+    batcher, schedule = reference_for(model, tokenizer)
     assert can_share_lines(model, batcher.rows["forget"], 0) is expected
-    loss, _ = batcher.objective(forward_terms(model, batcher.objective, batcher(plan[:4])))
+    loss, _ = batcher.objective(forward_terms(model, batcher.objective, batcher(schedule[:4])))
     assert loss.isfinite()
 
 
 def test_forward_equals_plain_calls(tokenizer):
     """Loss of the fused forward = loss from separate, unpadded calls of two whole models."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
-    batcher, plan = reference_for(model, tokenizer)
-    loss, values = batcher.objective(forward_terms(moved, batcher.objective, batcher(plan[:4]), head=model.lm_head))
+    batcher, schedule = reference_for(model, tokenizer)
+    loss, values = batcher.objective(forward_terms(moved, batcher.objective, batcher(schedule[:4]), head=model.lm_head))
     npo, kl, nll, tokens = 0.0, 0.0, 0.0, 0
-    for item in plan[:4]:
+    for item in schedule[:4]:
         row = batcher.rows["forget"][item["forget"][0]]
         at = [t - 1 for t, label in enumerate(row.labels) if label != -100]
         target = torch.tensor(row.labels)[[t + 1 for t in at]]
@@ -320,12 +308,12 @@ def test_forward_equals_plain_calls(tokenizer):
 def test_faithful_objective_equals_the_published_computation(tokenizer):
     """Both micro-batches padded left to max_length, batch-mean CE in NPO, forward KL over all B*L positions."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
-    batcher, plan = reference_for(model, tokenizer, "zjuklab-over-faithful")
-    loss, values = batcher.objective(forward_terms(moved, batcher.objective, batcher(plan[:4]), head=model.lm_head))
+    batcher, schedule = reference_for(model, tokenizer, "zjuklab-over-faithful")
+    loss, values = batcher.objective(forward_terms(moved, batcher.objective, batcher(schedule[:4]), head=model.lm_head))
 
     def outputs(m, group):
         ids, mask, labels = [], [], []
-        for item in plan[:4]:
+        for item in schedule[:4]:
             row = batcher.rows[group][item[group][0]]
             gap = 24 - len(row.input_ids)
             ids.append([0] * gap + row.input_ids)

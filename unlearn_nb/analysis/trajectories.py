@@ -79,8 +79,8 @@ def _gram(adapters: Sequence[Adapter], module: str, space: str) -> np.ndarray:
         flat = flat - flat[0]  # only differences count, and small numbers keep more digits
         return (flat @ flat.T).numpy()
     for i, j in combinations(range(len(adapters)), 2):
-        gram[i, j] = gram[j, i] = delta_inner(*adapters[i].update(module), *adapters[j].update(module))
-    np.fill_diagonal(gram, [delta_inner(*a.update(module), *a.update(module)) for a in adapters])
+        gram[i, j] = gram[j, i] = delta_inner(adapters[i].update(module), adapters[j].update(module))
+    np.fill_diagonal(gram, [delta_inner(a.update(module), a.update(module)) for a in adapters])
     return gram
 
 

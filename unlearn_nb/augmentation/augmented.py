@@ -43,7 +43,7 @@ def augmented_dataset(rows: list[dict]) -> Dataset:
     return Dataset.from_dict(bench | columns, features=AUGMENTED_FEATURES)
 
 # %% ../../nbs/05_augmentation/07_augmented.ipynb #72721de8
-def pair_rows(source: dict, variant: str, question: str, answer: str, *, cut: float | None) -> list[dict]:
+def pair_rows(source: dict, *, variant: str, question: str, answer: str, cut: float | None) -> list[dict]:
     """A pair as a row and, unless the answer has less than four words, its completion.
 
     Args:

@@ -26,7 +26,7 @@ class _Written(NamedTuple):
     problems: dict[Hashable, str]
     tries: dict[Hashable, int]
 
-
+# %% ../../nbs/05_augmentation/08_augmenter.ipynb #3dc96e07
 def _in_rounds(keys: list[Hashable], rounds: int,
                write: Callable[[list, int], tuple[list[str], list[str | None]]]) -> _Written:
     """Write until all have passed; `write(keys, attempt)` gives a text and a problem (None: passed) for each key."""
@@ -41,12 +41,12 @@ def _in_rounds(keys: list[Hashable], rounds: int,
                     {key: problem for key, problem in problems.items() if problem}, tries)
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #29a5f7bd
-def _complete(author: Author, method: str, count: int, texts: list) -> list:
-    """The author's results, if there is one for each request."""
-    if len(texts) != count:
-        raise UnlearnError(f"{type(author).__name__}.{method} returned {len(texts)} results for {count} requests; "
+def _complete(results: list, *, author: Author, method: str, count: int) -> list:
+    """The results of an author's method, if there is one for each request."""
+    if len(results) != count:
+        raise UnlearnError(f"{type(author).__name__}.{method} returned {len(results)} results for {count} requests; "
                            "an author must return one each")
-    return texts
+    return results
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #424aba6a
 def _question_problem(row: dict, text: str | None) -> str | None:
@@ -84,8 +84,9 @@ def _questions(rows: dict[str, dict], author: Author, variants: Sequence[str], *
         for kind in variants:
             asked = [key for key in keys if key[1] == kind]
             if asked:
-                new = author.rewrite(kind, [rows[row_id] for row_id, _ in asked], attempt)
-                texts |= zip(asked, _complete(author, "rewrite", len(asked), new))
+                sources = [rows[row_id] for row_id, _ in asked]
+                new = author.rewrite(kind, sources, attempt)
+                texts |= zip(asked, _complete(new, author=author, method="rewrite", count=len(asked)))
         return [texts[key] for key in keys], [_rewrite_problem(rows[key[0]], texts[key]) for key in keys]
 
     given = _given_questions(rows, original)
@@ -102,7 +103,8 @@ def _pieces(rows: dict[str, dict], questions: dict[tuple[str, str], str], chunk_
     for (row_id, variant), question in questions.items():
         chunks = textwrap.wrap(rows[row_id]["response"], chunk_chars, replace_whitespace=False, break_on_hyphens=False)
         for i, chunk in enumerate(chunks):
-            pieces[row_id, variant, i] = Piece(rows[row_id], variant, i, question, chunk)
+            pieces[row_id, variant, i] = Piece(row=rows[row_id], variant=variant, chunk=i, question=question,
+                                               answer=chunk)
     return pieces
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #1e3e3e20
@@ -112,22 +114,22 @@ def _answer_problem(text: str | None, private: list[str]) -> str | None:
     return "the answer holds a private value" if any(holds(text, value) for value in private) else None
 
 
-def _judge(author: Author, pieces: list[Piece], texts: list[str], attempt: int) -> list[str | None]:
-    """The problem that the author's own judgement finds in each text."""
-    verdicts = author.leaks(pieces, texts, attempt) if pieces else []
-    return [None if verdict is False else "judged a leak" if verdict else "no readable verdict"
-            for verdict in _complete(author, "leaks", len(pieces), verdicts)]
+def _verdict_problem(verdict: bool | None) -> str | None:
+    return None if verdict is False else "judged a leak" if verdict else "no readable verdict"
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #0f333dcb
-def _answers(pieces: dict[tuple, Piece], author: Author, rounds: int, private: dict[str, list[str]]) -> _Written:
+def _answers(pieces: dict[tuple, Piece], author: Author, *, rounds: int, private: dict[str, list[str]]) -> _Written:
     """Vague answers by (id, variant, chunk)."""
     def write(keys: list[tuple], attempt: int) -> tuple[list[str], list[str | None]]:
         asked = [pieces[key] for key in keys]
-        texts = _complete(author, "vague", len(asked), author.vague(asked, attempt))
+        texts = _complete(author.vague(asked, attempt), author=author, method="vague", count=len(asked))
         problems = [_answer_problem(text, private[key[0]]) for key, text in zip(keys, texts)]
-        passed = [i for i, problem in enumerate(problems) if problem is None]  # only these are worth a judge's time
-        for i, problem in zip(passed, _judge(author, [asked[i] for i in passed], [texts[i] for i in passed], attempt)):
-            problems[i] = problem
+        passed = [i for i, problem in enumerate(problems) if problem is None]
+        if passed:  # only these are worth the judge's time
+            verdicts = author.leaks([asked[i] for i in passed], [texts[i] for i in passed], attempt)
+            _complete(verdicts, author=author, method="leaks", count=len(passed))
+            for i, verdict in zip(passed, verdicts):
+                problems[i] = _verdict_problem(verdict)
         return texts, problems
 
     return _in_rounds(list(pieces), rounds, write)
@@ -145,7 +147,7 @@ def _joined(questions: dict[tuple[str, str], str], answers: _Written, private: d
     return {key: text for key, text in complete.items() if key not in problems}, problems
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #9d2512a6
-def _check_options(variants: Sequence[str], rounds: int, chunk_chars: int, cut: float | None) -> None:
+def _check_options(variants: Sequence[str], *, rounds: int, chunk_chars: int, cut: float | None) -> None:
     for variant in variants:
         if variant not in VARIANTS:
             raise unknown("variant", variant, list(VARIANTS))
@@ -175,14 +177,17 @@ def augment(rows: Dataset | Sequence[dict], author: Author, variants: Sequence[s
     Raises:
         UnlearnError: No rows, an id twice, a row without a required column, an unknown variant, or bad numbers.
     """
-    _check_options(variants, rounds, chunk_chars, cut)
+    _check_options(variants, rounds=rounds, chunk_chars=chunk_chars, cut=cut)
     sources = rows_by_id(rows)
     private = private_values(list(sources.values()))
     questions = _questions(sources, author, variants, rounds=rounds, original=include_original)
-    answers = _answers(_pieces(sources, questions.texts, chunk_chars), author, rounds, private)
+    pieces = _pieces(sources, questions.texts, chunk_chars)
+    answers = _answers(pieces, author, rounds=rounds, private=private)
     whole, revealing = _joined(questions.texts, answers, private)
-    made = [row for key, answer in whole.items()
-            for row in pair_rows(sources[key[0]], key[1], questions.texts[key], answer, cut=cut)]
+    made = []
+    for (row_id, variant), answer in whole.items():
+        question = questions.texts[row_id, variant]
+        made += pair_rows(sources[row_id], variant=variant, question=question, answer=answer, cut=cut)
     dropped = [(*key, -1, reason) for key, reason in questions.problems.items()]
     dropped += [(*key, reason) for key, reason in answers.problems.items()]
     dropped += [(*key, -1, reason) for key, reason in revealing.items()]

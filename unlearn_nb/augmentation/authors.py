@@ -19,7 +19,7 @@ from ..core import UnlearnError, unknown
 # %% ../../nbs/05_augmentation/05_authors.ipynb #46d25b7f
 VARIANTS = ("simple", "context", "noise", "logical")
 
-
+# %% ../../nbs/05_augmentation/05_authors.ipynb #2d71476b
 class Author(Protocol):
     """Writes questions and vague answers and judges them; `attempt` counts the rounds from 0."""
 
@@ -36,7 +36,7 @@ class Author(Protocol):
 PLACEHOLDERS = {kind: ("question",) for kind in VARIANTS} | {"vague": ("question", "answer"),
                                                              "verify": ("question", "answer", "original")}
 
-
+# %% ../../nbs/05_augmentation/05_authors.ipynb #2a044305
 def load_prompts(folder: str | Path | None = None) -> dict[str, str]:
     """The texts of `{name}.txt` for the names of `PLACEHOLDERS`; by default those of the package.
 

@@ -80,6 +80,12 @@ def _told(error: Exception, writer: "EndpointWriter") -> Exception:
     return UnlearnError(f"{where} can't be asked: {error}") if isinstance(error, openai.OpenAIError) else error
 
 # %% ../../nbs/05_augmentation/02_endpoint.ipynb #55e1ebbb
+def _tokens(answer: Any) -> dict[str, int]:
+    """What the server says that an answer took; 0 where it does not say."""
+    usage = getattr(answer, "usage", None)
+    return {name: getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")}
+
+# %% ../../nbs/05_augmentation/02_endpoint.ipynb #c1c91e49
 @dataclass(frozen=True)
 class EndpointWriter:
     """A model behind any OpenAI-compatible chat-completions server as a writer.
@@ -112,7 +118,7 @@ class EndpointWriter:
         _openai()
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> str:  # without the key
         return json.dumps(["endpoint", self.base_url, self.model, self.max_tokens, self.temperature, self.seed])
 
     def write(self, prompts: Sequence[str], attempt: int = 0, on_text: Callable[..., None] | None = None) -> list[str]:
@@ -122,7 +128,7 @@ class EndpointWriter:
 
         def work(i: int) -> None:
             try:
-                text, tokens = self._answer(client, prompts[i], attempt, over)
+                text, tokens = self._answer(client, prompts[i], self.seed + attempt, over=over)
                 with lock:
                     if not left.is_set():
                         texts[i] = text
@@ -143,21 +149,19 @@ class EndpointWriter:
             raise _told(errors[0], self) from None
         return texts
 
-    def _answer(self, client: Any, prompt: str, attempt: int, over: Event) -> tuple[str, dict[str, int]]:
+    def _answer(self, client: Any, prompt: str, seed: int, *, over: Event) -> tuple[str, dict[str, int]]:
         """The text and its numbers of tokens; nothing is asked once `over` is set."""
         stop = stop_after_attempt(self.retries + 1) | stop_when_event_set(over)
-        for trial in Retrying(retry=retry_if_exception(_may_pass), stop=stop, wait=_pause,
-                              sleep=sleep_using_event(over), reraise=True):
+        retry, sleep = retry_if_exception(_may_pass), sleep_using_event(over)
+        for trial in Retrying(retry=retry, stop=stop, wait=_pause, sleep=sleep, reraise=True):
             with trial:
                 if over.is_set():
                     raise CancelledError
                 try:
                     answer = client.chat.completions.create(
-                        model=self.model, messages=[{"role": "user", "content": prompt}], seed=self.seed + attempt,
-                        max_tokens=self.max_tokens, temperature=self.temperature)
+                        model=self.model, messages=[{"role": "user", "content": prompt}], max_tokens=self.max_tokens,
+                        temperature=self.temperature, seed=seed)
                     text = answer.choices[0].message.content or ""
                 except (ValueError, AttributeError, TypeError, IndexError):
                     raise _Unreadable from None
-        sent, written = (getattr(getattr(answer, "usage", None), name, None) or 0
-                         for name in ("prompt_tokens", "completion_tokens"))
-        return text.strip(), {"prompt_tokens": sent, "completion_tokens": written}
+        return text.strip(), _tokens(answer)

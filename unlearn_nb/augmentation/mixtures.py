@@ -41,7 +41,7 @@ def refusals(rows: Dataset | Sequence[dict], seed: int = 0, copies: int = 1) -> 
     sources, made, rejected = rows_by_id(rows), [], []
     for source in sources.values():
         for i, text in enumerate(rng.sample(REFUSALS, copies)):
-            made += pair_rows(source, f"refusal{i}", source["prompt"], text, cut=None)
+            made += pair_rows(source, variant=f"refusal{i}", question=source["prompt"], answer=text, cut=None)
             rejected.append(source["response"])
     return augmented_dataset(made).add_column("rejected", rejected)
 

@@ -17,15 +17,15 @@ from torch import Tensor
 from ..models import Adapter, read_adapter
 
 # %% ../../nbs/09_merging/00_lowrank.ipynb #d5dd191e
-def delta_inner(B1: Tensor, A1: Tensor, B2: Tensor, A2: Tensor) -> float:
-    """Frobenius inner product of `B1 @ A1` and `B2 @ A2` (B: [m, r], A: [r, n]; the ranks may differ)."""
-    B1, A1, B2, A2 = (factor.double() for factor in (B1, A1, B2, A2))
+def delta_inner(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
+    """Frobenius inner product of two updates (B [m, r], A [r, n]), each `B @ A`; the ranks may differ."""
+    B1, A1, B2, A2 = (factor.double() for factor in (*first, *second))
     return float(((B1.T @ B2) * (A1 @ A2.T)).sum())
 
 
 def delta_norm(B: Tensor, A: Tensor) -> float:
     """Frobenius norm of `B @ A` (B: [m, r], A: [r, n])."""
-    return math.sqrt(max(delta_inner(B, A, B, A), 0.0))
+    return math.sqrt(max(delta_inner((B, A), (B, A)), 0.0))
 
 # %% ../../nbs/09_merging/00_lowrank.ipynb #2d318efd
 def stack_factors(pairs: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ def rank_for(S: Tensor, tol: float) -> int:
     return max(int((tail > tol**2 * tail[0]).sum()), 1)
 
 
-def balanced(U: Tensor, S: Tensor, Vh: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def balanced(U: Tensor, S: Tensor, Vh: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
     """Factors (B [m, rank], A [rank, n]) of the truncated SVD, singular values shared evenly between them."""
     root = S[:rank].sqrt()
     return U[:, :rank] * root, root[:, None] * Vh[:rank]
@@ -74,7 +74,7 @@ def balanced(U: Tensor, S: Tensor, Vh: Tensor, rank: int) -> tuple[Tensor, Tenso
 def adapter_inner(first: Adapter, second: Adapter) -> float:
     """Inner product of the two updates, all modules flattened and joined (a module of one adapter only adds 0)."""
     shared = [module for module in first.modules if module in set(second.modules)]
-    return sum(delta_inner(*first.update(module), *second.update(module)) for module in shared)
+    return sum(delta_inner(first.update(module), second.update(module)) for module in shared)
 
 
 def adapter_norm(adapter: str | Path | Adapter) -> float:

@@ -31,8 +31,8 @@ class _Piece(NamedTuple):
     exact_norm: float | None = None
     error: float = 0.0
 
-
-def _merge_factors(adapters: list[Adapter], module: str, recipe: MergeRecipe, generator: torch.Generator) -> _Piece:
+# %% ../../nbs/09_merging/03_merge.ipynb #659c1dee
+def _merge_factors(adapters: list[Adapter], module: str, recipe: MergeRecipe, *, generator: torch.Generator) -> _Piece:
     """Merge A and B separately, to scaling 1."""
     dtype, pairs = adapters[0].factors(module)[1].dtype, []
     for adapter in adapters:
@@ -45,7 +45,7 @@ def _merge_factors(adapters: list[Adapter], module: str, recipe: MergeRecipe, ge
     return _Piece(B.to(dtype), A.to(dtype))
 
 # %% ../../nbs/09_merging/03_merge.ipynb #7a22e072
-def _merge_factors_as_peft(adapters: list[Adapter], module: str, recipe: MergeRecipe,
+def _merge_factors_as_peft(adapters: list[Adapter], module: str, recipe: MergeRecipe, *,
                            generator: torch.Generator) -> _Piece:
     """The factors of peft's add_weighted_adapter, bit for bit."""
     pairs = [adapter.factors(module) for adapter in adapters]
@@ -66,9 +66,10 @@ def _as_product(delta: Tensor) -> _Piece:
     return _Piece(*((eye, delta) if rows < columns else (delta, eye)), float(delta.double().norm()))
 
 
-def _truncated(U: Tensor, S: Tensor, Vh: Tensor, rank: int | str, tol: float) -> tuple[Tensor, Tensor]:
+def _truncated(svd: tuple[Tensor, Tensor, Tensor], rank: int | str, tol: float) -> tuple[Tensor, Tensor]:
     """Factors (B, A) of the wanted rank."""
-    return balanced(U, S, Vh, rank_for(S, tol) if rank == "auto" else min(rank, len(S)))
+    U, S, Vh = svd
+    return balanced(U, S, Vh, rank=rank_for(S, tol) if rank == "auto" else min(rank, len(S)))
 
 # %% ../../nbs/09_merging/03_merge.ipynb #3e9adb52
 def _merge_linear(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, rank: int | str) -> _Piece:
@@ -77,28 +78,30 @@ def _merge_linear(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, ran
     if rank == "dense":
         return _as_product(factors[0] @ factors[1])
     U, S, Vh = factor_svd(*factors)
-    B, A = _truncated(U, S, Vh, rank, recipe.tol)
-    return _Piece(B.float(), A.float(), float(S.norm()), float(S[len(A):].norm()))
+    B, A = _truncated((U, S, Vh), rank, recipe.tol)
+    return _Piece(B.float(), A.float(), exact_norm=float(S.norm()), error=float(S[len(A):].norm()))
 
-
-def _merge_dense(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, rank: int | str,
+# %% ../../nbs/09_merging/03_merge.ipynb #270efbae
+def _merge_dense(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, rank: int | str, *,
                  generator: torch.Generator) -> _Piece:
     """Any other merge of updates (B, A), formed densely."""
     delta = combine([B @ A for B, A in updates], recipe.shares, recipe.method, density=recipe.density,
                     generator=generator)
     if rank == "dense":
         return _as_product(delta)
-    B, A = _truncated(*dense_svd(delta, None if rank == "auto" else rank, recipe.seed), rank, recipe.tol)
+    B, A = _truncated(dense_svd(delta, None if rank == "auto" else rank, recipe.seed), rank, recipe.tol)
     left = (delta.double() - B.double() @ A.double()).norm()
-    return _Piece(B.float(), A.float(), float(delta.double().norm()), float(left))
+    return _Piece(B.float(), A.float(), exact_norm=float(delta.double().norm()), error=float(left))
 
 # %% ../../nbs/09_merging/03_merge.ipynb #6afb10cd
-def _merge_deltas(adapters: list[Adapter], module: str, recipe: MergeRecipe, generator: torch.Generator) -> _Piece:
+def _merge_deltas(adapters: list[Adapter], module: str, recipe: MergeRecipe, *, generator: torch.Generator) -> _Piece:
     """Merge the updates, and bring the result to the rank of the recipe."""
     updates = [tuple(factor.float() for factor in adapter.update(module)) for adapter in adapters]
     rank = max(A.shape[0] for _, A in updates) if recipe.rank is None else recipe.rank
-    linear = is_linear(recipe.method, recipe.density)
-    piece = _merge_linear(updates, recipe, rank) if linear else _merge_dense(updates, recipe, rank, generator)
+    if is_linear(recipe.method, recipe.density):
+        piece = _merge_linear(updates, recipe, rank)
+    else:
+        piece = _merge_dense(updates, recipe, rank, generator=generator)
     return piece._replace(error=piece.error / piece.exact_norm if piece.exact_norm > 0 else 0.0)
 
 # %% ../../nbs/09_merging/03_merge.ipynb #4da44160
@@ -124,18 +127,18 @@ def _check_compatible(adapters: list[Adapter], recipe: MergeRecipe) -> None:
             raise UnlearnError(f"The adapters {first.name} and {other.name} change different modules ({odd[0]} is only "
                                "in one of them): train them with the same target_modules.")
         for module in first.modules:
-            _check_sizes(first, other, module, recipe)
+            _check_sizes(first, other, module, space=recipe.space)
     if recipe.faithful and any(adapter.config.get("rank_pattern") for adapter in adapters):
         raise UnlearnError("faithful=True can't merge adapters with a rank_pattern, because peft can't reload its own "
                            "result for them: use faithful=False.")
 
-
-def _check_sizes(first: Adapter, other: Adapter, module: str, recipe: MergeRecipe) -> None:
+# %% ../../nbs/09_merging/03_merge.ipynb #fae7c244
+def _check_sizes(first: Adapter, other: Adapter, module: str, *, space: str) -> None:
     (B, A), (other_B, other_A) = first.factors(module), other.factors(module)
     if (B.shape[0], A.shape[1]) != (other_B.shape[0], other_A.shape[1]):
         raise UnlearnError(f"The adapters {first.name} and {other.name} differ in the size of {module}: "
                            "only adapters of one base model can be merged.")
-    if recipe.space == "factors" and len(A) != len(other_A):
+    if space == "factors" and len(A) != len(other_A):
         raise UnlearnError(f"The adapters {first.name} and {other.name} have ranks {len(A)} and {len(other_A)} "
                            f"in {module}, but factors of different rank can't be merged: use space='delta'.")
 
@@ -146,14 +149,14 @@ def _merge_all(adapters: list[Adapter], recipe: MergeRecipe) -> Merged:
     tensors, rows = {}, {}
     bar = {"desc": f"merging ({recipe.method_name})", "unit": "module", "delay": 3, "leave": False}
     for module in tqdm(adapters[0].modules, **bar):
-        B, A, exact_norm, error = merge(adapters, module, recipe, generator)
+        B, A, exact_norm, error = merge(adapters, module, recipe, generator=generator)
         B = B if recipe.scale == 1 else B * recipe.scale
         tensors |= {f"base_model.model.{module}.lora_{name}.weight": factor for name, factor in (("A", A), ("B", B))}
         rows[module] = {"out": B.shape[0], "in": A.shape[1], "rank": A.shape[0],
                         "exact_norm": exact_norm and abs(recipe.scale) * exact_norm, "error": error}
     config = _merged_config(adapters, {module: row["rank"] for module, row in rows.items()}, recipe.faithful)
     sources = [{"name": adapter.name, "sha256": adapter.fingerprint} for adapter in adapters]
-    merged = Merged(config, tensors, f"{recipe.method_name}-merge", recipe, sources)
+    merged = Merged(config, tensors, f"{recipe.method_name}-merge", recipe=recipe, sources=sources)
     return replace(merged, report=_report(merged, rows))
 
 # %% ../../nbs/09_merging/03_merge.ipynb #df8f9170

@@ -23,7 +23,7 @@ from ..models import Adapter
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
-
+# %% ../../nbs/09_merging/02_merged.ipynb #5e8462a7
 @dataclass(frozen=True)
 class MergeRecipe:
     """Everything that determines a merge besides the adapters (see `merge_adapters`). Raises UnlearnError."""
@@ -123,7 +123,7 @@ class Merged(Adapter):
             (new / "merge.json").write_text(to_json(_record(self)))
         return folder
 
-
+# %% ../../nbs/09_merging/02_merged.ipynb #5b4878a6
 def _record(merged: Merged) -> dict:
     recipe = asdict(merged.recipe) | {"method": merged.recipe.method_name}
     return {"recipe": recipe, "shares": merged.recipe.shares, "adapters": merged.sources, "norm": merged.norm,

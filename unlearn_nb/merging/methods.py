@@ -23,7 +23,7 @@ def _kth_smallest(values: Tensor, k: int) -> float | Tensor:
         return float(np.partition(values.numpy(), k)[k])
     return torch.kthvalue(values, k + 1).values
 
-
+# %% ../../nbs/09_merging/01_methods.ipynb #0c500832
 def keep_largest(tensor: Tensor, density: float, generator: torch.Generator | None = None) -> Tensor:
     """Zero all but the `int(density * numel)` entries of largest magnitude (TIES, step 1: trim)."""
     kept = int(density * tensor.numel())
@@ -73,7 +73,7 @@ def disjoint_mean_by_count(stack: Tensor, weights: Tensor) -> Tensor:
 # %% ../../nbs/09_merging/01_methods.ipynb #7dc306fa
 MERGE_METHODS = Registry("merge method")
 
-
+# %% ../../nbs/09_merging/01_methods.ipynb #190fe898
 @dataclass(frozen=True, repr=False)
 class SparseConsensus:
     """A merge method that sparsifies each tensor and then finds the consensus.
@@ -104,9 +104,11 @@ class SparseConsensus:
 
 # %% ../../nbs/09_merging/01_methods.ipynb #def7034b
 for _name, _sparsify in {"linear": None, "magnitude_prune": keep_largest, "dare_linear": keep_random}.items():
-    MERGE_METHODS.register(SparseConsensus(_sparsify, weighted_sum, True, weighted_sum), name=_name)
+    _method = SparseConsensus(_sparsify, weighted_sum, linear=True, consensus_in_peft=weighted_sum)
+    MERGE_METHODS.register(_method, name=_name)
 for _name, _sparsify in {"ties": keep_largest, "dare_ties": keep_random}.items():
-    MERGE_METHODS.register(SparseConsensus(_sparsify, disjoint_mean, False, disjoint_mean_by_count), name=_name)
+    _method = SparseConsensus(_sparsify, disjoint_mean, consensus_in_peft=disjoint_mean_by_count)
+    MERGE_METHODS.register(_method, name=_name)
 
 # %% ../../nbs/09_merging/01_methods.ipynb #5eda451d
 def is_linear(method: str | Callable[..., Tensor], density: float) -> bool:

@@ -88,7 +88,7 @@ def _encode_row(tokenizer, row: dict | str, template: str, max_length: int, on: 
     ids, labels = encode(tokenizer, row["prompt"], row["response"], template, max_length)
     return Row(ids, ids if on == "text" else labels)
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #6fdaab0a
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that fills short rows: the tokeniser's own, else its end token, else 0."""
     return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['parse_objective']
 
-# %% ../../nbs/02_objectives/09_parser.ipynb #8df67dac
+# %% ../../nbs/02_objectives/09_parser.ipynb #1e238f85
 import ast
 from typing import Any
 
@@ -19,7 +19,7 @@ _OPERATIONS = {
     ast.Mult: lambda a, b: a * b if isinstance(a, Algebra) or not isinstance(b, Algebra) else b * a,
 }
 
-
+# %% ../../nbs/02_objectives/09_parser.ipynb #c701f572
 def _read(node: ast.expr) -> Any:
     """Turn a whitelisted syntax tree into a number, a term or an objective."""
     if isinstance(node, ast.Constant):

@@ -4,12 +4,15 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "eraser": ["EDGES", "TENTH", "WANTED", "effort_plot", "recovery_points", "sweep_plot"],
+    "erasing": ["EDGES", "TENTH", "WANTED", "effort_plot", "recovery_points", "sweep_plot"],
     "localization": ["AXES", "REGIONS", "curve_plot", "overlap_heatmap", "paired_plot", "precision_plot",
-        "share_plot"],
-    "relearn": ["BASELINE", "METRIC_LABELS", "attack_plot", "forgetting_bars", "lens_plot", "ratio_plot",
-        "seesaw_plot", "tradeoff_kfr_krr"],
-    "style": ["LABELS", "MARKERS", "PALETTE", "STYLE", "aggregate_bars", "angles_plot", "cells_heatmap",
-        "density_sweep_plot", "loss_curves", "norms_plot", "save_figure", "tradeoff_plot", "trajectories",
-        "use_style"],
+        "region_label", "region_styles", "share_plot"],
+    "merging": ["CHANGE_NAMES", "NORM_TITLES", "NOT_A_LOSS", "SPACES", "aggregate_bars", "angles_plot",
+        "cells_heatmap", "density_sweep_plot", "loss_curves", "norms_plot", "tradeoff_plot", "trajectories",
+        "with_oracle"],
+    "relearn": ["BOXED", "METRIC_LABELS", "attack_plot", "forgetting_bars", "lens_plot", "metric_label",
+        "ratio_plot", "seesaw_plot", "tradeoff_kfr_krr"],
+    "style": ["GREY", "LABELS", "LINES", "MARKERS", "PALETTE", "STYLE", "checked", "edge_dash", "edge_dash_entry",
+        "error_bars", "label_of", "line_styles", "named_tables", "outside_legend", "save_figure", "shade_interval",
+        "styled", "use_style"],
 })

@@ -73,7 +73,7 @@ class _Sets:
         same = isinstance(other, _Sets) and self.shapes == other.shapes
         return same and all(bool((mask == other.masks[name]).all()) for name, mask in self.masks.items())
 
-# %% ../../nbs/04_regions/01_region.ipynb #c27806d1
+# %% ../../nbs/04_regions/01_region.ipynb #8d75a5ea
 def _packed(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(mask.cpu().contiguous().numpy()))
 
@@ -119,7 +119,7 @@ def _bits(tensor: Tensor) -> Tensor:
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.detach().contiguous().view(kinds[tensor.element_size()])
 
-# %% ../../nbs/04_regions/01_region.ipynb #7e6a3a19
+# %% ../../nbs/04_regions/01_region.ipynb #e93cf76c
 class _Checked:
     """What a region asks of a model's weights; `masks` and `shapes` are those of `Region`."""
 
@@ -197,7 +197,7 @@ class Region(_Sets, _Stored, _Checked):
         Raises:
             UnlearnError: a share outside (0, 1] or of no unit, or too little left beside `exclude`.
         """
-        return _random_region(cls.every(model, unit), share, unit, seed, exclude)
+        return _random_region(cls.every(model, unit), share, unit=unit, seed=seed, exclude=exclude)
 
     def __repr__(self) -> str:
         return f"Region({self.n_units:,} units, {self.n_weights:,} weights, in {len(self.masks)} parameters)"
@@ -211,7 +211,7 @@ def check_share(share: float, units: int, what: str = "units") -> int:
         raise UnlearnError(f"a share of {share} of {units:,} {what} is none: give at least {1 / max(units, 1):.2g}")
     return round(share * units)
 
-# %% ../../nbs/04_regions/01_region.ipynb #ad5b5b1b
+# %% ../../nbs/04_regions/01_region.ipynb #a47e97db
 def _draw(pools: list[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
     """Choose `count` of the True entries of the pools (bool tensors), all equally likely."""
     free = torch.cat([pool.flatten() for pool in pools]).nonzero().flatten()
@@ -223,7 +223,7 @@ def _draw(pools: list[Tensor], count: int, generator: torch.Generator) -> list[T
     parts = drawn.split([pool.numel() for pool in pools])
     return [part.reshape(pool.shape) for part, pool in zip(parts, pools)]
 
-# %% ../../nbs/04_regions/01_region.ipynb #894be3eb
+# %% ../../nbs/04_regions/01_region.ipynb #6f3a4faf
 def _free(mask: Tensor, taken: Tensor | None, shape: tuple[int, ...]) -> Tensor:
     """Units of `mask` none of whose weights is taken."""
     if taken is None:
@@ -231,8 +231,8 @@ def _free(mask: Tensor, taken: Tensor | None, shape: tuple[int, ...]) -> Tensor:
     dims = [d for d, n in enumerate(mask.shape) if n == 1 and taken.shape[d] > 1]
     return mask & ~(taken.any(dim=dims, keepdim=True) if dims else taken)
 
-# %% ../../nbs/04_regions/01_region.ipynb #731cbea9
-def _random_region(every: Region, share: float, unit: str, seed: int, exclude: Region | None) -> Region:
+# %% ../../nbs/04_regions/01_region.ipynb #a6a9abd9
+def _random_region(every: Region, share: float, *, unit: str, seed: int, exclude: Region | None) -> Region:
     generator = torch.Generator().manual_seed(seed)
     count = check_share(share, every.n_units, f"{unit.replace('_', ' ')}s")
     taken = {} if exclude is None else (exclude & every).masks

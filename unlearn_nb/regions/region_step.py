@@ -25,13 +25,13 @@ class _Slices(nn.ParameterList):
     def _load_from_state_dict(self, *args):
         pass
 
-# %% ../../nbs/04_regions/04_region_step.ipynb #84f8347a
+# %% ../../nbs/04_regions/04_region_step.ipynb #a6f23762
 def _input_layers(model: nn.Module) -> dict[int, nn.Module]:
     """Linear layers by the id of their weight, those left out whose weight another module uses, too."""
     owners = [id(p) for module in model.modules() for p in module._parameters.values() if p is not None]
     return {id(layer.weight): layer for layer in linear_layers(model).values() if owners.count(id(layer.weight)) == 1}
 
-# %% ../../nbs/04_regions/04_region_step.ipynb #46f4a2d2
+# %% ../../nbs/04_regions/04_region_step.ipynb #4dcbfc91
 class RegionStep(MaskedStep):
     """Lets each optimiser step of a Trainer change only `region`, among the trained weights of `model`.
 
@@ -47,10 +47,10 @@ class RegionStep(MaskedStep):
         self._handles = []
         layers = _input_layers(model)
         for name, weight in trained.items():
-            self._prepare(name, weight, region.masks.get(name), layers.get(id(weight)))
+            self._prepare(name, weight, mask=region.masks.get(name), layer=layers.get(id(weight)))
         setattr(model, SLICES, _Slices(piece for *_, piece in self._slices))
 
-    def _prepare(self, name: str, weight: nn.Parameter, mask: Tensor | None, layer: nn.Module | None) -> None:
+    def _prepare(self, name: str, weight: nn.Parameter, *, mask: Tensor | None, layer: nn.Module | None) -> None:
         """Freeze a weight, train it whole, train a slice of it, or have it masked."""
         dim = 0 if isinstance(layer, Conv1D) else 1
         if mask is None:

@@ -1,4 +1,4 @@
-"""runs"""
+"""Study notebooks as checked, resumable runs that end in a report."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -4,7 +4,13 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "batches": ["Batcher", "Plan", "Reference", "Row", "can_share_lines", "compute_reference", "encode_rows",
-        "fill_lines", "forward_terms", "lay_out", "schedule"],
-    "trainer": ["History", "SETTINGS", "UnlearnSettings", "UnlearnTrainer", "make_trainer", "unlearn"],
+    "batches": ["Batcher", "Reference", "make_batcher"],
+    "forward": ["answer_positions", "chosen_positions", "forward_terms", "group_lines", "layer_key", "run_model"],
+    "lines": ["COUNTED", "count_rows", "fill_lines", "lay_out"],
+    "reference_pass": ["can_share_lines", "compute_reference"],
+    "schedule": ["Schedule", "make_schedule"],
+    "settings": ["SETTINGS", "UnlearnSettings", "steps_and_warmup"],
+    "trained": ["Trained", "trainable", "whole_model"],
+    "trainer": ["StepRecorder", "UnlearnTrainer", "make_trainer", "schedule_for", "step_counts"],
+    "unlearner": ["History", "peak_memory_mb", "unlearn"],
 })

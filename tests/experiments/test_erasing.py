@@ -1,0 +1,165 @@
+"""The study of influence edits end to end at the smoke budget, its claims, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from studies import finish, refused
+
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.experiments import (
+    SHARE_OF_RETRAINING,
+    Case,
+    Problem,
+    erasing_claims,
+    erasing_plan,
+    failing_from,
+    recoveries,
+    recoveries_over_seeds,
+)
+from unlearn_nb.influence import Weights
+from unlearn_nb.metrics import summed
+from unlearn_nb.models import load_adapter, load_model, reader_base
+
+CASES = ("like-responses-0.1", "facts-removal-0.1")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return finish("eraser", tmp_path_factory.mktemp("reports"), "first")
+
+
+@pytest.fixture(scope="module")
+def metrics(finished):
+    return json.loads((finished / "metrics.json").read_text())
+
+
+def test_the_study_ends_with_report_metrics_and_figures(finished, metrics):
+    results = pd.DataFrame(metrics["results"])
+    assert tuple(dict.fromkeys(results["case"])) == CASES
+    for case in CASES:
+        methods = set(results.query("case == @case")["method"])
+        assert methods - {"SISA"} == {"no edit", "edit: cg", "edit: faithful", "ascent", "tuned on", "composed",
+                                      "retrained"}
+        assert ("SISA" in methods) == (case == CASES[0])
+    assert {path.stem for path in (finished / "figures").glob("*.png")} == {"recovery"}
+    report = (finished / "report.html").read_text()
+    assert "What was found" in report and "The sweeps are left out" in report
+
+
+def test_costs_are_those_of_the_rows_and_steps(metrics):
+    results = pd.DataFrame(metrics["results"]).set_index(["case", "method"])["gradients"]
+    assert (results[:, "retrained"] == 40 * 16).all() and (results[:, "no edit"] == 0).all()
+    like = 120
+    right_side, products, judge, reading = 2 * round(0.1 * like), 2 * 2 * 32, 2 * 32, 12 * 12 / 3
+    assert results["like-responses-0.1", "edit: cg"] == pytest.approx(right_side + products + judge + reading)
+
+
+def test_weights_and_rows_are_compared_with_retraining_and_the_response(metrics):
+    near = pd.DataFrame(metrics["agreement"]).set_index("edit")
+    assert near["cosine"].abs().le(1).all() and near["rank_value"].abs().le(1).all()
+    response = pd.DataFrame(metrics["response"]).set_index("solver")
+    assert response.loc["cg-converged", "residual"] < 1e-3 and response.loc["cg-converged", "error"] == 0
+    assert response.loc["cg-converged", "cosine"] > 0.95, "CG finds what the proximal Bregman objective wants"
+    assert response.loc["faithful", "cosine"] < response.loc["cg", "cosine"]
+
+
+def test_adapters_load_and_the_start_is_untouched(finished):
+    stages = finished / "stages"
+    start = next(stages.glob("s0-tune-like-responses*")) / "adapter"
+    edit = next(path for path in stages.glob("s0-edit-like-responses-0.1-cg-*") if "short" not in path.name) / "adapter"
+    first, second = (Weights(load_adapter(load_model(reader_base())[0], folder)).vector() for folder in (start, edit))
+    assert not (first == second).all() and not (start / "edit.json").exists()
+    record = json.loads((edit / "edit.json").read_text())
+    assert float((second - first).norm()) == pytest.approx(record["norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("arguments, part", [
+    (["-p", "solver", "newton"], "unknown solver 'newton'; known: cg, sgd, lissa"),
+    (["-p", "rank", "0"], "rank is 0 and damping 0"),
+    (["-p", "damping", "-1"], "damping -1"),
+    (["-p", "share", "1.5"], "share is 1.5: give the share of rows to be changed"),
+    (["-p", "bench", "nowhere"], "unknown bench 'nowhere'"),
+], ids=["solver", "rank", "damping", "share", "bench"])
+def test_bad_input_is_one_sentence_and_a_failure(tmp_path, arguments, part):
+    refused("eraser", tmp_path, arguments, part)
+
+
+def test_plans():
+    quick = erasing_plan("tiny", "quick", seed=7, share=0.2, rank=4)
+    assert quick.recipe.seed == 7 and quick.recipe.lora_rank == 4 and {case.share for case in quick.cases} == {0.2}
+    assert {case.change for case in quick.cases} == {"responses", "queries", "removal"} and set(quick.shares) == {0.05,
+                                                                                                                  0.1,
+                                                                                                                  0.4}
+    assert erasing_plan("tiny", "quick", damping=0.5).dampings == (0.5,)
+    assert erasing_plan("tiny", "smoke", faithful=True).solver == "faithful"
+    assert set(erasing_plan("tiny", "smoke", solver="ekfac").compared) == {"cg", "faithful", "ekfac"}
+    assert erasing_plan("smollm2", "quick").cases == (Case("facts", "removal"),)
+    with pytest.raises(UnlearnError, match="unknown budget 'huge'"):
+        erasing_plan("tiny", "huge")
+
+
+def lines(**methods):
+    """Lines of `recoveries`: method -> (value, share of retraining) on the way from 0.5 to 0.1 nats, in three seeds."""
+    same = {"case": "like-responses-0.1", "low": 0.0, "high": 1.0, "reason": "", "kept/nll": 0.0, "mia_auc": np.nan,
+            "seconds": 1.0, "residual": 0.1}
+    return pd.DataFrame([{**same, "seed": seed, "method": name, "value": value + shift, "recovery": (0.5 - value) / 0.4,
+                          "gradients": share * 4800, "share": share}
+                         for seed, shift in enumerate((0.0, 0.1, -0.05)) for name, (value, share) in methods.items()])
+
+
+def test_several_seeds_make_a_quotient_of_means_with_an_interval():
+    table = lines(**{"no edit": (0.5, 0.0), "edit: cg": (0.15, 0.09), "retrained": (0.1, 1.0)})
+    table.loc[(table["seed"] == 1) & (table["method"] == "edit: cg"), "value"] += 0.1
+    line = recoveries_over_seeds(table).set_index("method").loc["edit: cg"]
+    assert line["recovery"] == pytest.approx((0.35 + 0.25 + 0.35) / 1.2) and line["seeds"] == 3
+    assert line["low"] < line["recovery"] < line["high"]
+    one = recoveries_over_seeds(table[table["seed"] == 0]).set_index("method").loc["edit: cg"]
+    assert (one["low"], one["high"]) == (0.0, 1.0) and one["recovery"] == pytest.approx(0.875)
+
+
+@pytest.mark.parametrize("edit, cost, other, holds", [
+    (0.15, 0.09, 0.3, [True, True, True, True]), (0.3, 0.09, 0.15, [False, True, True, True]),
+    (0.15, 0.2, 0.3, [True, False, False, True]), (0.6, 0.09, 0.3, [False, True, False, False]),
+])
+def test_claims_say_what_holds(edit, cost, other, holds):
+    methods = {"no edit": (0.5, 0.0), "edit: cg": (edit, cost), "edit: faithful": (0.49, 0.02),
+               "tuned on": (other, 0.095), "SISA": (0.1, 1.0), "retrained": (0.1, 1.0)}
+    found = erasing_claims(recoveries_over_seeds(lines(**methods)), "cg")
+    assert found["holds"].tolist() == holds
+    assert SHARE_OF_RETRAINING == 0.1 and "SISA" not in " ".join(found["claim"])
+
+
+def test_a_case_without_a_gap_claims_nothing():
+    table = lines(**{"no edit": (0.101, 0.0), "edit: cg": (0.1, 0.09), "retrained": (0.1, 1.0)})
+    assert erasing_claims(recoveries_over_seeds(table), "cg").empty
+
+
+def test_the_failing_share_is_named():
+    sweep = pd.DataFrame({"method": "edit", "share_changed": [0.4, 0.05, 0.1], "recovery": [0.3, 0.9, 0.7]})
+    assert failing_from(sweep, "edit") == ("edit recovers less than 80% of the gap from 10% of changed rows on "
+                                           "(5%: 0.90, 10%: 0.70, 40%: 0.30).")
+    always = failing_from(sweep.assign(recovery=0.9), "edit")
+    assert always.startswith("edit recovers at least 80% of the gap at every share tried")
+
+
+def test_one_subject_has_no_interval():
+    rows = [{"id": f"a{i}", "prompt": "p", "response": "r", "subject": "one", "task": "t", "kind": "qa",
+             "split": "removed"} for i in range(4)]
+    table = pd.DataFrame(rows).assign(measure="fact", generation="", valid=np.nan, hit=np.nan, margin=np.nan,
+                                      correct=np.nan, exact_match=0.0)
+    scores = {name: summed(table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
+              for name, nll in (("no edit", 0.2), ("edit: cg", 0.7), ("retrained", 1.2))}
+    problem = Problem(Case("facts", "removal"), rows, None, rows, rows, "removed/nll")
+    line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores},
+                      bootstrap=20).set_index("method").loc["edit: cg"]
+    assert line["recovery"] == pytest.approx(0.5) and np.isnan(line["low"])
+    assert line["reason"] == "no interval: one subject, nothing to resample"
+
+
+def test_when_nothing_is_cheap_enough_the_claim_says_so():
+    table = lines(**{"no edit": (0.5, 0.0), "edit: cg": (0.15, 0.3), "retrained": (0.1, 1.0)})
+    found = erasing_claims(recoveries_over_seeds(table), "cg")
+    assert found["holds"].tolist() == [True, False, False] and found["value"].iloc[2] == pytest.approx(0.3)

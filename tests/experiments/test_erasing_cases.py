@@ -1,0 +1,96 @@
+"""Problems: what is changed, what is judged, what chooses."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unlearn_nb.benches import load_bench, load_recommendations
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.experiments import Case, TaskRows, chooser, erasing_cases, in_parts, make_problem, part_of, reading_cost
+from unlearn_nb.influence import Request, changed_rows
+
+BOOKS, PEOPLE = load_recommendations("smoke").only("next"), load_bench("biographies", size="smoke")
+NEXT = TaskRows(BOOKS.train, BOOKS.validation, BOOKS.test, BOOKS.test)
+FORGET = set(PEOPLE.forget["id"])
+FACTS = TaskRows([row | {"forget": row["id"] in FORGET} for row in PEOPLE.training_rows()], [], [],
+                 list(PEOPLE.split("holdout")))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(["responses", "queries"]), st.sampled_from([NEXT, FACTS]), st.floats(0.03, 0.6),
+       st.integers(0, 50))
+def test_a_corruption_is_undone_by_its_request_and_told_on_rows_that_do_not_choose(change, rows, share, seed):
+    problem = make_problem(Case("any", change, share), rows, judged=15, chosen=8, seed=seed)
+    old, new = changed_rows(problem.rows, problem.goal)
+    assert len(old) == len(new) == round(share * len(rows.train)) and changed_rows(problem.goal, rows.train) == ([], [])
+    judged, chosen = ({row["id"] for row in part} for part in (problem.judged, problem.validation))
+    assert not judged & chosen and len(problem.reported) <= 15
+    clean = {row["id"]: row["response"] for row in [*rows.train, *rows.test]}
+    assert all(row["response"] == clean[row["id"]] for row in problem.reported)
+    assert {row["split"] for row in problem.judged} == ({"test", "changed", "kept"} if rows is NEXT
+                                                        else {"changed", "kept"})
+    touched = {row["id"] for row in new}
+    assert all((row["id"] in touched) == (row["split"] == "changed") for row in problem.judged
+               if row["split"] != "test")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+def test_a_removal_takes_whole_people_of_the_forget_set(share):
+    problem = make_problem(Case("facts", "removal", share), FACTS, judged=100, chosen=100, seed=3)
+    gone = set(problem.request.removed)
+    people = {row["subject"] for row in FACTS.train if row["id"] in gone}
+    assert gone == {row["id"] for row in FACTS.train if row["subject"] in people} <= FORGET
+    assert len(people) == 1 or len(gone) <= share * len(FACTS.train)
+    assert {row["id"] for row in problem.judged + problem.validation if row["split"] == "removed"} == gone
+    assert not gone & {row["id"] for row in problem.goal}
+
+
+def test_the_objective_of_a_removal_wants_strangers_and_no_harm(monkeypatch):
+    problem = make_problem(Case("facts", "removal", 0.1), FACTS, judged=10, chosen=10)
+    split = np.array([row["split"] for row in problem.validation])
+    nll = {"start": {"removed": 0.1, "kept": 0.2, "holdout": 3.0},
+           "right": {"removed": 3.0, "kept": 0.2, "holdout": 3.0},
+           "wrecked": {"removed": 9.0, "kept": 9.0, "holdout": 9.0}}
+    told = lambda model, *_, **__: np.array([nll[model][name] for name in split])
+    monkeypatch.setattr(erasing_cases, "sequence_nll", told)
+    objective = chooser(problem, "start", None)
+    assert objective("right") == 0
+    assert objective("start") == pytest.approx(2.9) and objective("wrecked") == pytest.approx(8.8)
+    assert reading_cost(problem, 6) == 2 * len(problem.validation)
+
+
+def test_the_objective_of_a_correction_is_the_mean_loss(monkeypatch):
+    problem = make_problem(Case("next", "responses"), NEXT, judged=10, chosen=10)
+    monkeypatch.setattr(erasing_cases, "sequence_nll", lambda model, tokenizer, rows, **_: np.arange(len(rows)) * model)
+    assert chooser(problem, 0, None)(2.0) == len(problem.validation) - 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9))
+def test_parts_add_up_to_the_request(count):
+    request = Request(("a", "b"), {"c": "x", "d": "y"}, {"d": "z", "e": "w", "f": "v"})
+    whole, parts = Request(), in_parts(request, count)
+    for part in parts:
+        whole = whole + part
+    assert (set(whole.removed), whole.prompts, whole.responses) == ({"a", "b"}, request.prompts, request.responses)
+    assert len(parts) == min(count, 6)
+
+
+def test_a_part_of_a_problem_has_its_share():
+    problem = make_problem(Case("next", "responses", 0.2), NEXT, judged=10, chosen=10)
+    rows, request = part_of(problem, 30)
+    assert len(rows) == 30 and len(changed_rows(rows, request.apply(rows))[0]) == 6
+
+
+@pytest.mark.parametrize("attempt, part", [
+    (lambda: Case("next", "titles"), "unknown change 'titles'"),
+    (lambda: Case("next", "responses", 0.0), "share is 0.0: give the share of rows"),
+    (lambda: make_problem(Case("next", "responses", 0.001), NEXT, judged=5, chosen=5), "is no row; raise the share"),
+    (lambda: make_problem(Case("facts", "removal", 0.1), TaskRows(FACTS.train, [], [], []), judged=5, chosen=5),
+     "leaves 0 holdout rows"),
+])
+def test_bad_input_is_told_in_one_sentence(attempt, part):
+    with pytest.raises(UnlearnError) as error:
+        attempt()
+    assert part in str(error.value) and "\n" not in str(error.value)

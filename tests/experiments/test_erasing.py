@@ -41,7 +41,7 @@ def test_the_study_ends_with_report_metrics_and_figures(finished, metrics):
     assert tuple(dict.fromkeys(results["case"])) == CASES
     for case in CASES:
         methods = set(results.query("case == @case")["method"])
-        assert methods - {"SISA"} == {"no edit", "edit: cg", "edit: faithful", "ascent", "tuned on", "composed",
+        assert methods - {"SISA"} == {"no edit", "edit: cg", "edit: llmeraser", "ascent", "tuned on", "composed",
                                       "retrained"}
         assert ("SISA" in methods) == (case == CASES[0])
     assert {path.stem for path in (finished / "figures").glob("*.png")} == {"recovery"}
@@ -63,7 +63,7 @@ def test_weights_and_rows_are_compared_with_retraining_and_the_response(metrics)
     response = pd.DataFrame(metrics["response"]).set_index("solver")
     assert response.loc["cg-converged", "residual"] < 1e-3 and response.loc["cg-converged", "error"] == 0
     assert response.loc["cg-converged", "cosine"] > 0.95, "CG finds what the proximal Bregman objective wants"
-    assert response.loc["faithful", "cosine"] < response.loc["cg", "cosine"]
+    assert response.loc["llmeraser", "cosine"] < response.loc["cg", "cosine"]
 
 
 def test_adapters_load_and_the_start_is_untouched(finished):
@@ -94,8 +94,8 @@ def test_plans():
                                                                                                                   0.1,
                                                                                                                   0.4}
     assert erasing_plan("tiny", "quick", damping=0.5).dampings == (0.5,)
-    assert erasing_plan("tiny", "smoke", faithful=True).solver == "faithful"
-    assert set(erasing_plan("tiny", "smoke", solver="ekfac").compared) == {"cg", "faithful", "ekfac"}
+    assert erasing_plan("tiny", "smoke", faithful=True).solver == "llmeraser"
+    assert set(erasing_plan("tiny", "smoke", solver="ekfac").compared) == {"cg", "llmeraser", "ekfac"}
     assert erasing_plan("smollm2", "quick").cases == (Case("facts", "removal"),)
     with pytest.raises(UnlearnError, match="unknown budget 'huge'"):
         erasing_plan("tiny", "huge")
@@ -125,7 +125,7 @@ def test_several_seeds_make_a_quotient_of_means_with_an_interval():
     (0.15, 0.2, 0.3, [True, False, False, True]), (0.6, 0.09, 0.3, [False, True, False, False]),
 ])
 def test_claims_say_what_holds(edit, cost, other, holds):
-    methods = {"no edit": (0.5, 0.0), "edit: cg": (edit, cost), "edit: faithful": (0.49, 0.02),
+    methods = {"no edit": (0.5, 0.0), "edit: cg": (edit, cost), "edit: llmeraser": (0.49, 0.02),
                "tuned on": (other, 0.095), "SISA": (0.1, 1.0), "retrained": (0.1, 1.0)}
     found = erasing_claims(recoveries_over_seeds(lines(**methods)), "cg")
     assert found["holds"].tolist() == holds

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .claims import claims_table
-from .erasing import SHARE_OF_RETRAINING, ErasingExperiment, chosen_of, edited, fingerprint
-from .erasing import retrained, score_stage, spent, start_of
+from .erasing import PUBLISHED, SHARE_OF_RETRAINING, ErasingExperiment, chosen_of, edited
+from .erasing import fingerprint, retrained, score_stage, spent, start_of
 from .erasing_cases import Case, Problem, chooser, in_parts, part_of, reading_cost
 from ..influence import bregman_response, changed_rows, erase
 from ..metrics import EditScores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
@@ -97,8 +97,8 @@ def _case_claims(case: str, found: pd.DataFrame, solver: str) -> list[tuple]:
              cheap.max() >= WANTED)
             if len(cheap) else
             (f"{case}: some method costs at most {most:.0%} (the least share)", others["share"].min(), False)]
-    if "edit: faithful" in found.index and solver != "faithful":
-        published = found.loc["edit: faithful", "recovery"]
+    if f"edit: {PUBLISHED}" in found.index and solver != PUBLISHED:
+        published = found.loc[f"edit: {PUBLISHED}", "recovery"]
         rows.append((f"{case}: the published loop recovers less than the edit by {solver} (its recovery)", published,
                      published < own))
     return rows

@@ -6,7 +6,8 @@
 __all__ = ['Edit', 'choose']
 
 # %% ../../nbs/08_influence/11_edit.ipynb #feccc2c1
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..core import UnlearnError, build_folder, to_json
+from ..core import UnlearnError, to_json, whole
 from .solvers import Solution
 from .weights import Weights
 from ..models import check_adapter, quiet_loading, save_adapter
@@ -87,22 +88,28 @@ class Edit:
         """
         folder = Path(folder)
         if folder.exists():
-            raise UnlearnError(f"{folder.name} exists already: save the edit into a new folder, the adapter it came from "
-                               "stays")
-        if self.applied:
-            return build_folder(folder, self._write)
+            raise UnlearnError(f"{folder.name} exists already: save the edit into a new folder, the adapter it came "
+                               "from stays")
+        with nullcontext() if self.applied else self._for_now(), whole(folder) as new:
+            new.mkdir()
+            _write_weights(self.model, self.weights, new)
+            (new / "edit.json").write_text(to_json(_record(self)), encoding="utf-8")
+        return folder
+
+    @contextmanager
+    def _for_now(self) -> Iterator[None]:
         self.apply()
         try:
-            return build_folder(folder, self._write)
+            yield
         finally:
             self.undo()
 
-    def _write(self, folder: Path) -> None:
-        _write_weights(self.model, self.weights, folder)
-        record = {"solver": self.solution.solver, "damping": self.solution.damping, "rows": len(self.rows),
-                  "residual": self.residual, "norm": float(self.total.norm()), "products": self.products,
-                  "gradient_equivalents": self.gradients, "seconds": self.seconds}
-        (folder / "edit.json").write_text(to_json(record), encoding="utf-8")
+# %% ../../nbs/08_influence/11_edit.ipynb #c2e8c7aa
+def _record(edit: Edit) -> dict:
+    """How an edit came about, for the file beside its weights."""
+    return {"solver": edit.solution.solver, "damping": edit.solution.damping, "rows": len(edit.rows),
+            "residual": edit.residual, "norm": float(edit.total.norm()), "products": edit.products,
+            "gradient_equivalents": edit.gradients, "seconds": edit.seconds}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #748d748a
 def _write_weights(model: nn.Module, weights: Weights, folder: Path) -> None:
@@ -143,5 +150,6 @@ def choose(edits: Sequence[Edit], objective: Callable[[nn.Module], float], scale
             if np.isfinite(value) and (best is None or value < best[0]):
                 best = (value, candidate)
     if best is None:
-        raise UnlearnError("the objective is not finite for any damping and scale: check it on the model before the edit")
+        raise UnlearnError("the objective is not finite for any damping and scale: check it on the model before the "
+                           "edit")
     return replace(best[1], choices=pd.DataFrame(table))

@@ -61,9 +61,10 @@ class _Job:
 
     def __init__(self, loss: TrainingLoss, rows: list[dict], *, request: Request, after: Edit | None):
         self.loss, self.n, self.started = loss, len(rows), time.perf_counter()
-        if after is not None and (after.model, after.weights.names, after.n) != (loss.model, loss.weights.names, self.n):
-            raise UnlearnError("the edit before this one has another model, other weights or another number of training "
-                               "rows: pass those that it was made with")
+        own = (loss.model, loss.weights.names, self.n)
+        if after is not None and (after.model, after.weights.names, after.n) != own:
+            raise UnlearnError("the edit before this one has another model, other weights or another number of "
+                               "training rows: pass those that it was made with")
         self.now = rows if after is None else after.rows
         self.then = request.apply(self.now)
         weights = loss.weights
@@ -120,7 +121,9 @@ def _curvatures(loss: TrainingLoss, rows: list[dict], *, kind: str, settings: Ed
 DAMPINGS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # tried by damping="auto", in mean diagonal entries of C
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #85d6a851
-def _dampings(damping: float | str | list[float] | None, matrix: Curvature, b: Tensor, *, solver: Solver) -> list[float]:
+def _dampings(
+    damping: float | str | list[float] | None, matrix: Curvature, b: Tensor, *, solver: Solver
+) -> list[float]:
     if damping not in (None, "auto"):
         return damping if isinstance(damping, list) else [damping]
     if solver.damping is not None:
@@ -141,17 +144,18 @@ def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[flo
         raise UnlearnError("no damping or no scale is given: give at least one of each")
     several = damping == "auto" or isinstance(damping, list) and len(damping) > 1 or len(scales) > 1
     if objective is None and several:
-        raise UnlearnError("choosing a damping or a scale needs an objective: give objective=, a function of the edited "
-                           "model on validation rows")
+        raise UnlearnError("choosing a damping or a scale needs an objective: give objective=, a function of the "
+                           "edited model on validation rows")
     if settings.cap is not None and settings.initial is None:
         raise UnlearnError("cap is in lengths of the way that training went: give initial=, the weights before it as a "
                            "vector")
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #7cb7dfae
 def erase(
-    model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Request, solver: str | Solver | Callable = "cg",
-    damping: float | str | Sequence[float] | None = None, objective: Callable[[nn.Module], float] | None = None,
-    scales: Sequence[float] = (1.0,), after: Edit | None = None, settings: EditSettings = EditSettings(),
+    model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Request,
+    solver: str | Solver | Callable = "cg", damping: float | str | Sequence[float] | None = None,
+    objective: Callable[[nn.Module], float] | None = None, scales: Sequence[float] = (1.0,), after: Edit | None = None,
+    settings: EditSettings = EditSettings(),
 ) -> Edit:
     """The edit that answers `request`; the model is as before until the edit is applied.
 

@@ -76,10 +76,11 @@ class KroneckerFactors:
         moments = _moments(curvature)
         for name in weights.names:
             if name not in moments:
-                raise UnlearnError(f"ekfac saw no pass through the layer of {name}: choose the weights of layers that the "
-                                   "model uses")
+                raise UnlearnError(f"ekfac saw no pass through the layer of {name}: choose the weights of layers that "
+                                   "the model uses")
         shapes = {name: tensor.shape for name, tensor in zip(weights.names, weights.tensors)}
-        self.blocks = [Block(name=name, place=place, Q_S=_eigenvectors(moments[name][1]), Q_A=_eigenvectors(moments[name][0]),
+        self.blocks = [Block(name=name, place=place, Q_S=_eigenvectors(moments[name][1]),
+                             Q_A=_eigenvectors(moments[name][0]),
                              diagonal=torch.zeros(shapes[name], dtype=weights.dtype, device=weights.device))
                        for name, place in weights.slices().items()]
         for _, scores in curvature.scores(memory_mb):

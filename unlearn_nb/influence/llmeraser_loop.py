@@ -21,7 +21,7 @@ class LLMEraserLoop(Solver):
     """LLMEraser's released loop; `damping` enters the reported residual only.
 
     Args:
-        lr, init, weight_decay, steps, batch: x_lr, x_init, x_adjust, x_iter, x_batch of the script; batch None: all rows.
+        lr, init, weight_decay, steps, batch: x_lr, x_init, x_adjust, x_iter, x_batch of the script; batch None: all.
         half_gradient: as published, H x / 2 - b instead of H x - b.
     """
 

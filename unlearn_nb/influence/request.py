@@ -107,8 +107,9 @@ class Request:
         rows = training_rows(rows)
         _check_names(self, {row["id"] for row in rows})
         kept = [row for row in rows if row["id"] not in set(self.removed)]
-        changed = [row | {column: new[row["id"]] for column, new in (("prompt", self.prompts), ("response", self.responses))
-                          if row["id"] in new} for row in kept]
+        columns = {"prompt": self.prompts, "response": self.responses}
+        changed = [row | {column: new[row["id"]] for column, new in columns.items() if row["id"] in new}
+                   for row in kept]
         return changed + [dict(row) for row in self.added]
 
 # %% ../../nbs/08_influence/10_request.ipynb #97631f98

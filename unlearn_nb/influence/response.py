@@ -98,8 +98,9 @@ def _minimise(objective: _Objective, max_steps: int, tolerance: float) -> Bregma
 
 # %% ../../nbs/08_influence/13_response.ipynb #2874ffa5
 def bregman_response(
-    model: nn.Module, tokenizer: Any, rows: Sequence[dict], *,
-    removed: Sequence[dict] = (), added: Sequence[dict] = (), damping: float, template: str = "plain", max_length: int = 256, max_steps: int = 500, tolerance: float = 1e-4,
+    model: nn.Module, tokenizer: Any, rows: Sequence[dict], *, removed: Sequence[dict] = (),
+    added: Sequence[dict] = (), damping: float, template: str = "plain", max_length: int = 256, max_steps: int = 500,
+    tolerance: float = 1e-4,
 ) -> BregmanResponse:
     """Proximal Bregman response of the weights that require gradients, by L-BFGS from where they are; they stay put.
 
@@ -117,7 +118,8 @@ def bregman_response(
     """
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     _check_problem(rows, [*removed, *added], weights, damping=damping)
-    start, kept = {name: p.detach().clone() for name, p in weights.items()}, {name: p.grad for name, p in weights.items()}
+    start = {name: p.detach().clone() for name, p in weights.items()}
+    kept = {name: p.grad for name, p in weights.items()}
     options = {"n": len(rows), "template": template, "max_length": max_length}
     try:
         with eval_mode(model):

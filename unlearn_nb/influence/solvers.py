@@ -22,7 +22,7 @@ from .weights import Cost
 # %% ../../nbs/08_influence/04_solvers.ipynb #0ffd0c61
 Product = Callable[[Tensor], Tensor]  # v [p] -> C v [p]
 
-
+# %% ../../nbs/08_influence/04_solvers.ipynb #1abd66d5
 @dataclass
 class Solution:
     """What a solver found.
@@ -111,7 +111,7 @@ class FunctionSolver(Solver):
 
 
 def as_solver(solver: str | Solver | Callable) -> Solver:
-    """What a text such as "cg(tol=1e-6)" stands for; a function becomes a solver. Raises UnlearnError for the unknown."""
+    """What a text such as "cg(tol=1e-6)" stands for, a function as a solver. Raises UnlearnError for the unknown."""
     found = SOLVERS.read(solver)
     return found if isinstance(found, Solver) else FunctionSolver(found)
 

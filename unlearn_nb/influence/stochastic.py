@@ -53,7 +53,7 @@ def _richardson(
 @SOLVERS.register
 @dataclass(frozen=True)
 class GradientSteps(Solver):
-    """Gradient steps on the quadratic, averaged over the later half where rows are drawn (LLMEraser's idea, done right).
+    """Gradient steps on the quadratic, averaged over the later half where rows are drawn: LLMEraser's idea.
 
     Args:
         batch: rows drawn for each product; None: all.

@@ -80,7 +80,7 @@ class Batch:
         for i in range(len(self.inputs[0])):
             own = self.rows == i
             inputs = tuple(x[i : i + 1] for x in self.inputs)
-            yield Batch(inputs, self.targets[own], self.rows[own] * 0, self.weights[own])
+            yield Batch(inputs, self.targets[own], self.rows[own] * 0, weights=self.weights[own])
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #7d381f1f
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from toys import data, make_tokenizer, tiny
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import new_adapter, pooled, shards, tune, walk
 from unlearn_nb.influence import LanguageTask, TrainingLoss
-from unlearn_nb.metrics import summed
+from unlearn_nb.metrics import Edits, scored
 from unlearn_nb.models import Recipe, load_adapter, sequence_nll
 
 RECIPE = Recipe(steps=6, batch_size=4, lr=1e-2, lora_rank=2, loss_on="response", seed=5)
@@ -84,8 +84,8 @@ def answers(generations, probabilities):
 
 
 def test_pooled_answers_are_a_vote_and_a_mean():
-    three = [summed(answers(*one), bootstrap=0) for one in ((["y", "No"], [0.1, 0.2]), (["x", "No"], [0.9, 0.4]),
-                                                            (["x", "Yes"], [0.8, 0.9]))]
+    said = (["y", "No"], [0.1, 0.2]), (["x", "No"], [0.9, 0.4]), (["x", "Yes"], [0.8, 0.9])
+    three = [scored(Edits(), answers(*one), bootstrap=0) for one in said]
     table = pooled(three).rows
     assert table["generation"].tolist() == ["x", "No"], "by margins -1, -1, 2 the mean is 0: not above"
     assert table["exact_match"].iloc[0] == 1 and table["correct"].iloc[1] == 0

@@ -20,7 +20,7 @@ from unlearn_nb.experiments import (
     recoveries_over_seeds,
 )
 from unlearn_nb.influence import Weights
-from unlearn_nb.metrics import summed
+from unlearn_nb.metrics import Edits, scored
 from unlearn_nb.models import load_adapter, load_model, reader_base
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
@@ -150,7 +150,7 @@ def test_one_subject_has_no_interval():
              "split": "removed"} for i in range(4)]
     table = pd.DataFrame(rows).assign(measure="fact", generation="", valid=np.nan, hit=np.nan, margin=np.nan,
                                       correct=np.nan, exact_match=0.0)
-    scores = {name: summed(table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
+    scores = {name: scored(Edits(), table.assign(nll=nll + 0.1 * np.arange(4), probability=0.5), bootstrap=0)
               for name, nll in (("no edit", 0.2), ("edit: cg", 0.7), ("retrained", 1.2))}
     problem = Problem(Case("facts", "removal"), rows, None, rows, rows, "removed/nll")
     line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores},

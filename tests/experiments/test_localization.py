@@ -14,7 +14,6 @@ from toys import SIZES, small, weights_of
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
     LocalizationExperiment,
-    MaskPlan,
     conclusion,
     inject_groups,
     localization_claims,
@@ -121,7 +120,7 @@ def test_plans_are_checked(change, part):
 @pytest.mark.parametrize("kind, sentence", [("mixtral", "several experts"), ("mamba", "no MLP down-projection")])
 def test_a_model_without_value_vectors_is_told_before_anything_is_trained(tmp_path, smoke_bench, monkeypatch, kind,
                                                                           sentence):
-    small(kind, **SIZES | dict(num_local_experts=4)).save_pretrained(tmp_path / "model")
+    small(kind, **SIZES | dict(num_local_experts=4, vocab_size=2048)).save_pretrained(tmp_path / "model")
     load_model("tiny")[1].save_pretrained(tmp_path / "model")
     monkeypatch.setattr("unlearn_nb.experiments.localization.prepare_one",
                         lambda *_: pytest.fail("a model was trained"))
@@ -183,7 +182,7 @@ def test_masks_end_to_end(tmp_path, smoke_bench, smoke_prepared):
     plan = localization_plan("tiny", "smoke")
     experiment = LocalizationExperiment(Run.open(tmp_path), "tiny", smoke_bench,
                                         replace(plan, injection=replace(plan.injection, steps=2)))
-    masks = MaskPlan(rounds=2, steps=6, unlearning_steps=4)
+    masks = replace(localization_plan("tiny", "quick").masks, rounds=2, steps=6, unlearning_steps=4)
     folder = inject_groups(experiment, masks)
     regions = [Region.load(folder / f"mask-{g}.safetensors") for g in range(2)]
     assert (regions[0] & regions[1]).n_weights == 0

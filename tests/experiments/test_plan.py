@@ -47,7 +47,8 @@ def made(study, model, budget, *more):
     elif study == "localization":
         found = localization_plan(model, budget, seed=3, bench=more[0])
         fields = asdict(found) | {"methods": named(found.methods), "located": found.located,
-                                  "localizers": found.localizers, "injected": found.injected}
+                                  "localizers": found.localizers, "injected": found.injected,
+                                  "masks": found.masks is not None}
     else:
         found = PLANS[study](model, budget, seed=3)
         fields = asdict(found)

@@ -15,12 +15,12 @@ from unlearn_nb.benches import load_recommendations
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.influence import bregman_response
 from unlearn_nb.metrics import (
-    EditScores,
+    Edits,
+    Scores,
     cost_table,
     delta_agreement,
     delta_table,
-    eraser,
-    evaluate_edit,
+    evaluate,
     exact_match,
     gap_recovery,
     label_scores,
@@ -29,6 +29,7 @@ from unlearn_nb.metrics import (
     rank_agreement,
     recovery,
     score_rows,
+    scored,
     seed_recovery,
 )
 from unlearn_nb.models import Recipe, encode, generate, memorise, sequence_nll, train_tokenizer
@@ -71,7 +72,7 @@ def test_titles_are_no_patterns():
 
 
 def test_scores_of_rows_are_what_the_model_says(taught, tokenizer):
-    table = score_rows(taught, tokenizer, ROWS)
+    table = score_rows(taught, tokenizer, [{"split": "test", **row} for row in ROWS])
     assert table["measure"].tolist() == ["choice"] * 8 + ["label"] * 8 + ["fact"] * 4
     np.testing.assert_allclose(table["nll"], sequence_nll(taught, tokenizer, ROWS, on="response"), rtol=1e-5)
     np.testing.assert_allclose(table["probability"], np.exp(-table["nll"]))
@@ -105,7 +106,7 @@ def test_margins_are_differences_of_whole_labels(taught, tokenizer):
 
 def test_the_suite_counts_as_by_hand(taught, tokenizer):
     rows = [{**row, "split": "removed"} for row in FACTS[:2]] + [{**row, "split": "holdout"} for row in FACTS[2:]] + ROWS[:16]
-    scores = evaluate_edit(taught, tokenizer, rows, bootstrap=0)
+    scores = evaluate(taught, tokenizer, rows, bootstrap=0, suite="edits")
     table, found = scores.rows, scores.summary
     choice, label = table[table["measure"] == "choice"], table[table["measure"] == "label"]
     assert found["test/valid_ratio"] == choice["valid"].mean()
@@ -128,8 +129,8 @@ def test_weights_count_like_copies(lines):
                           "correct": float((margin > 0) == yes), "valid": np.nan, "hit": np.nan, "exact_match": np.nan,
                           "probability": 0.5} for yes, margin, _ in lines])
     times = np.array([count for *_, count in lines])
-    weighted = eraser(rows, times[None].astype(float))
-    copied = eraser(rows.loc[rows.index.repeat(times)].reset_index(drop=True), np.ones((1, times.sum())))
+    weighted = Edits().summarise(rows, times[None].astype(float))
+    copied = Edits().summarise(rows.loc[rows.index.repeat(times)].reset_index(drop=True), np.ones((1, times.sum())))
     assert weighted.keys() == copied.keys()
     for name, value in weighted.items():
         np.testing.assert_allclose(value, copied[name])
@@ -138,23 +139,23 @@ def test_weights_count_like_copies(lines):
 def test_no_valid_answer_has_no_hit_ratio():
     rows = pd.DataFrame({"split": "test", "measure": "choice", "response": "a", "valid": [0.0, 0.0], "hit": 0.0, "nll": 1.0,
                          "margin": np.nan, "correct": np.nan, "exact_match": np.nan, "probability": 0.1})
-    found = eraser(rows, np.ones((1, 2)))
+    found = Edits().summarise(rows, np.ones((1, 2)))
     assert np.isnan(found["test/hit_ratio"]) and found["test/valid_ratio"] == found["test/hit_valid"] == 0
 
 
 def test_scores_survive_saving_and_refuse_other_rows(taught, tokenizer, tmp_path):
-    scores = evaluate_edit(taught, tokenizer, ROWS, bootstrap=20)
+    scores = evaluate(taught, tokenizer, ROWS, bootstrap=20, suite="edits")
     scores.save(tmp_path)
-    again = EditScores.load(tmp_path)
+    again = Scores.load(tmp_path)
     pd.testing.assert_frame_equal(again.ci, scores.ci)
     pd.testing.assert_frame_equal(again.rows, scores.rows, check_dtype=False)
     assert again.oracle_distance(scores) == 0
     with pytest.raises(UnlearnError, match="can't compare scores of fingerprint .*: evaluate both alike"):
-        scores.distance(evaluate_edit(taught, tokenizer, ROWS[1:], bootstrap=0))
+        scores.distance(evaluate(taught, tokenizer, ROWS[1:], bootstrap=0, suite="edits"))
 
 
 def test_the_interval_belongs_to_the_seed(taught, tokenizer):
-    one, two, other = (evaluate_edit(taught, tokenizer, ROWS, bootstrap=50, seed=seed).ci for seed in (0, 0, 1))
+    one, two, other = (evaluate(taught, tokenizer, ROWS, bootstrap=50, seed=seed, suite="edits").ci for seed in (0, 0, 1))
     assert one.equals(two) and not one.equals(other)
     inside = one.dropna()
     assert ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()
@@ -172,8 +173,7 @@ def made(shift):
     rows = pd.DataFrame({"split": "test", "task": "t", "kind": "qa", "id": range(40), "subject": range(40), "measure": "fact",
                          "response": "x", "nll": rng.normal(3, 1, 40) + shift, "exact_match": 0.5})
     rows = rows.assign(probability=0.1, valid=np.nan, hit=np.nan, margin=np.nan, correct=np.nan)
-    value = eraser(rows, np.ones((1, 40)))
-    return EditScores(rows, pd.DataFrame({"metric": list(value), "value": [float(v[0]) for v in value.values()], "low": 0.0, "high": 0.0}))
+    return scored(Edits(), rows, bootstrap=0)
 
 
 def test_recovered_gap_with_paired_rows():
@@ -331,8 +331,8 @@ def nobody(tokenizer):
      "bregman_response: no weight of the model requires gradients; choose some"),
     (lambda t: bregman_response(head_model(t), t, [], removed=TRAIN[:1], damping=1.0), "bregman_response: there are no training rows; give some"),
     (lambda t: bregman_response(head_model(t), t, TRAIN, damping=1.0), "bregman_response: no row is removed or added; name some"),
-    (lambda t: evaluate_edit(None, t, []), "evaluate_edit: there are no rows; give at least one"),
-    (lambda t: evaluate_edit(None, t, [{**ROWS[0], "response": "dune"}]), f"row {ROWS[0]['id']!r}: 'dune' is not among its candidates; add it"),
+    (lambda t: evaluate(None, t, [], suite="edits"), "there are no rows to ask; give at least one"),
+    (lambda t: evaluate(None, t, [{**ROWS[0], "response": "dune"}], suite="edits"), f"row {ROWS[0]['id']!r}: 'dune' is not among its candidates; add it"),
     (lambda t: delta_agreement(torch.ones(2), torch.ones(3)),
      "delta_agreement: delta and reference differ in the names or shapes of their weights; take both from the same adapter"),
     (lambda t: rank_agreement([1, 2], [1, 2]),
@@ -351,6 +351,6 @@ def test_a_broken_model_is_named(tokenizer):
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(UnlearnError) as error:
-        evaluate_edit(model, tokenizer, FACTS, bootstrap=0)
+        evaluate(model, tokenizer, FACTS, bootstrap=0, suite="edits")
     assert str(error.value) == ("the model gives NaN likelihood for 4 of 4 rows (first: row 'f0'): its weights are broken or its "
                                 "dtype overflows; try dtype='float32'")

@@ -16,10 +16,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from unlearn_nb.benches import SPLITS, Bench, as_dataset
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.metrics import (
-    ATTACKS,
-    MembershipScores,
+    MIA_ATTACKS,
+    Membership,
+    Scores,
     bootstrap_weights,
-    evaluate_membership,
+    evaluate,
     gradient_norms,
     membership_table,
     mia_auc,
@@ -27,7 +28,6 @@ from unlearn_nb.metrics import (
     privleak,
     rel_diff,
 )
-from unlearn_nb.metrics.membership import membership
 from unlearn_nb.models import encode
 
 ROWS = rows(7, seed=4)
@@ -119,11 +119,19 @@ def test_gradient_norms_are_autograds_and_leave_the_model_as_it_was():
         assert norm == pytest.approx(np.mean([p.grad.norm().item() for p in model.parameters()]), rel=1e-5)
 
 
-def test_gradient_norms_restore_the_model_after_a_failure():
+def test_gradient_norms_restore_the_model_after_a_failure(monkeypatch):
     model = tiny().train()
     model.lm_head.weight.requires_grad_(False)
-    with pytest.raises(KeyError):
+    with pytest.raises(UnlearnError, match="no column 'response'"):
         gradient_norms(model, make_tokenizer(), [{"prompt": "w5"}])
+
+    def fail(*args, **options):
+        assert not model.training and model.lm_head.weight.requires_grad
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(model.model, "forward", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        gradient_norms(model, make_tokenizer(), ROWS)
     assert model.training and not model.lm_head.weight.requires_grad
 
 
@@ -135,15 +143,15 @@ def test_privleak_and_rel_diff(auc, oracle, leak, diff):
 
 
 def table_of(generator, n=12):
-    values = {name: generator.integers(0, 6, 2 * n).astype(float) for name in ATTACKS}  # with ties
+    values = {name: generator.integers(0, 6, 2 * n).astype(float) for name in MIA_ATTACKS}  # with ties
     return pd.DataFrame({"member": [1.0] * n + [0.0] * n, "split": ["forget"] * n + ["holdout"] * n, "task": "t",
                          "subject": [f"s{i // 2}" for i in range(2 * n)], **values})
 
 
 def test_auc_is_that_of_the_metrics_and_of_scikit_learn():
     table, oracle = (table_of(np.random.default_rng(seed)) for seed in (0, 1))
-    out = membership(table, np.ones((1, len(table))), oracle)
-    for name in ATTACKS:
+    out = Membership(Scores(oracle, None)).summarise(table, np.ones((1, len(table))))
+    for name in MIA_ATTACKS:
         auc, other = (roc_auc_score(t["member"], -t[name]) for t in (table, oracle))
         assert out[f"{name}/auc"][0] == pytest.approx(auc)
         assert auc == pytest.approx(mia_auc(table.loc[table["member"] == 1, name], table.loc[table["member"] == 0, name]))
@@ -153,14 +161,15 @@ def test_auc_is_that_of_the_metrics_and_of_scikit_learn():
 
 def test_the_oracle_is_resampled_with_the_model():
     table = table_of(np.random.default_rng(0))
-    drawn = membership(table, bootstrap_weights(table, 50), table)
+    drawn = Membership(Scores(table, None)).summarise(table, bootstrap_weights(table, 50))
     assert drawn["loss/auc"].std() > 0 and (drawn["loss/privleak"] == 0).all()
 
 
 def test_the_suite(tmp_path):
     bench, tokenizer = make_bench(), make_tokenizer()
-    oracle = evaluate_membership(tiny(seed=1), tokenizer, bench, part="test", bootstrap=20)
-    scores = evaluate_membership(tiny(), tokenizer, bench, part="test", oracle=oracle, gradients=True, bootstrap=20)
+    oracle = evaluate(tiny(seed=1), tokenizer, bench, part="test", suite="membership", bootstrap=20)
+    suite = Membership(oracle, gradients=True)
+    scores = evaluate(tiny(), tokenizer, bench, part="test", suite=suite, bootstrap=20)
     rows = concatenate_datasets([bench.split("forget", "test"), bench.split("holdout", "test")])
     expected = membership_table(tiny(), tokenizer, rows, gradients=True)
     pd.testing.assert_frame_equal(scores.rows[list(expected)], expected)
@@ -169,7 +178,7 @@ def test_the_suite(tmp_path):
         privleak(scores.summary["min_k/auc"], oracle.summary["min_k/auc"]))
     assert scores.summary["gradnorm/privleak"] == pytest.approx(privleak(scores.summary["gradnorm/auc"]))
     assert (scores.ci["low"] <= scores.ci["value"]).all() and (scores.ci["value"] <= scores.ci["high"]).all()
-    again = MembershipScores.load(scores.save(tmp_path))
+    again = Scores.load(scores.save(tmp_path))
     pd.testing.assert_frame_equal(again.rows, scores.rows)
     pd.testing.assert_frame_equal(again.ci, scores.ci)
     assert again.meta == scores.meta and again.oracle_distance(scores) == 0
@@ -189,12 +198,13 @@ def test_the_suite(tmp_path):
 def test_bad_input_gets_one_sentence(change, message):
     bench, tokenizer, model = make_bench(), make_tokenizer(), tiny()
     if change.pop("oracle", False):
-        change["oracle"] = evaluate_membership(model, tokenizer, bench, part="test", bootstrap=0)
+        change["oracle"] = evaluate(model, tokenizer, bench, part="test", suite="membership", bootstrap=0)
     if not change.pop("holdout", True):
         bench = Bench("made", "plain", **{s: bench.split(s) if s != "holdout" else as_dataset([]) for s in SPLITS})
     if change.pop("broken", False):
         with torch.no_grad():
             model.lm_head.weight[0, 0] = float("nan")
     with pytest.raises(UnlearnError) as caught:
-        evaluate_membership(model, tokenizer, bench, **dict(part="test", bootstrap=0) | change)
+        part = change.pop("part", "test")
+        evaluate(model, tokenizer, bench, part=part, suite=Membership(**change), bootstrap=0)
     assert str(caught.value) == message

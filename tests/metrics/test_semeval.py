@@ -18,24 +18,23 @@ from sklearn.metrics import roc_auc_score
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.metrics import (
     Scores,
+    SemEval,
     bootstrap_weights,
     cell_members,
     choice_credit,
-    collect,
     compare_table,
     evaluate,
     exact_match,
     harmonic_mean,
+    intervals,
     is_repetitive,
     mia_auc,
     mia_score,
     mmlu_accuracy,
     rouge_l_recall,
-    summarise,
     to_html,
 )
 from unlearn_nb.metrics import semeval as metrics
-from unlearn_nb.metrics.semeval import semeval
 
 unit = st.floats(0, 1)
 
@@ -211,6 +210,10 @@ def table(seed=0, people=5, tasks=("Task1", "Task2"), completions=True, holdout=
     return pd.DataFrame(rows).assign(id=lambda t: [f"r{i}" for i in range(len(t))], prompt="p", response="r")
 
 
+def summarise(rows, suite=SemEval(), **options):
+    return intervals(rows, suite.summarise, **options)
+
+
 def values(rows, **options):
     return summarise(rows, bootstrap=0, **options).set_index("metric")["value"].to_dict()
 
@@ -252,7 +255,7 @@ def test_weights_count_rows():
     """A row with weight 2 is the row twice."""
     rows, rng = table(1), np.random.default_rng(0)
     counts = rng.integers(1, 4, len(rows))
-    weighted = {k: v[0] for k, v in semeval(rows, counts[None].astype(float)).items()}
+    weighted = {k: v[0] for k, v in SemEval().summarise(rows, counts[None].astype(float)).items()}
     assert weighted == pytest.approx(values(rows.loc[np.repeat(rows.index, counts)].reset_index(drop=True)))
 
 
@@ -342,7 +345,7 @@ def test_bootstrap_is_fast_and_repeatable():
 
 
 def test_measured_utility_replaces_the_general_rows():
-    ci = summarise(table(), utility=(0.48, 0.01), bootstrap=500).set_index("metric")
+    ci = summarise(table(), SemEval(measured=(0.48, 0.01)), bootstrap=500).set_index("metric")
     low, high = ci.loc["utility", ["low", "high"]]
     assert ci.loc["utility", "value"] == 0.48 and 0.455 < low < 0.47 and 0.49 < high < 0.505
 
@@ -591,7 +594,7 @@ def test_evaluate_questions_only_and_without_holdout(fake_model):
         ({"part": None}, "part None"),
         ({"part": "train"}, "part 'train'"),
         ({"part": "test", "suite": "semevl"}, "did you mean 'semeval'"),
-        ({"part": "test", "utility": "mmul"}, "did you mean 'mmlu'"),
+        ({"part": "test", "suite": "semeval(utility=mmul)"}, "did you mean 'mmlu'"),
     ],
 )
 def test_evaluate_refuses(fake_model, options, message):
@@ -600,9 +603,10 @@ def test_evaluate_refuses(fake_model, options, message):
     assert not any(fake_model.values())  # refused before any work
 
 
-def test_evaluate_without_part_is_no_call():
-    with pytest.raises(TypeError):
+def test_evaluate_without_part_is_refused(fake_model):
+    with pytest.raises(UnlearnError, match="choose hyper-parameters on 'validation', report on 'test'"):
         evaluate(None, None, fake_bench())
+    assert not any(fake_model.values())
 
 
 def test_evaluate_empty_part(fake_model):
@@ -615,13 +619,13 @@ def test_evaluate_empty_part(fake_model):
 def test_nan_likelihood_is_told(fake_model, monkeypatch):
     monkeypatch.setattr(metrics, "sequence_nll", lambda model, tokenizer, rows, **options: np.full(len(rows), np.nan))
     with pytest.raises(UnlearnError, match="NaN likelihood for 6 of 6 texts"):
-        collect(None, None, fake_bench(), "test")
+        evaluate(None, None, fake_bench(), part="test")
 
 
 def test_mmlu_without_lm_eval(fake_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UnlearnError, match="needs lm-eval"):
-        evaluate(None, None, fake_bench(), part="test", utility="mmlu")
+        evaluate(None, None, fake_bench(), part="test", suite=SemEval("mmlu"))
 
 
 def fake_harness(monkeypatch, simple_evaluate):
@@ -641,7 +645,7 @@ def test_mmlu_through_the_harness(fake_model, monkeypatch):
         return {"results": {"mmlu": {"acc,none": 0.48, "acc_stderr,none": 0.004}}}
 
     fake_harness(monkeypatch, simple_evaluate)
-    got = evaluate(None, None, fake_bench(general=False), part="test", utility="mmlu", bootstrap=100)
+    got = evaluate(None, None, fake_bench(general=False), part="test", suite="semeval(utility=mmlu)", bootstrap=100)
     assert got.summary["utility"] == 0.48 and got.meta["utility_kind"] == "mmlu" and "utility" in got.meta["final_over"]
 
 

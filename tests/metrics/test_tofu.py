@@ -14,10 +14,11 @@ from toys import make_tokenizer, rows, tiny
 from unlearn_nb.benches import SPLITS, Bench, as_dataset
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.metrics import (
-    TofuScores,
+    Scores,
+    Tofu,
     answer_table,
     bootstrap_weights,
-    evaluate_tofu,
+    evaluate,
     extraction_table,
     forget_quality,
     log10_forget_quality,
@@ -27,7 +28,6 @@ from unlearn_nb.metrics import (
     truth_score,
     utility_terms,
 )
-from unlearn_nb.metrics.tofu import tofu
 from unlearn_nb.models import encode, generate
 
 losses = st.lists(st.floats(0.01, 15), min_size=1, max_size=6)
@@ -129,7 +129,7 @@ def nll(model, tokenizer, prompt, response):
 def test_rows_from_first_principles(aggregation, faithful):
     model, tokenizer, bench = tiny(dtype=torch.float64), make_tokenizer(), make_bench()
     asked = [row | {"split": split} for split in ("forget", "retain", "general") for row in bench.split(split, "test")]
-    table = answer_table(model, tokenizer, asked, "plain", aggregation, faithful, batch_size=5)
+    table = answer_table(model, tokenizer, asked, aggregation=aggregation, faithful=faithful, batch_size=5)
     for row, (_, line) in zip(asked, table.iterrows()):
         own, *wrong = (nll(model, tokenizer, row["prompt"], text) for text in [row["response"], *row["perturbed_responses"]])
         right = nll(model, tokenizer, row["prompt"], row["paraphrased_responses"][0]) if row["split"] != "general" else own
@@ -153,8 +153,8 @@ def test_rows_from_first_principles(aggregation, faithful):
 @pytest.fixture(scope="module")
 def evaluated():
     bench, tokenizer = make_bench(("real_authors", "world_facts")), make_tokenizer()
-    oracle = evaluate_tofu(tiny(seed=1), tokenizer, bench, part="test", bootstrap=30)
-    return bench, oracle, evaluate_tofu(tiny(), tokenizer, bench, part="test", oracle=oracle, bootstrap=30)
+    oracle = evaluate(tiny(seed=1), tokenizer, bench, part="test", suite="tofu", bootstrap=30)
+    return bench, oracle, evaluate(tiny(), tokenizer, bench, part="test", suite=Tofu(oracle), bootstrap=30)
 
 
 def test_model_utility_is_the_harmonic_mean_of_nine(evaluated):
@@ -176,17 +176,17 @@ def test_model_utility_is_the_harmonic_mean_of_nine(evaluated):
 def test_utility_moves_with_each_of_its_terms_and_is_0_with_any(evaluated):
     table = evaluated[2].rows.assign(probability=0.5, rougeL=0.5, truth_ratio=0.5)
     ones = np.ones((1, len(table)))
-    assert tofu(table, ones)["model_utility"][0] == pytest.approx(0.5)
+    assert Tofu().summarise(table, ones)["model_utility"][0] == pytest.approx(0.5)
     for term in utility_terms(table):
         name, score = term.split("/")
         for value, expected in ((0.0, 0.0), (1.0, 9 / (8 / 0.5 + 1))):
             changed = table.copy()
             changed.loc[changed["set"] == name, score] = value
-            assert tofu(changed, ones)["model_utility"][0] == pytest.approx(expected)
+            assert Tofu().summarise(changed, ones)["model_utility"][0] == pytest.approx(expected)
     for name in ("forget", "collateral"):
         changed = table.copy()
         changed.loc[changed["set"] == name, ["probability", "rougeL", "truth_ratio"]] = 0
-        assert tofu(changed, ones)["model_utility"][0] == pytest.approx(0.5)
+        assert Tofu().summarise(changed, ones)["model_utility"][0] == pytest.approx(0.5)
 
 
 def test_generations_and_rouge_are_the_generators(evaluated):
@@ -199,7 +199,7 @@ def test_generations_and_rouge_are_the_generators(evaluated):
 
 def test_one_model_against_itself_has_quality_1_in_every_resample(evaluated):
     _, oracle, _ = evaluated
-    drawn = tofu(oracle.rows, bootstrap_weights(oracle.rows, 20), oracle.rows)
+    drawn = Tofu(oracle).summarise(oracle.rows, bootstrap_weights(oracle.rows, 20))
     assert (drawn["forget_quality"] == 1).all() and (drawn["log10_forget_quality"] == 0).all()
     assert drawn["retain/probability"].std() > 0
 
@@ -213,7 +213,7 @@ def test_intervals_hold_the_value_and_no_oracle_no_quality(evaluated):
 
 def test_save_and_load(evaluated, tmp_path):
     scores = evaluated[2]
-    again = TofuScores.load(scores.save(tmp_path))
+    again = Scores.load(scores.save(tmp_path))
     pd.testing.assert_frame_equal(again.rows, scores.rows)
     pd.testing.assert_frame_equal(again.ci, scores.ci)
     assert again.meta == scores.meta and again.oracle_distance(scores) == 0
@@ -228,7 +228,7 @@ def test_save_and_load(evaluated, tmp_path):
     (dict(perturbed=False), ["collateral", "general", "retain"], 5),  # no truth ratios, no normalised probability
 ])
 def test_what_is_not_there_does_not_enter_and_meta_says_so(options, sets, terms):
-    scores = evaluate_tofu(tiny(), make_tokenizer(), make_bench(**options), part="test", bootstrap=0, max_new_tokens=3)
+    scores = evaluate(tiny(), make_tokenizer(), make_bench(**options), part="test", suite="tofu(max_new_tokens=3)", bootstrap=0)
     assert scores.meta["utility_sets"] == sets and len(scores.meta["utility_terms"]) == terms
     assert not math.isnan(scores.summary["model_utility"])
     assert ("forget/truth_ratio" in scores.summary) == options.get("perturbed", True)
@@ -242,7 +242,7 @@ def test_meta_tells_in_whose_words_the_right_answer_stood(evaluated):
 
 def test_the_published_floor_is_residual_memory_of_a_model_that_knows_nothing():
     bench, tokenizer = make_bench(), make_tokenizer()
-    right, published = (evaluate_tofu(tiny(), tokenizer, bench, part="test", faithful=f, bootstrap=0, max_new_tokens=3)
+    right, published = (evaluate(tiny(), tokenizer, bench, part="test", suite=Tofu(faithful=f, max_new_tokens=3), bootstrap=0)
                         for f in (False, True))
     lengths = [len(row["response"].split()) for row in bench.split("forget", "test")]  # the end token dropped
     assert right.summary["forget/es"] == 0
@@ -267,5 +267,6 @@ def test_bad_input_gets_one_sentence(evaluated, change, message):
     if change.pop("oracle", False):
         change["oracle"] = oracle
     with pytest.raises(UnlearnError) as caught:
-        evaluate_tofu(model, make_tokenizer(), bench, **dict(part="test", bootstrap=0) | change)
+        part = change.pop("part", "test")
+        evaluate(model, make_tokenizer(), bench, part=part, suite=Tofu(**change), bootstrap=0)
     assert str(caught.value) == message

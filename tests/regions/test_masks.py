@@ -45,15 +45,23 @@ def watched(tmp_path, objective, mask, **cut):
     batcher = make_batcher(make_tokenizer(), data, resolve(objective), max_length=settings.max_length)
     watch, schedule = Watch(), schedule_for(batcher, settings)
     batcher.reference = compute_reference(model, batcher, schedule)
-    trainer = make_trainer(model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[watch],
-                           progress=False)
+    trainer = make_trainer(
+        model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[watch], progress=False
+    )
     watch.trainer = trainer
     trainer.train()
     return watch.steps, trainer
 
 
-@pytest.mark.parametrize("mask", ["sure(percentile=80)", "sure(percentile=60, per=tensors)", "sure(percentile=80, every_step=False)",
-                                  "memflex(cosine=0.2, magnitude=1e-4)"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "sure(percentile=80)",
+        "sure(percentile=60, per=tensors)",
+        "sure(percentile=80, every_step=False)",
+        "memflex(cosine=0.2, magnitude=1e-4)",
+    ],
+)
 def test_only_what_the_mask_chose_changes_despite_decay_momentum_and_accumulation(tmp_path, mask):
     steps, _ = watched(tmp_path, "ga + nll", mask)
     assert len(steps) == 4
@@ -129,9 +137,17 @@ def test_memflex_needs_both_direction_and_size():
     assert not MemFlex()({**grads, "retain": {"w": torch.ones(2, 2)}})["w"].any()
 
 
-@pytest.mark.parametrize("text, part", [("shure", "did you mean 'sure'"), ("sure(percent=3)", "percentile"),
-                                        ("sure(percentile=101)", "[0, 100]"), ("sure(per=columns)", "'rows' or 'tensors'"),
-                                        ("sure, memflex", "unknown mask"), ("sure(", "can't read the mask")])
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("shure", "did you mean 'sure'"),
+        ("sure(percent=3)", "percentile"),
+        ("sure(percentile=101)", "[0, 100]"),
+        ("sure(per=columns)", "'rows' or 'tensors'"),
+        ("sure, memflex", "unknown mask"),
+        ("sure(", "can't read the mask"),
+    ],
+)
 def test_bad_masks_are_refused_in_one_sentence(text, part):
     with pytest.raises(UnlearnError) as error:
         UnlearnSettings(mask=text)

@@ -1,4 +1,4 @@
-"""Regions as sets, found in many architectures, and trained: what lies outside keeps its bits, whatever the optimiser does."""
+"""Regions as sets, found in many architectures, and trained: what lies outside keeps its bits."""
 
 import copy
 import os
@@ -29,22 +29,42 @@ from transformers import AutoModelForCausalLM
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import resolve
 from unlearn_nb.regions import SLICES, UNITS, Region, RegionStep, down_projections, plain_name, unit_weights
-from unlearn_nb.unlearning import UnlearnSettings, compute_reference, make_batcher, make_trainer, schedule_for, whole_model
+from unlearn_nb.unlearning import (
+    UnlearnSettings,
+    compute_reference,
+    make_batcher,
+    make_trainer,
+    schedule_for,
+    whole_model,
+)
 
 HARSH = dict(method="full", lr=2e-2, steps=3, batch_size=2, accumulation=2, weight_decay=0.3, max_grad_norm=0.5)
 MLPS = {
-    "llama": "mlp.down_proj", "gpt2": "mlp.c_proj", "olmo2": "mlp.down_proj", "olmo3": "mlp.down_proj", "qwen2": "mlp.down_proj",
-    "qwen3": "mlp.down_proj", "gemma2": "mlp.down_proj", "gemma3_text": "mlp.down_proj", "phi": "mlp.fc2", "phi3": "mlp.down_proj",
-    "mistral": "mlp.down_proj", "opt": "fc2", "gpt_neox": "mlp.dense_4h_to_h", "bloom": "mlp.dense_4h_to_h", "gptj": "mlp.fc_out",
-    "starcoder2": "mlp.c_proj", "mpt": "ffn.down_proj", "recurrent_gemma": "mlp_block.down_proj", "jamba": "feed_forward.down_proj",
+    "llama": "mlp.down_proj",
+    "gpt2": "mlp.c_proj",
+    "olmo2": "mlp.down_proj",
+    "olmo3": "mlp.down_proj",
+    "qwen2": "mlp.down_proj",
+    "qwen3": "mlp.down_proj",
+    "gemma2": "mlp.down_proj",
+    "gemma3_text": "mlp.down_proj",
+    "phi": "mlp.fc2",
+    "phi3": "mlp.down_proj",
+    "mistral": "mlp.down_proj",
+    "opt": "fc2",
+    "gpt_neox": "mlp.dense_4h_to_h",
+    "bloom": "mlp.dense_4h_to_h",
+    "gptj": "mlp.fc_out",
+    "starcoder2": "mlp.c_proj",
+    "mpt": "ffn.down_proj",
+    "recurrent_gemma": "mlp_block.down_proj",
+    "jamba": "feed_forward.down_proj",
 }
 
 
 def full_masks(region):
     """The same region, written down weight by weight."""
     return Region({n: m.expand(region.shapes[n]).clone() for n, m in region.masks.items()}, region.shapes)
-
-
 
 
 def changed(before, model):
@@ -82,9 +102,15 @@ def test_a_value_vector_is_what_its_coefficient_multiplies(name):
     torch.testing.assert_close(now - was, x[..., j, None] * e, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, sentence", [
-    ("mixtral", "stacks the matrices of several experts"), ("qwen3_moe", "stacks the matrices of several experts"),
-    ("qwen2_moe", "stacks the matrices of several experts"), ("mamba", "MambaForCausalLM has no MLP down-projection")])
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("mixtral", "stacks the matrices of several experts"),
+        ("qwen3_moe", "stacks the matrices of several experts"),
+        ("qwen2_moe", "stacks the matrices of several experts"),
+        ("mamba", "MambaForCausalLM has no MLP down-projection"),
+    ],
+)
 def test_models_without_value_vectors_are_told_so(name, sentence):
     with pytest.raises(UnlearnError) as error:
         Region.random(small(name, **SIZES | dict(num_experts=4, num_local_experts=4)), 0.1)
@@ -98,14 +124,18 @@ def test_units_of_a_model():
     target = with_adapter(tiny())
     assert set(unit_weights(target, "tensor")) == {plain_name(n) for n, p in target.named_parameters() if "lora_" in n}
     assert Region.whole(target, "lora_B").n_units == 14
-    with pytest.raises(UnlearnError, match=r"^a value vector is a part of a plain model: merge the adapter into it first"):
+    with pytest.raises(
+        UnlearnError, match=r"^a value vector is a part of a plain model: merge the adapter into it first"
+    ):
         Region.random(target, 0.1)
 
 
 SHAPE = (3, 4)
 masks = st.sampled_from([(1, 1), (1, 4), (3, 1), (3, 4)]).flatmap(
     lambda shape: st.lists(st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]).map(
-        lambda bits: torch.tensor(bits).reshape(shape)))
+        lambda bits: torch.tensor(bits).reshape(shape)
+    )
+)
 regions = st.dictionaries(st.sampled_from("ab"), masks).map(lambda m: Region(m, dict.fromkeys(m, SHAPE)))
 
 
@@ -128,14 +158,17 @@ def test_regions_are_sets_of_weights(one, two):
 def test_a_saved_region_is_the_same(region, tmp_path_factory):
     path = region.save(tmp_path_factory.mktemp("region") / "r.safetensors")
     assert Region.load(path) == region and {n: m.shape for n, m in Region.load(path).masks.items()} == {
-        n: m.shape for n, m in region.masks.items()}
+        n: m.shape for n, m in region.masks.items()
+    }
 
 
 def test_files_that_are_no_regions_are_refused(tmp_path):
     tiny().save_pretrained(tmp_path)
     (tmp_path / "text").write_text("region")
     for name in ("model.safetensors", "text", "missing"):
-        with pytest.raises(UnlearnError, match=r"can't be read as a region \(\w+\): give a file that Region.save wrote$"):
+        with pytest.raises(
+            UnlearnError, match=r"can't be read as a region \(\w+\): give a file that Region.save wrote$"
+        ):
             Region.load(tmp_path / name)
 
 
@@ -152,8 +185,12 @@ def test_random_regions_have_their_size_and_stay_apart(unit, units):
 def test_every_value_vector_is_as_likely_as_another():
     model, counts = tiny(), torch.zeros(2, 48)
     for seed in range(400):
-        counts += torch.stack([m[0].float() if m.shape == (1, 48) else torch.zeros(48)
-                               for m in (Region.random(model, 0.25, seed=seed) | Region({}, {})).masks.values()])
+        counts += torch.stack(
+            [
+                m[0].float() if m.shape == (1, 48) else torch.zeros(48)
+                for m in (Region.random(model, 0.25, seed=seed) | Region({}, {})).masks.values()
+            ]
+        )
     spread = (counts - 100) / (400 * 0.25 * 0.75) ** 0.5  # standard deviations of a binomial
     assert spread.abs().max() < 4.5 and 0.7 < spread.std() < 1.3
 
@@ -171,10 +208,17 @@ def test_a_column_with_one_weight_taken_is_not_free():
 def mixed(model):
     """Columns, rows, single weights, a vector and a whole tensor at once."""
     shapes = {n: p.shape for n, p in model.named_parameters()}
-    rows, some = torch.zeros(32, 1, dtype=torch.bool), torch.rand(32, 32, generator=torch.Generator().manual_seed(0)) < 0.1
+    rows, some = (
+        torch.zeros(32, 1, dtype=torch.bool),
+        torch.rand(32, 32, generator=torch.Generator().manual_seed(0)) < 0.1,
+    )
     rows[::5] = True
-    masks = {"model.layers.0.self_attn.q_proj.weight": rows, "model.layers.1.self_attn.k_proj.weight": some,
-             "model.norm.weight": torch.arange(32) < 4, "model.embed_tokens.weight": torch.ones(1, 1, dtype=torch.bool)}
+    masks = {
+        "model.layers.0.self_attn.q_proj.weight": rows,
+        "model.layers.1.self_attn.k_proj.weight": some,
+        "model.norm.weight": torch.arange(32) < 4,
+        "model.embed_tokens.weight": torch.ones(1, 1, dtype=torch.bool),
+    }
     return Region(masks, {n: shapes[n] for n in masks}) | Region.random(model, 0.25, seed=1)
 
 
@@ -192,8 +236,15 @@ def test_outside_the_region_nothing_changes(tmp_path, kind, precision):
     """Decay, momentum, accumulation and clipping; in float32 everything inside moves."""
     model = tiny(dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     region, before = KINDS[kind](model), weights_of(model)
-    history = run(model, make_tokenizer(), tmp_path / "out", "npo + nll", region=region,
-                  dtype="bfloat16" if precision == "autocast" else "float32", **HARSH)
+    history = run(
+        model,
+        make_tokenizer(),
+        tmp_path / "out",
+        "npo + nll",
+        region=region,
+        dtype="bfloat16" if precision == "autocast" else "float32",
+        **HARSH,
+    )
     region.check_outside(before, model)
     inside = [c[region.masks[n].expand_as(c)] for n, c in changed(before, model).items() if n in region.masks]
     assert torch.cat(inside).float().mean() > (0.5 if precision == "bfloat16" else 0.99)
@@ -211,8 +262,10 @@ def test_the_check_sees_a_single_bit(tmp_path):
     before["model.norm.weight"][0] = 0.0
     with pytest.raises(UnlearnError) as error:
         region.check_outside(before, model)
-    assert str(error.value) == ("1 weights outside the region changed, the first in model.norm.weight: what trained them did "
-                                "not keep to the region")
+    assert str(error.value) == (
+        "1 weights outside the region changed, the first in model.norm.weight: what trained them did "
+        "not keep to the region"
+    )
 
 
 def test_without_write_back_and_restore_the_check_would_fail(tmp_path, monkeypatch):
@@ -233,8 +286,9 @@ def trainer_for(model, tmp_path, region, objective="ga + nll", **changes):
     schedule = schedule_for(batcher, options)
     batcher.reference = compute_reference(model, batcher, schedule)
     with whole_model(model, None):
-        return make_trainer(model, batcher, settings=options, schedule=schedule, folder=tmp_path, progress=False,
-                            region=region)
+        return make_trainer(
+            model, batcher, settings=options, schedule=schedule, folder=tmp_path, progress=False, region=region
+        )
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -253,7 +307,9 @@ def test_slices_train_as_masks_do(tmp_path, name):
     for a, b in zip(sliced.parameters(), masked.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     keys = ("loss", "grad_norm")
-    assert [[r[k] for k in keys] for r in one.records] == [pytest.approx([r[k] for k in keys], rel=1e-9) for r in two.records]
+    assert [[r[k] for k in keys] for r in one.records] == [
+        pytest.approx([r[k] for k in keys], rel=1e-9) for r in two.records
+    ]
 
 
 def test_the_optimiser_holds_the_slice_alone(tmp_path):
@@ -312,8 +368,15 @@ def test_the_forward_pass_in_training_is_that_of_the_ordinary_model(autocast):
 def test_a_snapshot_is_an_ordinary_model_and_the_given_model_is_left_in_order(tmp_path):
     model, region, seen = tiny(), Region.random(tiny(), 0.25, seed=1), {}
     model.lm_head.weight.requires_grad_(False)
-    run(model, make_tokenizer(), tmp_path / "out", region=region, snapshots=[0, 2], method="full",
-        on_step=lambda step, live: seen.update({step: weights_of(live)}))
+    run(
+        model,
+        make_tokenizer(),
+        tmp_path / "out",
+        region=region,
+        snapshots=[0, 2],
+        method="full",
+        on_step=lambda step, live: seen.update({step: weights_of(live)}),
+    )
     plain = set(tiny().state_dict())
     for step in (0, 2):
         file = tmp_path / "out" / "snapshots" / f"step-{step}" / "model.safetensors"
@@ -328,8 +391,14 @@ def test_a_snapshot_is_an_ordinary_model_and_the_given_model_is_left_in_order(tm
 def test_after_a_failure_the_model_is_ordinary_again(tmp_path):
     model = tiny()
     with pytest.raises(ZeroDivisionError):
-        run(model, make_tokenizer(), tmp_path / "out", region=Region.random(model, 0.25), method="full",
-            on_step=lambda step, live: 1 / 0)
+        run(
+            model,
+            make_tokenizer(),
+            tmp_path / "out",
+            region=Region.random(model, 0.25),
+            method="full",
+            on_step=lambda step, live: 1 / 0,
+        )
     assert set(model.state_dict()) == set(tiny().state_dict()) and not any(m._forward_hooks for m in model.modules())
     assert not hasattr(model, SLICES) and all(p.requires_grad for p in model.parameters())
 
@@ -351,44 +420,89 @@ def test_a_region_of_lora_tensors(tmp_path, second):
     assert isinstance(PeftModel.from_pretrained(tiny(), out), PeftModel)
 
 
-@pytest.mark.parametrize("region, changes, sentence", [
-    (lambda: Region({}, {}), {}, "the region is empty: give one with at least one unit"),
-    (lambda: Region.random(tiny(), 0.1), dict(mask="sure"), "settings.mask is 'sure' and a region is given: choose one of the two"),
-    (lambda: Region.random(small("gpt2", **SIZES), 0.1), {}, "the region does not fit: it names transformer.h.0.mlp.c_proj.weight "
-     "[128, 32], which is no weight here: build it from this model"),
-    (lambda: Region.random(small("llama", **SIZES | dict(intermediate_size=64)), 0.1), {}, "the region does not fit: it names "
-     "model.layers.0.mlp.down_proj.weight [32, 64], which is [32, 48] here: build it from this model"),
-    (lambda: Region.random(tiny(), 0.1), dict(method="lora"), "method='lora' trains LoRA tensors, and the region names "
-     "model.layers.0.mlp.down_proj.weight: use method='full', or a region of LoRA tensors"),
-    (lambda: Region.whole(with_adapter(tiny()), "lora_A"), dict(method="lora", lora_r=4), "the region does not fit: it names "
-     "model.layers.0.self_attn.q_proj.lora_A.weight [3, 32], which is [4, 32] here: build it from this model"),
-])
+@pytest.mark.parametrize(
+    "region, changes, sentence",
+    [
+        (lambda: Region({}, {}), {}, "the region is empty: give one with at least one unit"),
+        (
+            lambda: Region.random(tiny(), 0.1),
+            dict(mask="sure"),
+            "settings.mask is 'sure' and a region is given: choose one of the two",
+        ),
+        (
+            lambda: Region.random(small("gpt2", **SIZES), 0.1),
+            {},
+            "the region does not fit: it names transformer.h.0.mlp.c_proj.weight "
+            "[128, 32], which is no weight here: build it from this model",
+        ),
+        (
+            lambda: Region.random(small("llama", **SIZES | dict(intermediate_size=64)), 0.1),
+            {},
+            "the region does not fit: it names "
+            "model.layers.0.mlp.down_proj.weight [32, 64], which is [32, 48] here: build it from this model",
+        ),
+        (
+            lambda: Region.random(tiny(), 0.1),
+            dict(method="lora"),
+            "method='lora' trains LoRA tensors, and the region names "
+            "model.layers.0.mlp.down_proj.weight: use method='full', or a region of LoRA tensors",
+        ),
+        (
+            lambda: Region.whole(with_adapter(tiny()), "lora_A"),
+            dict(method="lora", lora_r=4),
+            "the region does not fit: it names "
+            "model.layers.0.self_attn.q_proj.lora_A.weight [3, 32], which is [4, 32] here: build it from this model",
+        ),
+    ],
+)
 def test_regions_that_can_not_be_trained(tmp_path, region, changes, sentence):
     model = tiny()
     before = weights_of(model)
     with pytest.raises(UnlearnError) as error:
         run(model, make_tokenizer(), tmp_path / "out", "nll", region=region(), **dict(method="full") | changes)
     assert str(error.value) == sentence
-    assert not list(tmp_path.iterdir()) and set(weights_of(model)) == set(before) and all(p.requires_grad for p in model.parameters())
+    assert (
+        not list(tmp_path.iterdir())
+        and set(weights_of(model)) == set(before)
+        and all(p.requires_grad for p in model.parameters())
+    )
 
 
-@pytest.mark.parametrize("call, sentence", [
-    (lambda m: Region.random(m, 0), "a share must lie above 0 and be at most 1, not 0: give e.g. 0.1"),
-    (lambda m: Region.random(m, 1.01), "a share must lie above 0 and be at most 1, not 1.01: give e.g. 0.1"),
-    (lambda m: Region.random(m, "10%"), "a share must lie above 0 and be at most 1, not '10%': give e.g. 0.1"),
-    (lambda m: Region.random(m, 0.001), "a share of 0.001 of 96 value vectors is none: give at least 0.01"),
-    (lambda m: Region.random(m, 0.6, exclude=Region.random(m, 0.5)),
-     "58 units are wanted and 48 are left after what is excluded: give a smaller share"),
-    (lambda m: Region.random(m, 0.1, unit="value vector"), "unknown unit 'value vector'; did you mean 'value_vector'?"),
-    (lambda m: Region.whole(m, "experts"), "no parameter of LlamaForCausalLM has a name that matches 'experts': the first is "
-     "model.embed_tokens.weight"),
-    (lambda m: Region.every(m).share(Region.random(m, 0.5)),
-     "a share is taken of a region that contains this one: give e.g. Region.every(model)"),
-    (lambda m: Region.every(m) | Region.every(small("llama", **SIZES | dict(intermediate_size=64))), "these regions are of different "
-     "models: model.layers.0.mlp.down_proj.weight is [32, 48] in one and [32, 64] in the other"),
-    (lambda m: Region.every(m).check_outside(m, small("gpt2", **SIZES)),
-     "the weights before and after differ in name, shape or type: give the same model twice"),
-])
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda m: Region.random(m, 0), "a share must lie above 0 and be at most 1, not 0: give e.g. 0.1"),
+        (lambda m: Region.random(m, 1.01), "a share must lie above 0 and be at most 1, not 1.01: give e.g. 0.1"),
+        (lambda m: Region.random(m, "10%"), "a share must lie above 0 and be at most 1, not '10%': give e.g. 0.1"),
+        (lambda m: Region.random(m, 0.001), "a share of 0.001 of 96 value vectors is none: give at least 0.01"),
+        (
+            lambda m: Region.random(m, 0.6, exclude=Region.random(m, 0.5)),
+            "58 units are wanted and 48 are left after what is excluded: give a smaller share",
+        ),
+        (
+            lambda m: Region.random(m, 0.1, unit="value vector"),
+            "unknown unit 'value vector'; did you mean 'value_vector'?",
+        ),
+        (
+            lambda m: Region.whole(m, "experts"),
+            "no parameter of LlamaForCausalLM has a name that matches 'experts': the first is "
+            "model.embed_tokens.weight",
+        ),
+        (
+            lambda m: Region.every(m).share(Region.random(m, 0.5)),
+            "a share is taken of a region that contains this one: give e.g. Region.every(model)",
+        ),
+        (
+            lambda m: Region.every(m) | Region.every(small("llama", **SIZES | dict(intermediate_size=64))),
+            "these regions are of different "
+            "models: model.layers.0.mlp.down_proj.weight is [32, 48] in one and [32, 64] in the other",
+        ),
+        (
+            lambda m: Region.every(m).check_outside(m, small("gpt2", **SIZES)),
+            "the weights before and after differ in name, shape or type: give the same model twice",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(UnlearnError) as error:
         call(tiny())
@@ -400,14 +514,23 @@ def test_two_processes_train_a_region_as_one_does(tmp_path):
     script.write_text(
         "import pathlib, sys\nimport toys as t\nfrom unlearn_nb.regions import Region\n"
         "model = t.tiny()\nregion = Region.random(model, 0.25, seed=1)\n"
-        f"t.run(model, t.make_tokenizer(), pathlib.Path(sys.argv[1]), **{HARSH | dict(batch_size=2, steps=2)}, region=region)\n"
-        "region.check_outside(t.tiny(), model)\n")
+        f"changes = {HARSH | dict(batch_size=2, steps=2)}\n"
+        "t.run(model, t.make_tokenizer(), pathlib.Path(sys.argv[1]), region=region, **changes)\n"
+        "region.check_outside(t.tiny(), model)\n"
+    )
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script), str(tmp_path / "two")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(script),
+        str(tmp_path / "two"),
+    ]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, timeout=300)
     model = tiny()
     region = Region.random(model, 0.25, seed=1)
     one = run(model, make_tokenizer(), tmp_path / "one", **HARSH | dict(batch_size=4, steps=2), region=region).frame
     two = pd.read_csv(tmp_path / "two" / "history.csv")
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"), rtol=1e-4, atol=1e-6)
-

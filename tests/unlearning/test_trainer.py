@@ -47,7 +47,6 @@ from unlearn_nb.unlearning import (
     trainable,
 )
 
-
 DATA = {"forget": FORGET, "retain": RETAIN}
 
 
@@ -91,7 +90,9 @@ def gradients(tokenizer, objective, tmp_path, **cut):
     with model.disable_adapter():
         batcher.reference = compute_reference(model, batcher, schedule)
     batcher.share_lines = True
-    trainer = make_trainer(model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[keep], progress=False)
+    trainer = make_trainer(
+        model, batcher, settings=settings, schedule=schedule, folder=tmp_path, callbacks=[keep], progress=False
+    )
     trainer.train()
     return keep.steps[0], trainer.records[0]
 
@@ -201,7 +202,9 @@ def test_cached_reference_equals_a_fresh_one_after_training(tokenizer, tmp_path,
     if kind == "full":
         batcher.reference.head = copy.deepcopy(model.get_output_embeddings()).requires_grad_(False)
     with trainable(model, tokenizer, settings) as (trained, _):
-        trainer = make_trainer(trained, batcher, settings=settings, schedule=schedule[:6], folder=tmp_path, progress=False)
+        trainer = make_trainer(
+            trained, batcher, settings=settings, schedule=schedule[:6], folder=tmp_path, progress=False
+        )
         trainer.train()
         trained.eval()
         with torch.no_grad():

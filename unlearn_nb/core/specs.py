@@ -102,9 +102,11 @@ class Registry:
             return functools.partial(self.register, name=name)
         name = name or _name(entry)
         origin = _origin(entry, inspect.currentframe().f_back.f_globals.get("__name__", ""))
-        if self._origins.setdefault(name, origin) != origin:
+        known = self._origins.get(name, origin)
+        if known != origin and not _exported(known, origin):
             raise UnlearnError(f"there is already a {self.kind} {name!r}: give yours another name")
-        self._entries[name] = entry
+        if known[0] != "__main__" or origin[0] == "__main__":  # what a notebook says counts, not its exported module
+            self._entries[name], self._origins[name] = entry, origin
         return entry
 
     def unregister(self, name: str) -> None:
@@ -161,6 +163,11 @@ def _origin(entry: Any, caller: str) -> tuple[str, str]:
     if hasattr(entry, "__qualname__"):
         return entry.__module__, entry.__qualname__
     return caller, type(entry).__qualname__
+
+
+def _exported(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two origins are a notebook's cell and the module exported from it."""
+    return one[1] == other[1] and "__main__" in (one[0], other[0])
 
 # %% ../../nbs/00_core/03_specs.ipynb #62e195d2
 def _load(kind: str, point: EntryPoint) -> Any:

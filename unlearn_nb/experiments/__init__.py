@@ -1,4 +1,4 @@
-"""experiments"""
+"""Studies: a plan as data, an experiment a seed, and claims that are computed."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader
@@ -16,11 +16,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "agreement_with_retraining", "damping_trials", "effort_trials", "erasing_claims", "failing_from",
         "part_by_part", "rank_trials", "recoveries", "recoveries_over_seeds", "response_lines", "sequence_trials",
         "trial", "trials", "weight_change", "with_recovery"],
-    "localization": ["DRAWS", "LocalizationExperiment", "LocalizationPlan", "RegionMethod", "curve_of", "inject",
-        "localization_plan", "locate", "measured_rows", "measures", "overlaps", "recorder", "resized",
+    "localization": ["DRAWS", "LocalizationExperiment", "LocalizationPlan", "MaskPlan", "RegionMethod", "curve_of",
+        "inject", "localization_plan", "locate", "measured_rows", "measures", "overlaps", "recorder", "resized",
         "starting_point", "supervise_in", "unlearn_in"],
-    "localization_masks": ["MASK_METHODS", "MaskPlan", "deal_groups", "inject_groups", "memory_of",
-        "unlearn_group"],
+    "localization_masks": ["MASK_METHODS", "deal_groups", "inject_groups", "memory_of", "unlearn_group"],
     "localization_report": ["conclusion", "localization_claims", "paired_table", "supervision_in_words"],
     "merging": ["MergingExperiment", "MergingPlan", "ROLES", "Role", "choose", "compare_methods", "forget_part",
         "merge_records", "merging_claims", "merging_plan", "role_trajectory", "search_merge", "train_role"],

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from ..core import UnlearnError, write_atomic
 from ..influence import TrainingLoss
-from ..metrics import LABELS, EditScores, summed
+from ..metrics import LABELS, Scores, scored
 from ..models import Recipe, add_lora, memorise, save_adapter, shuffled_batches
 
 # %% ../../nbs/15_experiments/05_baselines.ipynb #b4b4b48c
@@ -87,7 +87,7 @@ def shards(rows: Sequence[dict], count: int, seed: int = 0) -> list[list[dict]]:
     return [[row for row in rows if place[row["subject"]] == i] for i in range(count)]
 
 # %% ../../nbs/15_experiments/05_baselines.ipynb #2302f433
-def pooled(scores: Sequence[EditScores]) -> EditScores:
+def pooled(scores: Sequence[Scores]) -> Scores:
     """Scores of the shards' models as of one: mean probability and margin, the most frequent generation."""
     tables, meta = [one.rows for one in scores], scores[0].meta
     said = np.stack([table["generation"].fillna("").to_numpy() for table in tables])  # [shards, rows]
@@ -100,7 +100,8 @@ def pooled(scores: Sequence[EditScores]) -> EditScores:
     table.loc[label, "generation"] = np.where(table.loc[label, "margin"] > 0, *LABELS)
     table.loc[label, "correct"] = (table.loc[label, "generation"] == table.loc[label, "response"]).astype(float)
     table["nll"] = -np.log(table["probability"])
-    return EditScores(table, summed(table, meta["template"], meta["bootstrap"], meta["seed"]).ci, meta)
+    found = scored(scores[0].suite, table, bootstrap=meta["bootstrap"], seed=meta["seed"])
+    return Scores(table, found.ci, meta)
 
 
 def _speakers(said: np.ndarray) -> list[int]:

@@ -103,6 +103,8 @@ Kind = TypeVar("Kind")
 
 def build(kind: Any, value: Any, where: str) -> Any:
     """A value of the type `kind` (dataclass, tuple[X, ...], dict[str, X], plain type) out of YAML's."""
+    if type(None) in get_args(kind):  # X | None
+        return None if value is None else build(get_args(kind)[0], value, where)
     if is_dataclass(kind):
         return value if isinstance(value, kind) else _filled(kind, value, where)
     if get_origin(kind) is tuple:

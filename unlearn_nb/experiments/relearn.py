@@ -28,7 +28,7 @@ from .base import Experiment, score_candidate, train_adapter
 from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, read_plan
 from ..merging import merge_adapters
-from ..metrics import JUDGE_PROMPTS, Scores, evaluate_relearn, judge, load_nli
+from ..metrics import JUDGE_PROMPTS, Relearn, Scores, evaluate, judge, load_nli
 from ..models import load_model
 from ..objectives import resolve
 from ..unlearning import unlearn
@@ -144,8 +144,8 @@ class ReLearnExperiment(Experiment):
 
     def evaluate(self, model: Any, tokenizer: Any, part: str) -> Scores:
         """Scores of the relearn suite."""
-        return evaluate_relearn(model, tokenizer, self.bench, part=part, scorer=self.scorer, match=self.match,
-                                entailment=self.entailment, faithful=self.plan.faithful, seed=self.seed)
+        suite = Relearn(self.scorer, match=self.match, entailment=self.entailment, faithful=self.plan.faithful)
+        return evaluate(model, tokenizer, self.bench, part=part, suite=suite, seed=self.seed)
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #72062fd4
 def author_of(experiment: ReLearnExperiment) -> Author:
@@ -297,8 +297,8 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
 
     def build(folder: Path) -> None:
         def measure(attacked: Any, rows: list[dict]) -> dict[str, float]:
-            scores = evaluate_relearn(attacked, tokenizer, experiment.bench, part="test", match=experiment.match,
-                                      entailment=experiment.entailment, faithful=plan.faithful, rows=rows, bootstrap=0)
+            suite = Relearn(match=experiment.match, entailment=experiment.entailment, faithful=plan.faithful)
+            scores = evaluate(attacked, tokenizer, rows, suite=suite, template=experiment.bench.template, bootstrap=0)
             return {key: scores.summary[key] for key in ("forget/kfr", "retain/krr")}
 
         whole = experiment.prepared.oracle if which == "oracle" else experiment.prepared.target

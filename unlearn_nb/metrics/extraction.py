@@ -5,22 +5,20 @@
 # %% auto #0
 __all__ = ['Answer', 'read_answers', 'extraction_strength', 'exact_memorisation', 'extraction_table']
 
-# %% ../../nbs/10_metrics/04_extraction.ipynb #0f620dc5
+# %% ../../nbs/10_metrics/04_extraction.ipynb #6d1e1ec3
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..models import IGNORED, encode, pad_right, selected_logits
-from ..models import SCORE_ENTRIES, sorted_batches
+from ..models import answer_logits, at_least_float32
 
-# %% ../../nbs/10_metrics/04_extraction.ipynb #30cd6277
+# %% ../../nbs/10_metrics/04_extraction.ipynb #b009f1c3
 class Answer(NamedTuple):
     """What a model makes of one answer, token by token: L tokens, the end token included."""
 
@@ -29,7 +27,12 @@ class Answer(NamedTuple):
     means: np.ndarray | None = None  # [L] mean of the log-probability under the model's own distribution
     deviations: np.ndarray | None = None  # [L] its standard deviation
 
+    @property
+    def nll(self) -> float:
+        """Mean token NLL (nats); NaN without a token."""
+        return float(-self.logps.mean()) if len(self.logps) else float("nan")
 
+# %% ../../nbs/10_metrics/04_extraction.ipynb #1e82d901
 _CHUNK_ELEMENTS = 2**22  # logits that are raised to float32 at a time
 
 
@@ -38,40 +41,33 @@ def _token_numbers(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
     numbers = [torch.empty(0, 4 if moments else 2, dtype=torch.float64)]
     size = max(1, _CHUNK_ELEMENTS // logits.shape[-1])
     for part, target in zip(logits.split(size), targets.split(size)):
-        logp = part.to(torch.promote_types(part.dtype, torch.float32)).log_softmax(-1)
+        logp = at_least_float32(part).log_softmax(-1)  # [t, V]
         columns = [logp.gather(-1, target[:, None])[:, 0], (part.argmax(-1) == target).to(logp.dtype)]
-        if moments:
-            p = logp.exp()
-            mean = (p * logp).sum(-1)
-            columns += [mean, (p * (logp - mean[:, None]) ** 2).sum(-1).sqrt()]
-        numbers.append(torch.stack(columns, 1).double().cpu())
+        numbers.append(torch.stack(columns + (_moments(logp) if moments else []), 1).double().cpu())
     return torch.cat(numbers)
 
-# %% ../../nbs/10_metrics/04_extraction.ipynb #a3ee5d5d
-@torch.no_grad()
+
+def _moments(logp: Tensor) -> list[Tensor]:
+    """Mean and standard deviation of log-probabilities [t, V] under the distribution itself, [t] each."""
+    p = logp.exp()
+    mean = (p * logp).sum(-1)
+    return [mean, (p * (logp - mean[:, None]) ** 2).sum(-1).sqrt()]
+
+# %% ../../nbs/10_metrics/04_extraction.ipynb #3665b61b
 def read_answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], template: str = "plain",
-    batch_size: int = 64, max_length: int = 256, moments: bool = False,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
+    template: str = "plain", batch_size: int = 64, max_length: int = 256, moments: bool = False,
 ) -> list[Answer]:
     """One teacher-forced pass over the rows' `prompt` and `response`, in row order, dropout off."""
-    pairs = [encode(tokenizer, row["prompt"], row["response"], template, max_length) for row in rows]
-    answers: list[Answer] = [Answer(np.empty(0), np.empty(0, bool))] * len(pairs)
-    most = SCORE_ENTRIES.get(model.device.type, SCORE_ENTRIES["cpu"]) // len(tokenizer)
-    was_training = model.training
-    model.eval()
-    for batch in sorted_batches([len(ids) for ids, _ in pairs], batch_size, most):
-        input_ids = pad_right([pairs[i][0] for i in batch], tokenizer.pad_token_id, model.device)
-        labels = pad_right([pairs[i][1] for i in batch], IGNORED, model.device)[:, 1:]
-        chosen = labels != IGNORED
-        logits, _ = selected_logits(model, input_ids, None, F.pad(chosen, (0, 1)))
-        numbers = _token_numbers(logits, labels[chosen], moments).split(chosen.sum(1).tolist())
-        for i, part in zip(batch, numbers):
+    answers: list[Answer] = [Answer(np.empty(0), np.empty(0, bool))] * len(rows)
+    options = dict(template=template, batch_size=batch_size, max_length=max_length)
+    for batch, logits in answer_logits(model, tokenizer, rows, **options):
+        for i, part in zip(batch.indices, batch.split(_token_numbers(logits, batch.targets, moments))):
             logps, hits, *more = part.numpy().T
             answers[i] = Answer(logps, hits > 0.5, *more)
-    model.train(was_training)
     return answers
 
-# %% ../../nbs/10_metrics/04_extraction.ipynb #bbbab142
+# %% ../../nbs/10_metrics/04_extraction.ipynb #625a88bc
 def extraction_strength(hits: Sequence[bool], faithful: bool = False) -> float:
     """Share of an answer's tokens that follow by greedy decoding from the shortest sufficient beginning, in [0, 1].
 
@@ -95,13 +91,14 @@ def exact_memorisation(hits: Sequence[bool], faithful: bool = False) -> float:
     hits = np.asarray(hits, bool)[: -1 if faithful else None]
     return float(hits.mean()) if len(hits) else float("nan")
 
-# %% ../../nbs/10_metrics/04_extraction.ipynb #1bcc01ad
+# %% ../../nbs/10_metrics/04_extraction.ipynb #b52cf0c1
 def extraction_table(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], template: str = "plain",
-    faithful: bool = False, batch_size: int = 64, max_length: int = 256,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
+    template: str = "plain", faithful: bool = False, batch_size: int = 64, max_length: int = 256,
 ) -> pd.DataFrame:
     """One line a row: `es`, `em` and `tokens` (L), from one pass."""
-    answers = read_answers(model, tokenizer, rows, template, batch_size, max_length)
+    options = dict(template=template, batch_size=batch_size, max_length=max_length)
+    answers = read_answers(model, tokenizer, rows, **options)
     return pd.DataFrame({
         "es": [extraction_strength(answer.hits, faithful) for answer in answers],
         "em": [exact_memorisation(answer.hits, faithful) for answer in answers],

@@ -1,4 +1,4 @@
-"""objectives"""
+"""Loss terms, how they add up to objectives, and the published ones by name."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -1,4 +1,4 @@
-"""plots"""
+"""Figures in one house style: a module a study, a function a figure."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -1,4 +1,4 @@
-"""regions"""
+"""Which weights training may change: regions as sets, masks, and the steps that hold to them."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -1,4 +1,4 @@
-"""unlearning"""
+"""Unlearning with any objective: from rows to an adapter or a model."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Every loss against an independent float64 recomputation (plain Python loops), gradcheck, limits, and the parser."""
+"""NLL, GA, KL and NPO against an independent float64 recomputation (plain Python loops), gradcheck, limits."""
 
 import math
 
@@ -9,39 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import log_softmax
 
-from unlearn_nb.core import UnlearnError
 from unlearn_nb.objectives import (
     GA,
     KL,
     NLL,
     NPO,
-    PRESETS,
-    Objective,
     TermInputs,
     inputs,
-    parse_objective,
-    resolve,
     token_logps,
 )
 
 VOCAB = 11
-TERMS = [
-    GA(),
-    GA(per="sequences"),
-    GA(faithful=True),
-    NLL(),
-    NLL(per="sequences"),
-    NLL(faithful=True),
-    NPO(),
-    NPO(beta=2.5),
-    NPO(per="tokens"),
-    NPO(faithful=True),
-    KL(),
-    KL(direction="forward"),
-    KL(faithful=True),
-]
-
-
 
 
 def make(lengths, seed=0, dtype=torch.float64, positions=17):
@@ -68,6 +46,29 @@ def inputs_from(tensors, targets, rows, n_rows, counts=None):
         wide_ref,
         counts=counts,
     )
+
+
+def test_npo_per_token_is_the_published_form_at_one_row_a_micro_batch():
+    tensors, targets, rows = make([4], seed=3)
+    inputs = inputs_from(tensors, targets, rows, 1)
+    assert NPO(per="tokens")(inputs) == NPO(faithful=True)(inputs) != NPO()(inputs)
+
+
+SAMPLES = [
+    GA(),
+    GA(per="sequences"),
+    GA(faithful=True),
+    NLL(),
+    NLL(per="sequences"),
+    NLL(faithful=True),
+    NPO(),
+    NPO(beta=2.5),
+    NPO(per="tokens"),
+    NPO(faithful=True),
+    KL(),
+    KL(direction="forward"),
+    KL(faithful=True),
+]
 
 
 def divergence(first, second):
@@ -102,13 +103,7 @@ def expected(term, tensors, targets, lengths):
     return sign * sum(logps) / (len(sequences) if term.per == "sequences" and not term.faithful else len(logps))
 
 
-def test_npo_per_token_is_the_published_form_at_one_row_a_micro_batch():
-    tensors, targets, rows = make([4], seed=3)
-    inputs = inputs_from(tensors, targets, rows, 1)
-    assert NPO(per="tokens")(inputs) == NPO(faithful=True)(inputs) != NPO()(inputs)
-
-
-@pytest.mark.parametrize("term", TERMS, ids=str)
+@pytest.mark.parametrize("term", SAMPLES, ids=str)
 @settings(max_examples=25, deadline=None)
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), seed=st.integers(0, 10_000))
 def test_equals_float64_recomputation(term, lengths, seed):
@@ -117,7 +112,7 @@ def test_equals_float64_recomputation(term, lengths, seed):
     assert math.isclose(value.item(), expected(term, tensors, targets, lengths), rel_tol=1e-9, abs_tol=1e-9)
 
 
-@pytest.mark.parametrize("term", TERMS, ids=str)
+@pytest.mark.parametrize("term", SAMPLES, ids=str)
 @pytest.mark.parametrize("lengths", [[3, 0, 4], [1], [0], [0, 0], [1, 1, 1]], ids=str)
 def test_float32_to_1e6_with_empty_one_token_and_all_masked_answers(term, lengths):
     tensors, targets, rows = make(lengths, seed=1, dtype=torch.float32)
@@ -132,7 +127,7 @@ def test_float32_to_1e6_with_empty_one_token_and_all_masked_answers(term, length
 
 
 @pytest.mark.parametrize("chunk", [2**22, 3 * VOCAB], ids=["one chunk", "checkpointed chunks"])
-@pytest.mark.parametrize("term", TERMS, ids=str)
+@pytest.mark.parametrize("term", SAMPLES, ids=str)
 @pytest.mark.parametrize("lengths", [[3, 0, 4], [1], [0]], ids=str)
 def test_gradcheck(monkeypatch, term, lengths, chunk):
     monkeypatch.setattr(inputs, "_CHUNK_ELEMENTS", chunk)
@@ -146,14 +141,14 @@ def test_gradcheck(monkeypatch, term, lengths, chunk):
 
 def test_chunks_change_nothing(monkeypatch):
     tensors, targets, rows = make([5, 8, 4], seed=3)
-    whole = [term(inputs_from(tensors, targets, rows, 3)).item() for term in TERMS]
+    whole = [term(inputs_from(tensors, targets, rows, 3)).item() for term in SAMPLES]
     monkeypatch.setattr(inputs, "_CHUNK_ELEMENTS", 2 * VOCAB)
-    assert [term(inputs_from(tensors, targets, rows, 3)).item() for term in TERMS] == pytest.approx(whole, abs=1e-12)
+    assert [term(inputs_from(tensors, targets, rows, 3)).item() for term in SAMPLES] == pytest.approx(whole, abs=1e-12)
 
 
 def test_bfloat16_logits_are_raised_to_float32():
     tensors, targets, rows = make([3, 2], dtype=torch.bfloat16)
-    for term in TERMS:
+    for term in SAMPLES:
         value = term(inputs_from(tensors, targets, rows, 2))
         assert value.dtype == torch.float32
         assert math.isclose(value.item(), expected(term, tensors, targets, [3, 2]), rel_tol=1e-5, abs_tol=1e-5)
@@ -170,7 +165,7 @@ def test_npo_gradient_approaches_ga_as_beta_vanishes(beta, tolerance):
     assert (npo - ga).abs().max() > 0.01 * tolerance * ga.abs().max() or beta < 1e-5  # converges, is not equal
 
 
-@pytest.mark.parametrize("term", [t for t in TERMS if t.unit != "microbatch"], ids=str)
+@pytest.mark.parametrize("term", [t for t in SAMPLES if t.unit != "microbatch"], ids=str)
 def test_micro_batches_sum_to_the_whole(term):
     lengths = [3, 1, 6, 2]
     tensors, targets, rows = make(lengths, seed=5)
@@ -181,81 +176,3 @@ def test_micro_batches_sum_to_the_whole(term):
         cut = [tensors[0][keep], tensors[1][keep], *tensors[2:]]
         total += term(inputs_from(cut, targets[keep], rows[keep] - chosen[0], len(chosen), whole.counts))
     assert math.isclose(total, term(whole), rel_tol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "text, same",
-    [
-        ("0.4*npo(beta=0.1) + 0.4*kl + 0.2*nll", 0.4 * NPO(beta=0.1) + 0.4 * KL() + 0.2 * NLL()),
-        ("npo", 1.0 * NPO()),
-        ("ga - 2*nll", GA() - 2 * NLL()),
-        ("-(ga + nll)*0.5", -0.5 * (GA() + NLL())),
-        (
-            "kl(direction=forward) + nll(on='forget', per=sequences)",
-            KL(direction="forward") + NLL("forget", "sequences"),
-        ),
-        ("npo(faithful=True)\n", 1.0 * NPO(faithful=True)),
-    ],
-)
-def test_parser_reads_what_the_algebra_writes(text, same):
-    assert parse_objective(text) == same
-    assert parse_objective(str(same)) == same
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.floats(-1e6, 1e6, allow_nan=False), st.sampled_from(TERMS)), min_size=1, max_size=6))
-def test_text_round_trips(parts):
-    objective = Objective(tuple(parts))
-    assert parse_objective(str(objective)) == objective
-    assert len(set(objective.labels)) == len(parts)
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("0.4*np0 + nll", "did you mean 'npo'"),
-        ("0.4*npo(bta=0.1)", "did you mean 'beta'"),
-        ("npo(beta=0)", "beta must be a number above 0"),
-        ("npo(beta=big)", "beta must be a number above 0"),
-        ("npo(0.1)", "name the argument"),
-        ("npo(**x)", "name the argument 'x'"),
-        ("npo(beta=1, beta=2)", "is given twice"),
-        ("kl(direction=sideways)", "direction must be one of"),
-        ("nll(on=general)", "on must be one of"),
-        ("nll(faithful=1)", "faithful must be one of"),
-        ("O.4*npo", "can't read"),
-        ("0.4 npo", "can't read"),
-        ("", "can't read"),
-        ("0.4*npo +", "can't read"),
-        ("npo\0", "can't read"),
-        ("0,4*npo", "is not that"),
-        ("npo/2", "is not that"),
-        ("npo**2", "is not that"),
-        ("npo < 1", "is not that"),
-        ("0.4", "is not a term"),
-        ("npo + 0.4", "is not a term"),
-        ("npo*nll", "finite number"),
-        ("1e999*npo", "finite number"),
-        ("True*npo", "finite number"),
-        ("'a'*npo", "finite number"),
-        ("__import__('os').system('true')", "name the argument"),
-        ("__import__('os').getcwd()", "unknown term"),
-        ("(lambda: npo)()", "unknown term"),
-        ("npo(beta=exec('1'))", "must be a number"),
-        ("zjuklab-ovre", "did you mean 'zjuklab-over'"),
-        ("(" * 5000 + "npo" + ")" * 5000, "can't read"),
-        ("-" * 3000 + "npo", "nested"),
-    ],
-)
-def test_bad_text_gets_one_sentence(text, message):
-    with pytest.raises(UnlearnError) as caught:
-        resolve(text)
-    assert message in str(caught.value) or (message == "nested" and "can't read" in str(caught.value))
-    assert "\n" not in str(caught.value)
-
-
-def test_presets_carry_the_published_weights():
-    weights = {name: tuple(w for w, _ in resolve(name).parts) for name in PRESETS}
-    assert weights["zjuklab-over"] == weights["zjuklab-over-faithful"] == (0.4, 0.4, 0.2)
-    assert weights["zjuklab-under"] == weights["zjuklab-under-faithful"] == (0.3, 0.3, 0.4)
-    assert all(t.faithful == name.endswith("-faithful") for name in PRESETS for _, t in resolve(name).parts)

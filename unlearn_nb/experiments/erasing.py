@@ -27,7 +27,7 @@ from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, readi
 from .plan import StudyPlan, read_plan
 from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase
 from ..influence import erase_options
-from ..metrics import EditScores, evaluate_edit
+from ..metrics import Edits, Scores, evaluate
 from ..models import Recipe, load_adapter, load_model, reader_base, save_adapter, tiny_base
 from ..runs import Run
 
@@ -199,18 +199,17 @@ def retrained(experiment: ErasingExperiment, case: Case) -> Path:
     return tuned(experiment, case.task, experiment.problem(case).goal, f"{name}-r{experiment.plan.recipe.lora_rank}")
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #3b37350c
-def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> EditScores:
+def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> Scores:
     """Scores of a stage's adapter on the problem's judged rows."""
     rows, template, plan = experiment.problem(case).judged, experiment.template(case.task), experiment.plan
 
     def build(scores: Path) -> None:
         with experiment.loaded(case, folder) as (model, tokenizer):
-            evaluate_edit(model, tokenizer, rows, template=template, bootstrap=plan.bootstrap, seed=experiment.seed,
-                          max_new_tokens=plan.new_tokens).save(scores / "scores")
+            evaluate(model, tokenizer, rows, suite=Edits(plan.new_tokens), template=template, bootstrap=plan.bootstrap,
+                     seed=experiment.seed).save(scores / "scores")
 
-    return EditScores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows),
-                                            template=template,
-                                            new_tokens=plan.new_tokens, bootstrap=plan.bootstrap) / "scores")
+    return Scores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows), template=template,
+                                        new_tokens=plan.new_tokens, bootstrap=plan.bootstrap) / "scores")
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #48f4b590
 def spent(folder: Path) -> dict[str, float]:
@@ -290,7 +289,7 @@ def walked(experiment: ErasingExperiment, case: Case, name: str, *, steps: int, 
                             uphill=uphill, template=template, chosen=fingerprint(problem.validation), chunks=chunks)
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #1bc37baa
-def sharded(experiment: ErasingExperiment, case: Case) -> tuple[EditScores, dict[str, float]]:
+def sharded(experiment: ErasingExperiment, case: Case) -> tuple[Scores, dict[str, float]]:
     """SISA: scores of the shards' adapters together, and the cost of retraining those that the request touches."""
     problem, plan = experiment.problem(case), experiment.plan
     recipe = replace(experiment.recipe(case.task), steps=-(-plan.recipe.total_steps(len(problem.rows)) // plan.shards))
@@ -305,7 +304,7 @@ def sharded(experiment: ErasingExperiment, case: Case) -> tuple[EditScores, dict
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #9db0e9d2
 def compare_edits(experiment: ErasingExperiment, case: Case, solvers: Sequence[str], sisa: bool = False
-                  ) -> tuple[dict[str, EditScores], dict[str, dict]]:
+                  ) -> tuple[dict[str, Scores], dict[str, dict]]:
     """Scores and costs by method: "no edit", "edit: SOLVER", "ascent", "tuned on", "composed", "SISA", "retrained"."""
     plan, problem = experiment.plan, experiment.problem(case)
     start, goal = start_of(experiment, case), retrained(experiment, case)

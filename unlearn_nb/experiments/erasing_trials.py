@@ -23,7 +23,7 @@ from .erasing import PUBLISHED, SHARE_OF_RETRAINING, ErasingExperiment, chosen_o
 from .erasing import fingerprint, retrained, score_stage, spent, start_of
 from .erasing_cases import Case, Problem, chooser, in_parts, part_of, reading_cost
 from ..influence import bregman_response, changed_rows, erase, erase_options
-from ..metrics import EditScores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
+from ..metrics import Scores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
 from ..metrics import seed_recovery
 from ..models import sequence_nll
 
@@ -32,7 +32,7 @@ GAP = 0.01  # nats
 SPENT = ("seconds", "gradients", "residual", "products", "damping", "scale")  # what a stage may have recorded
 
 
-def recoveries(problem: Problem, scores: Mapping[str, EditScores], costs: Mapping[str, dict],
+def recoveries(problem: Problem, scores: Mapping[str, Scores], costs: Mapping[str, dict],
                bootstrap: int = 300) -> pd.DataFrame:
     """A line a method: the gap's metric and its recovery, other scores, cost in seconds and gradient-equivalents.
 
@@ -66,7 +66,7 @@ def recoveries_over_seeds(table: pd.DataFrame, bootstrap: int = 1000) -> pd.Data
         else:
             runs = pd.DataFrame({"metric": "gap", "edited": here[method], "corrupted": here["no edit"],
                                  "retrained": here["retrained"]})
-            found = seed_recovery(runs, GAP, bootstrap).iloc[0]
+            found = seed_recovery(runs, threshold=GAP, bootstrap=bootstrap).iloc[0]
         lines.append({"case": case, "method": method, "seeds": len(group),
                       **found[["recovery", "low", "high", "reason"]], **line})
     return pd.DataFrame(lines)
@@ -122,7 +122,7 @@ def weight_change(start: Path, end: Path) -> dict[str, Tensor]:
 
 # %% ../../nbs/15_experiments/08_erasing_trials.ipynb #33f06243
 def agreement_with_retraining(experiment: ErasingExperiment, case: Case, solvers: Sequence[str],
-                              scores: Mapping[str, EditScores]) -> pd.DataFrame:
+                              scores: Mapping[str, Scores]) -> pd.DataFrame:
     """A line an edit: its weights against retraining's, and the rank correlation of the rows' loss changes."""
     start = start_of(experiment, case)
     deltas = {name: weight_change(start, edited(experiment, case, name)) for name in solvers}
@@ -218,13 +218,13 @@ def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], 
     return pd.read_json(folder / "table.json", orient="records")
 
 # %% ../../nbs/15_experiments/08_erasing_trials.ipynb #2233071a
-def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """The table with the share of the gap that each `value` recovers."""
     low, high = (scores[name].summary[problem.metric] for name in ("no edit", "retrained"))
     return table.assign(recovery=recovery(table["value"], low, high, GAP))
 
 # %% ../../nbs/15_experiments/08_erasing_trials.ipynb #1e33e628
-def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """Solvers at the plan's rising efforts, all at its first damping."""
     plan = experiment.plan
     runs = {f"{name}|{i}": {**plan.solvers[name], "damping": plan.dampings[0], **own}
@@ -233,7 +233,7 @@ def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str
     return with_recovery(table, experiment.problem(case), scores).assign(solver=table["label"].str.split("|").str[0])
 
 
-def damping_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, EditScores]) -> pd.DataFrame:
+def damping_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """CG with two and with eight products at the plan's swept dampings, each at the scale that validation chose."""
     plan, scales = experiment.plan, (0.25, *experiment.plan.scales)
     runs = {f"{products}|{damping:g}": {"solver": "cg", "max_products": products, "damping": damping, "scales": scales}
@@ -257,7 +257,7 @@ def part_by_part(experiment: ErasingExperiment, case: Case, way: str, count: int
     return lines
 
 # %% ../../nbs/15_experiments/08_erasing_trials.ipynb #f98aa3ee
-def sequence_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, EditScores],
+def sequence_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores],
                     count: int = 4) -> pd.DataFrame:
     """The request in `count` parts at the damping and scale of the whole: what each recovers, for both ways."""
     plan, problem, start, whole = experiment.plan, experiment.problem(case), start_of(experiment,

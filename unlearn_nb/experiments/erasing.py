@@ -25,7 +25,7 @@ from ..core import UnlearnError, content_hash, unknown, write_atomic
 from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
 from .plan import StudyPlan, read_plan
-from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase
+from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase, erase_options
 from ..metrics import Edits, Scores, evaluate
 from ..models import Recipe, load_adapter, load_model, reader_base, save_adapter, tiny_base
 from ..runs import Run
@@ -238,7 +238,7 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
         with experiment.loaded(case, start) as (model, tokenizer):
             objective = chooser(problem, model, tokenizer, template=template)
             made = erase(model, tokenizer, problem.rows, request=problem.request, objective=objective,
-                         template=template, seed=experiment.seed, **options)
+                         **erase_options(options | {"template": template, "seed": experiment.seed}))
             made.save(folder / "adapter")
         record = chosen_of(made) | {"gradients": made.gradients + reading_cost(problem, len(made.choices)),
                                     "residual": made.residual}

@@ -26,6 +26,7 @@ from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
 from .plan import StudyPlan, read_plan
 from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase
+from ..influence import erase_options
 from ..metrics import Edits, Scores, evaluate
 from ..models import Recipe, load_adapter, load_model, reader_base, save_adapter, tiny_base
 from ..runs import Run
@@ -233,8 +234,8 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
             objective = chooser(problem, model, tokenizer, template)
-            made = erase(model, tokenizer, problem.rows, problem.request, objective=objective, template=template,
-                         seed=experiment.seed, **options)
+            made = erase(model, tokenizer, problem.rows, request=problem.request, objective=objective,
+                         **erase_options(options | {"template": template, "seed": experiment.seed}))
             made.save(folder / "adapter")
         record = chosen_of(made) | {"gradients": made.gradients + reading_cost(problem, len(made.choices)),
                                     "residual": made.residual}

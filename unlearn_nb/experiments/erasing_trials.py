@@ -22,7 +22,7 @@ from .claims import claims_table
 from .erasing import PUBLISHED, SHARE_OF_RETRAINING, ErasingExperiment, chosen_of, edited
 from .erasing import fingerprint, retrained, score_stage, spent, start_of
 from .erasing_cases import Case, Problem, chooser, in_parts, part_of, reading_cost
-from ..influence import bregman_response, changed_rows, erase
+from ..influence import bregman_response, changed_rows, erase, erase_options
 from ..metrics import Scores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
 from ..metrics import seed_recovery
 from ..models import sequence_nll
@@ -154,10 +154,11 @@ def response_lines(model: Any, tokenizer: Any, rows: Sequence[dict], request: An
                    damping: float, **shared: Any
                    ) -> list[dict]:
     """A line a run (name -> options of `erase`, "cg-converged" too), against converged CG and the response."""
-    made = {name: erase(model, tokenizer, rows, request, damping=damping, **shared | own) for name, own in runs.items()}
+    made = {name: erase(model, tokenizer, rows, request=request, **erase_options(shared | own | {"damping": damping}))
+            for name, own in runs.items()}
     old, new = changed_rows(rows, request.apply(rows))
-    response = bregman_response(model, tokenizer, rows, old, new, damping=damping, template=shared["template"],
-                                max_steps=40)
+    response = bregman_response(model, tokenizer, rows, removed=old, added=new, damping=damping,
+                                template=shared["template"], max_steps=40)
     exact = made["cg-converged"]
     wanted = exact.weights.join([response.delta[name] for name in exact.weights.names])
     return [{"damping": damping, "solver": name, "products": one.products, "residual": one.solution.residual,
@@ -189,7 +190,7 @@ def against_response(experiment: ErasingExperiment, case: Case, solvers: Sequenc
 def trial(experiment: ErasingExperiment, case: Case, model: Any, tokenizer: Any, **options: Any) -> dict[str, float]:
     """One edit, made and undone: cost, residuals, chosen damping and scale, NLL (nats) of the reported rows."""
     problem, template = experiment.problem(case), experiment.template(case.task)
-    made = erase(model, tokenizer, problem.rows, problem.request, **options)
+    made = erase(model, tokenizer, problem.rows, request=problem.request, **erase_options(options))
     made.apply()
     value = float(sequence_nll(model, tokenizer, problem.reported, on="response", template=template).mean())
     made.undo()
@@ -249,7 +250,7 @@ def part_by_part(experiment: ErasingExperiment, case: Case, way: str, count: int
     with experiment.loaded(case, start_of(experiment, case)) as (model, tokenizer):
         last, now = None, problem.rows
         for i, part in enumerate(in_parts(problem.request, count)):
-            made = erase(model, tokenizer, now, part, after=last, **options).scale(scale).apply()
+            made = erase(model, tokenizer, now, request=part, after=last, **erase_options(options)).scale(scale).apply()
             last, now = (made, now) if way == "at the trained weights" else (None, made.rows)
             value = float(sequence_nll(model, tokenizer, problem.reported, on="response", template=template).mean())
             lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": value})

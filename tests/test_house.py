@@ -9,22 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# folders of notebooks that still break a rule; a list here may only become shorter
-KNOWN = {
-    house.private_imports: {"08_influence"},
-    house.long_cells: {"08_influence",
-                       "10_metrics", "11_attacks", "12_analysis"},
-    house.long_lines: {"08_influence",
-                       "10_metrics", "11_attacks", "12_analysis"},
-    house.calls_by_position: {"08_influence", "10_metrics", "11_attacks",
-                              "12_analysis"},
-}
-RULES = [house.imports_that_run_upward, house.misnamed_notebooks, house.notebooks_that_assert_nothing, *KNOWN]
+RULES = [house.imports_that_run_upward, house.misnamed_notebooks, house.notebooks_that_assert_nothing,
+         house.private_imports, house.long_cells, house.long_lines, house.calls_by_position]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_house_keeps_its_rule(rule):
-    offences = [offence for offence in rule(ROOT) if offence.split("/")[0] not in KNOWN.get(rule, ())]
+    offences = rule(ROOT)
     assert not offences, "\n".join([rule.__doc__, *offences])
 
 
@@ -137,12 +128,9 @@ def packages():
     return module
 
 
-KNOWN_CLASHES = {"analysis", "experiments", "influence", "localization", "metrics"}
-
-
 def test_a_public_name_is_unique_in_its_package_and_no_modules_name(packages):
     found = {folder.name: packages.clashes(folder) for folder in (ROOT / "unlearn_nb").iterdir() if folder.is_dir()}
-    assert not {name: clashes for name, clashes in found.items() if clashes and name not in KNOWN_CLASHES}
+    assert not {name: clashes for name, clashes in found.items() if clashes}
 
 
 def test_names_that_clash_are_found(packages, tree):

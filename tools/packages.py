@@ -35,19 +35,16 @@ def clashes(package: Path) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1 or name in {module.stem for module in modules}})
 
 
-STRICT = False  # for as long as packages are being put in order, a name that clashes is left out
-
-
 def init_text(package: Path) -> str:
     """What `__init__.py` of a package must say. Raises ValueError for a name that is public twice, or a module's."""
     wrong = clashes(package)
-    if wrong and STRICT:
+    if wrong:
         raise ValueError(f"{package.name}: {', '.join(wrong)} is public in two modules, or called like a module")
     init = package / "__init__.py"
     doc = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) if init.exists() else None
     lines = []
     for module in sorted(package.glob("[a-z]*.py")):
-        names = ", ".join(f'"{name}"' for name in public_names(module) if name not in wrong)
+        names = ", ".join(f'"{name}"' for name in public_names(module))
         lines += textwrap.wrap(f'"{module.stem}": [{names}],', 116, initial_indent="    ", subsequent_indent="        ",
                                break_long_words=False)
     return HEAD.format(doc=doc or package.name, modules="\n".join(lines))

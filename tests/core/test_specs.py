@@ -1,6 +1,7 @@
 """Specs: what is written comes back, nothing is evaluated, and a registry grows in three ways."""
 
 import keyword
+import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -220,3 +221,17 @@ def test_modules_of_the_home_are_imported_at_the_first_look_up(tmp_path, monkeyp
 
     assert "home_of_shapes.two" not in sys.modules
     assert SHAPES["two"]() == "two" and list(SHAPES) == ["one", "two"]
+
+
+def test_a_name_of_the_library_is_refused_before_its_module_is_loaded():
+    """In a fresh process: whoever registers it first, the library's own entry keeps its name."""
+    code = ("from unlearn_nb.core import UnlearnError\nfrom unlearn_nb.regions import MASKS\n"
+            "from unlearn_nb.localization import LOCALIZERS\n"
+            "for registry, name in ((LOCALIZERS, 'intervention'), (MASKS, 'sure')):\n"
+            "    try:\n        registry.register(lambda: None, name=name)\n"
+            "    except UnlearnError as error:\n        print(error)\n"
+            "print(len(list(LOCALIZERS)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert "already a localizer 'intervention'" in lines[0] and "already a mask 'sure'" in lines[1] and lines[2] == "7"

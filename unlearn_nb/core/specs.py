@@ -102,6 +102,8 @@ class Registry:
             return functools.partial(self.register, name=name)
         name = name or _name(entry)
         origin = _origin(entry, inspect.currentframe().f_back.f_globals.get("__name__", ""))
+        if self.home and not origin[0].startswith(self.home):
+            len(self._installed)  # our own modules register first, so that one of their names is refused here
         known = self._origins.get(name, origin)
         if known != origin and not _exported(known, origin):
             raise UnlearnError(f"there is already a {self.kind} {name!r}: give yours another name")

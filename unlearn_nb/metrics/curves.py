@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import ndtr
-from scipy.stats import chi, chi2, t
+from scipy.stats import chi, chi2, t, ttest_1samp
 
 from ..core import UnlearnError, unknown
 
 # %% ../../nbs/10_metrics/15_curves.ipynb #d517c8a7
 CLOSURES = ("flat", "origin")
 
-
+# %% ../../nbs/10_metrics/15_curves.ipynb #c6be55bd
 def frontier(rs: Sequence[float], fs: Sequence[float]) -> np.ndarray:
     """The checkpoints that no other beats in both: `[k, 2]` (RS, FS), RS rising and FS falling.
 
@@ -43,7 +43,7 @@ def frontier(rs: Sequence[float], fs: Sequence[float]) -> np.ndarray:
             kept.append((r, f))
     return np.array(kept[::-1])
 
-
+# %% ../../nbs/10_metrics/15_curves.ipynb #3bb67c90
 def aues(rs: Sequence[float], fs: Sequence[float], closure: str = "flat") -> float:
     """Area under the FS-RS staircase of one run's checkpoints, in [0, 1] (Lee et al.; construction ours).
 
@@ -82,7 +82,10 @@ _QUADRATURE = np.polynomial.legendre.leggauss(128)
 
 
 def sign_flip_p(differences: Sequence[float], resamples: int = 100_000, seed: int = 0) -> float:
-    """Two-sided p-value of the paired permutation test: exact up to 20 pairs, else over random sign patterns."""
+    """Two-sided p-value of the paired permutation test: exact up to 20 pairs, else over random sign patterns.
+
+    scipy's `permutation_test` gives the same but counts patterns that tie up to rounding now in, now out.
+    """
     values = np.asarray(differences, dtype=float)
     if len(values) > 20:
         signs = np.random.default_rng(seed).integers(0, 2, (resamples, len(values)), dtype=np.int8) * 2 - 1
@@ -94,7 +97,7 @@ def sign_flip_p(differences: Sequence[float], resamples: int = 100_000, seed: in
     slack = 1e-12 * np.abs(values).sum()  # patterns that tie with the observed one differ by rounding
     return float(np.mean(np.abs(sums) >= abs(values.sum()) - slack))
 
-
+# %% ../../nbs/10_metrics/15_curves.ipynb #2e6544f2
 def paired_power(gap: float, sd: float, n: int, alpha: float = 0.05) -> float:
     """Power of the two-sided paired t test for a true mean difference of `gap`, the differences having this `sd`.
 
@@ -107,7 +110,7 @@ def paired_power(gap: float, sd: float, n: int, alpha: float = 0.05) -> float:
     tails = ndtr(shift - bound * root / math.sqrt(df)) + ndtr(-shift - bound * root / math.sqrt(df))
     return float((weights * tails * chi.pdf(root, df)).sum() * (high - low) / 2)
 
-
+# %% ../../nbs/10_metrics/15_curves.ipynb #c07eb46f
 def detectable_gap(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
     """Smallest true mean difference that a paired t test over `n` pairs detects with `power`, in the unit of `sd`.
 
@@ -121,9 +124,9 @@ def detectable_gap(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -
     if sd == 0:
         return 0.0
     high = 1.0
-    while paired_power(high, 1.0, n, alpha) < power:
+    while paired_power(high, 1.0, n, alpha=alpha) < power:
         high *= 2
-    return sd * brentq(lambda gap: paired_power(gap, 1.0, n, alpha) - power, 0.0, high, xtol=1e-10)
+    return sd * brentq(lambda gap: paired_power(gap, 1.0, n, alpha=alpha) - power, 0.0, high, xtol=1e-10)
 
 # %% ../../nbs/10_metrics/15_curves.ipynb #39fd432b
 @dataclass(frozen=True)
@@ -146,9 +149,10 @@ class Paired:
     least_p: float
     detectable: float
 
-
-def compare_paired(a: Sequence[float], b: Sequence[float], power: float = 0.8, alpha: float = 0.05,
-                   seed: int = 0) -> Paired:
+# %% ../../nbs/10_metrics/15_curves.ipynb #16259f7f
+def compare_paired(
+    a: Sequence[float], b: Sequence[float], power: float = 0.8, alpha: float = 0.05, seed: int = 0
+) -> Paired:
     """Compare runs `a[s]` with runs `b[s]` over seeds s.
 
     Raises:
@@ -161,9 +165,16 @@ def compare_paired(a: Sequence[float], b: Sequence[float], power: float = 0.8, a
         raise UnlearnError("a paired comparison needs finite values: leave out the seeds that have none, on both sides")
     n, gaps = len(a), a - b
     mean, sd = (float(gaps.mean()), float(gaps.std(ddof=1))) if n > 1 else (math.nan, math.nan)
-    return Paired(n, mean, sd, mean_abs=float(np.abs(gaps).mean()) if n else math.nan,
-                  effect=mean / sd if sd > 0 else math.nan, p=sign_flip_p(gaps, seed=seed),
-                  least_p=2.0 ** (1 - n) if n <= 20 else 1 / 100_001, detectable=detectable_gap(sd, n, power, alpha))
+    return Paired(
+        n=n,
+        mean=mean,
+        sd=sd,
+        mean_abs=float(np.abs(gaps).mean()) if n else math.nan,
+        effect=mean / sd if sd > 0 else math.nan,
+        p=sign_flip_p(gaps, seed=seed),
+        least_p=2.0 ** (1 - n) if n <= 20 else 1 / 100_001,
+        detectable=detectable_gap(sd, n, power, alpha=alpha),
+    )
 
 # %% ../../nbs/10_metrics/15_curves.ipynb #e0b06d77
 METRICS = ("aues", "mu95")
@@ -173,8 +184,8 @@ def curve_scores(points: pd.DataFrame, closure: str = "flat") -> pd.DataFrame:
     """AUES and MU95 of every curve, `aues_flat` and `aues_origin` for both closures, and its end point.
 
     Args:
-        points: a row a checkpoint, the untouched model's first in each curve: columns seed, objective, region, share (which
-            tell the curves apart), rs, fs, utility, quality, log_quality.
+        points: a row a checkpoint, the untouched model's first in each curve: columns seed, objective, region,
+            share (which tell the curves apart), rs, fs, utility, quality, log_quality.
     """
     keys, rows = ["seed", "objective", "region", "share"], []
     for key, curve in points.groupby(keys, sort=False):
@@ -184,7 +195,17 @@ def curve_scores(points: pd.DataFrame, closure: str = "flat") -> pd.DataFrame:
         rows.append(dict(zip(keys, key)) | {"aues": areas[f"aues_{closure}"], "mu95": mu} | areas | end)
     return pd.DataFrame(rows)
 
+# %% ../../nbs/10_metrics/15_curves.ipynb #3990d1e6
+def _compared(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """The numbers of one line of `compare`."""
+    paired = compare_paired(own, other)
+    low, high = ttest_1samp(own - other, 0).confidence_interval()
+    return {"other_mean": other.mean(), "other_sd": other.std(ddof=1), "mean": own.mean(), "sd": own.std(ddof=1),
+            "difference": paired.mean, "difference_sd": paired.sd, "low": low, "high": high,
+            "absolute": paired.mean_abs, "absolute_sd": np.abs(own - other).std(ddof=1), "p": paired.p,
+            "least_p": paired.least_p, "effect": paired.effect, "detectable": paired.detectable, "n": paired.n}
 
+# %% ../../nbs/10_metrics/15_curves.ipynb #90f2ea22
 def compare(scores: pd.DataFrame, first: str, second: str = "random", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Region `first` against region `second`, per objective and metric, paired by seed.
 
@@ -192,21 +213,14 @@ def compare(scores: pd.DataFrame, first: str, second: str = "random", metrics: S
         scores: table of `curve_scores` with at least two seeds.
 
     Returns:
-        columns objective, metric, region; mean, sd of `first`; other_mean, other_sd of `second`; difference (first - second)
-        with difference_sd and the ends low, high of its 95 % interval (paired t); absolute, absolute_sd of |difference|;
-        p, least_p, effect, detectable, n as in `Paired`.
+        columns objective, metric, region; mean, sd of `first`; other_mean, other_sd of `second`; difference
+        (first - second) with difference_sd and the ends low, high of its 95 % interval (paired t); absolute,
+        absolute_sd of |difference|; p, least_p, effect, detectable, n as in `Paired`.
     """
     rows = []
     for objective, found in scores.groupby("objective", sort=False):
         for metric in metrics:
             pairs = found.pivot(index="seed", columns="region", values=metric)[[first, second]].dropna()
-            own, other = pairs[first].to_numpy(), pairs[second].to_numpy()
-            paired = compare_paired(own, other)
-            half = paired.sd * float(t.ppf(0.975, paired.n - 1)) / math.sqrt(paired.n)
-            rows.append({
-                "objective": objective, "metric": metric, "region": first, "other_mean": other.mean(),
-                "other_sd": other.std(ddof=1), "mean": own.mean(), "sd": own.std(ddof=1), "difference": paired.mean,
-                "difference_sd": paired.sd, "low": paired.mean - half, "high": paired.mean + half,
-                "absolute": paired.mean_abs, "absolute_sd": np.abs(own - other).std(ddof=1), "p": paired.p,
-                "least_p": paired.least_p, "effect": paired.effect, "detectable": paired.detectable, "n": paired.n})
+            numbers = _compared(pairs[first].to_numpy(), pairs[second].to_numpy())
+            rows.append({"objective": objective, "metric": metric, "region": first} | numbers)
     return pd.DataFrame(rows)

@@ -46,7 +46,7 @@ def _token_numbers(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
         numbers.append(torch.stack(columns + (_moments(logp) if moments else []), 1).double().cpu())
     return torch.cat(numbers)
 
-
+# %% ../../nbs/10_metrics/04_extraction.ipynb #88b125ba
 def _moments(logp: Tensor) -> list[Tensor]:
     """Mean and standard deviation of log-probabilities [t, V] under the distribution itself, [t] each."""
     p = logp.exp()
@@ -81,7 +81,7 @@ def extraction_strength(hits: Sequence[bool], faithful: bool = False) -> float:
     run = len(hits) if hits.all() else int(np.argmin(hits[::-1]))  # hits in a row at the end
     return max(run, int(faithful)) / len(hits)
 
-
+# %% ../../nbs/10_metrics/04_extraction.ipynb #2cd4a239
 def exact_memorisation(hits: Sequence[bool], faithful: bool = False) -> float:
     """Share of an answer's tokens that are the model's first choice, in [0, 1]; NaN without a token.
 

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from unlearn_nb.analysis import (
+    candidates,
     find_parts,
     follow,
     forward_kl,
@@ -21,7 +22,6 @@ from unlearn_nb.analysis import (
     seesaw_summary,
     token_candidates,
 )
-from unlearn_nb.analysis.candidates import candidates
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.models import encode, encode_prompt, train_tokenizer
 
@@ -82,14 +82,14 @@ def test_candidates_equal_a_plain_forward_pass(model, tokenizer, batch_size, tem
 
 
 def test_a_single_prompt_needs_no_row(model, tokenizer):
-    table = token_candidates(model, tokenizer, ROWS[0]["prompt"], ROWS[0]["response"], k=2)
+    table = token_candidates(model, tokenizer, ROWS[0]["prompt"], response=ROWS[0]["response"], k=2)
     many = candidates(model, tokenizer, ROWS[:1], k=2).drop(columns=["id", "subject"])
     assert table.equals(many)
 
 
 def test_following_itself_changes_nothing(model, tokenizer):
     reference = candidates(model, tokenizer, ROWS, k=3)
-    again = follow(model, tokenizer, ROWS, reference, batch_size=1)
+    again = follow(model, tokenizer, ROWS, reference=reference, batch_size=1)
     assert again.drop(columns=["probability", "answer_probability", "entropy"]).equals(
         reference.drop(columns=["probability", "answer_probability", "entropy"])
     )
@@ -98,7 +98,7 @@ def test_following_itself_changes_nothing(model, tokenizer):
 
 def test_following_reads_the_reference_tokens_in_another_model(model, tokenizer):
     other, reference = llama(tokenizer, seed=7), candidates(model, tokenizer, ROWS, k=3)
-    followed = follow(other, tokenizer, ROWS, reference)
+    followed = follow(other, tokenizer, ROWS, reference=reference)
     for row in ROWS:
         expected, _ = plain(other, tokenizer, row)
         found = followed[followed["id"] == row["id"]]
@@ -108,7 +108,7 @@ def test_following_reads_the_reference_tokens_in_another_model(model, tokenizer)
 
 def test_the_seesaw_says_where_the_mass_went(model, tokenizer):
     reference, other = candidates(model, tokenizer, ROWS, k=3), llama(tokenizer, seed=7)
-    tables = {"vanilla": reference, "other": follow(other, tokenizer, ROWS, reference)}
+    tables = {"vanilla": reference, "other": follow(other, tokenizer, ROWS, reference=reference)}
     moves = seesaw(tables)
     positions = len(reference) // 3
     assert list(moves["model"]) == ["vanilla"] * positions + ["other"] * positions
@@ -141,11 +141,12 @@ def test_all_candidates_leave_no_rest(model, tokenizer):
 def test_tables_that_do_not_belong_together_are_refused(model, tokenizer):
     reference = candidates(model, tokenizer, ROWS, k=2)
     with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
-        follow(model, tokenizer, ROWS, reference[reference["id"] != "b"])
+        follow(model, tokenizer, ROWS, reference=reference[reference["id"] != "b"])
     with pytest.raises(UnlearnError, match="positions that the rows lack"):
-        follow(model, tokenizer, ROWS[:2], reference)
+        follow(model, tokenizer, ROWS[:2], reference=reference)
     with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
-        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]], reference)
+        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]],
+               reference=reference)
     with pytest.raises(UnlearnError, match="'x' and 'vanilla' differ in positions or tokens"):
         seesaw({"vanilla": reference, "x": candidates(model, tokenizer, ROWS, k=3)})
     with pytest.raises(UnlearnError, match="differ in positions"):
@@ -258,7 +259,7 @@ def test_the_layer_lens_tells_tokens_and_divergence(model, tokenizer):
 def test_many_rows_are_the_mean_of_single_ones(model, tokenizer, template):
     single = [layer_lens(model, tokenizer, row["prompt"], template=template) for row in ROWS]
     for batch_size in (1, 2, 16):
-        table = lens_over_rows(model, tokenizer, ROWS, template, batch_size)
+        table = lens_over_rows(model, tokenizer, ROWS, template=template, batch_size=batch_size)
         assert list(table["layer"]) == [1, 2, 3] and (table["rows"] == 3).all()
         np.testing.assert_allclose(table["kl_nats"], np.mean([t["kl_nats"] for t in single], axis=0), atol=1e-5)
         np.testing.assert_allclose(table["entropy"], np.mean([t["entropy"] for t in single], axis=0), rtol=1e-4)

@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 KNOWN = {
     house.private_imports: {"08_influence", "13_plots", "15_experiments"},
     house.long_cells: {"01_benches", "03_models", "08_influence",
-                       "10_metrics", "11_attacks", "12_analysis", "13_plots", "15_experiments"},
+                       "10_metrics", "12_analysis", "13_plots", "15_experiments"},
     house.long_lines: {"00_core", "01_benches", "03_models", "08_influence",
-                       "10_metrics", "11_attacks", "12_analysis", "13_plots", "15_experiments", "studies"},
-    house.calls_by_position: {"01_benches", "03_models", "08_influence", "10_metrics", "11_attacks",
+                       "10_metrics", "12_analysis", "13_plots", "15_experiments", "studies"},
+    house.calls_by_position: {"01_benches", "03_models", "08_influence", "10_metrics", 
                               "12_analysis", "13_plots", "15_experiments", "studies"},
 }
 RULES = [house.imports_that_run_upward, house.misnamed_notebooks, house.notebooks_that_assert_nothing, *KNOWN]

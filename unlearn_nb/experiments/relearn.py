@@ -305,7 +305,7 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
         model, tokenizer = load_model(str(whole), experiment.device)
         if isinstance(which, Path):
             model = PeftModel.from_pretrained(model, str(which)).merge_and_unload()
-        found = under_attack(model, attacked_rows(experiment), measure, precisions)
+        found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)
         found.to_json(folder / "attacks.json", orient="records")
 
     found = experiment.stage(f"attacks-{experiment.label(which)}", build, which=which, precisions=list(precisions),

@@ -172,7 +172,7 @@ def test_the_output_layer_can_be_left_out(tied):
 def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group, seed, size):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
     weight[0] = 0
-    rounded = round_weight(weight, precision, group)
+    rounded = round_weight(weight, precision, group=group)
     assert rounded.shape == weight.shape and torch.isfinite(rounded).all() and not rounded[0].any()
     width = group if precision == "int4" else columns
     for start in range(0, columns, width):
@@ -180,7 +180,7 @@ def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group,
         scale = block.abs().amax(1, keepdim=True) / LEVELS[precision]
         assert ((new - block).abs() <= 0.5001 * scale).all()
         assert all(len(row.unique()) <= 2 * LEVELS[precision] + 1 for row in new)
-    torch.testing.assert_close(round_weight(rounded, precision, group), rounded, rtol=1e-5, atol=0)
+    torch.testing.assert_close(round_weight(rounded, precision, group=group), rounded, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("precision,group", [("int8", 64), ("int4", 32)])
@@ -191,7 +191,7 @@ def test_rounding_agrees_with_pytorch(precision, group):
     top, zero = LEVELS[precision], torch.zeros(len(blocks), dtype=torch.int32)
     scale = blocks.abs().amax(1) / top
     expected = torch.fake_quantize_per_channel_affine(blocks, scale, zero, 0, -top, top).reshape(weight.shape)
-    torch.testing.assert_close(round_weight(weight, precision, group), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(round_weight(weight, precision, group=group), expected, atol=1e-6, rtol=0)
 
 
 def test_a_zero_weight_and_smallest_numbers_survive():
@@ -241,7 +241,7 @@ ROW = {
 WORD = {**ROW, "id": "x2", "response": "Kessel"}
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", list(ATTACKS))
 def test_a_prompt_attack_keeps_ids_and_types(name):
     rows = [ROW, WORD]
     untouched = deepcopy(rows)
@@ -263,28 +263,28 @@ def test_role_play_wraps_the_prompt_and_leaves_it_last():
 
 
 def test_paraphrases_are_taken_by_number_and_a_missing_one_is_named():
-    assert [paraphrase([ROW], which)[0]["prompt"] for which in (0, 1)] == ROW["paraphrased_prompts"]
+    assert [paraphrase([ROW], which=which)[0]["prompt"] for which in (0, 1)] == ROW["paraphrased_prompts"]
     with pytest.raises(UnlearnError, match="row 'x2' has 2 paraphrased_prompts, number 2"):
-        paraphrase([WORD], 2)
+        paraphrase([WORD], which=2)
     with pytest.raises(UnlearnError, match="row number 2 has 0"):
         paraphrase([ROW, {"prompt": "?", "response": "!"}])
 
 
 def test_a_prefix_moves_words_and_drops_what_it_gave_away():
-    (changed,) = prefix([ROW], 0.6)
+    (changed,) = prefix([ROW], share=0.6)
     assert (changed["prompt"], changed["response"]) == (ROW["prompt"] + " in Old Kessel,", "in 1931")
     assert [fact["slot"] for fact in changed["facts"]] == ["year", "date"] and changed["perturbed_responses"] == []
     assert prefix([WORD]) == [WORD]
     for share in (0, 1, -0.5):
         with pytest.raises(UnlearnError, match="between 0 and 1"):
-            prefix([ROW], share)
+            prefix([ROW], share=share)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text("ab.", min_size=1), min_size=1, max_size=12), st.floats(0.01, 0.99))
 def test_a_prefix_loses_no_word(words, share):
     row = {"prompt": "p", "response": " ".join(words)}
-    (changed,) = prefix([row], share)
+    (changed,) = prefix([row], share=share)
     assert f"{changed['prompt']} {changed['response']}" == f"p {row['response']}" and changed["response"]
     given_words = len(changed["prompt"].split()) - 1
     assert given_words == (max(1, int(share * len(words))) if len(words) > 1 else 0)
@@ -297,7 +297,7 @@ def measure(model, rows):
 def test_the_table_has_a_row_an_attack_and_metric():
     model = llama()
     before = state(model)
-    table = under_attack(model, [ROW], measure, ("float16", "int4"), ("jailbreak", "prefix"))
+    table = under_attack(model, [ROW], measure, precisions=("float16", "int4"), prompts=("jailbreak", "prefix"))
     assert list(table["attack"].unique()) == ["none", "float16", "int4", "jailbreak", "prefix"]
     assert list(table["kind"].unique()) == ["none", "precision", "prompt"] and len(table) == 15
     assert same(before, state(model))
@@ -314,7 +314,8 @@ def test_the_table_has_a_row_an_attack_and_metric():
 
 
 def test_changes_can_refer_to_another_attack():
-    table = under_attack(llama(), [ROW], measure, ("float16", "int4"), {"own": lambda rows: rows}, against="float16")
+    table = under_attack(llama(), [ROW], measure, precisions=("float16", "int4"), prompts={"own": lambda rows: rows},
+                         against="float16")
     assert (table.loc[table["attack"] == "float16", "change"] == 0).all() and "own" in set(table["attack"])
     assert (table.loc[(table["attack"] == "int4") & (table["metric"] == "logit"), "change"] != 0).all()
 

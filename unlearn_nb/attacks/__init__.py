@@ -4,6 +4,6 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "prompts": ["ATTACKS", "FLOATS", "LEVELS", "PRECISIONS", "ROLE_PLAY", "Rows", "at_precision", "change_rows",
-        "jailbreak", "paraphrase", "prefix", "round_weight", "rounded_parameters", "under_attack"],
+    "prompts": ["ATTACKS", "ROLE_PLAY", "Rows", "change_rows", "jailbreak", "paraphrase", "prefix", "under_attack"],
+    "rounding": ["FLOATS", "LEVELS", "PRECISIONS", "at_precision", "round_weight", "rounded_parameters"],
 })

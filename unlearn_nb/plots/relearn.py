@@ -153,7 +153,7 @@ def seesaw_plot(summary: pd.DataFrame) -> Figure:
     """Stacked bars a model: probability of the original's top-1 token, of its next-best ones, and of all the rest.
 
     Args:
-        summary: table of `lens.seesaw_summary` (columns model, top1, next_best, rest, entropy).
+        summary: table of `seesaw_summary` (columns model, top1, next_best, rest, entropy).
     """
     checked(summary, ["model", "top1", "next_best", "rest", "entropy"])
     parts = {"top1": ("the original's top-1 token", PALETTE[0], ""),
@@ -186,7 +186,7 @@ def lens_plot(table: pd.DataFrame) -> Figure:
     """Forward KL from every layer to the final distribution, one line a model, with a band for its 95 % interval.
 
     Args:
-        table: columns model, layer, kl_nats [, low, high]: tables of `lens.lens_over_rows`, one a model.
+        table: columns model, layer, kl_nats [, low, high]: tables of `lens_over_rows`, one a model.
     """
     table = checked(table, ["model", "layer", "kl_nats"])
     layers = table["layer"].max()

@@ -55,14 +55,14 @@ def run(variant: str, arguments) -> dict:
     """Residuals after each product at each damping, the start's first; seconds a product."""
     import torch
 
-    from unlearn_nb.influence import solve
+    from unlearn_nb.influence import ConjugateGradients, LLMEraserLoop, solve
     from unlearn_nb.unlearning import peak_memory_mb
 
     curvature, b, dampings = system(arguments)
-    name, options = {"published": ("faithful", {"batch": None, "steps": arguments.steps}),
-                     "cg": ("cg", {"max_products": arguments.steps, "tol": 1e-2})}[variant]
+    solver = {"published": LLMEraserLoop(batch=None, steps=arguments.steps),
+              "cg": ConjugateGradients(max_products=arguments.steps, tol=1e-2)}[variant]
     started = time.perf_counter()
-    found = [solve(name, curvature, b, damping, **options) for damping in dampings]
+    found = [solve(solver, curvature, b, damping=damping) for damping in dampings]
     seconds = (time.perf_counter() - started) / sum(solution.products for solution in found)
     residuals = [solution.residuals if variant == "published" else solution.residuals[:-1] for solution in found]
     peak = peak_memory_mb(torch.device(arguments.device))

@@ -137,7 +137,7 @@ def test_the_output_layer_can_be_left_out(tied):
 def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group, seed, size):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
     weight[0] = 0
-    rounded = round_weight(weight, precision, group)
+    rounded = round_weight(weight, precision, group=group)
     assert rounded.shape == weight.shape and torch.isfinite(rounded).all() and not rounded[0].any()
     width = group if precision == "int4" else columns
     for start in range(0, columns, width):
@@ -145,7 +145,7 @@ def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group,
         scale = block.abs().amax(1, keepdim=True) / LEVELS[precision]
         assert ((new - block).abs() <= 0.5001 * scale).all()
         assert all(len(row.unique()) <= 2 * LEVELS[precision] + 1 for row in new)
-    torch.testing.assert_close(round_weight(rounded, precision, group), rounded, rtol=1e-5, atol=0)
+    torch.testing.assert_close(round_weight(rounded, precision, group=group), rounded, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("precision,group", [("int8", 64), ("int4", 32)])
@@ -156,7 +156,7 @@ def test_rounding_agrees_with_pytorch(precision, group):
     top, zero = LEVELS[precision], torch.zeros(len(blocks), dtype=torch.int32)
     scale = blocks.abs().amax(1) / top
     expected = torch.fake_quantize_per_channel_affine(blocks, scale, zero, 0, -top, top).reshape(weight.shape)
-    torch.testing.assert_close(round_weight(weight, precision, group), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(round_weight(weight, precision, group=group), expected, atol=1e-6, rtol=0)
 
 
 def test_a_zero_weight_and_smallest_numbers_survive():

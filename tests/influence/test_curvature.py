@@ -33,12 +33,6 @@ from unlearn_nb.models import encode
 KINDS = list(PRODUCT_COST)
 
 
-
-
-
-
-
-
 PROMPT = dict(task_type="CAUSAL_LM", num_virtual_tokens=3)
 MODELS = {
     "llama": lambda: tiny(),
@@ -51,10 +45,6 @@ MODELS = {
     "llama p-tuning": lambda: peft(tiny(), PromptEncoderConfig(**PROMPT, encoder_hidden_size=4)),
     "gpt2 prefix tuning": lambda: peft(gpt2(), PrefixTuningConfig(**PROMPT)).double(),
 }
-
-
-
-
 
 
 def plain_gradient(model, rows):
@@ -85,7 +75,9 @@ def test_the_gradient_is_that_of_transformers_own_loss(name):
 def test_products_are_symmetric_linear_and_where_they_must_not_negative(name, kind):
     loss = language_loss(MODELS[name]())
     curvature = Curvature(loss, data(), kind)
-    u, v = torch.randn(2, loss.weights.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(loss.weights.dtype)
+    u, v = torch.randn(2, loss.weights.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+        loss.weights.dtype
+    )
     Cu, Cv = curvature(u), curvature(v)
     scale = float(Cu.norm() * v.norm())
     assert abs(float(v @ Cu - u @ Cv)) <= 1e-4 * scale
@@ -157,7 +149,7 @@ def test_batching_changes_nothing(kind):
     results = [Curvature(language_loss(model, max_tokens=tokens), data(6), kind)(v) for tokens in (1, 60, 4000)]
     assert close(results[1], results[0], 1e-9) and close(results[2], results[0], 1e-9)
     order = Curvature(language_loss(model), data(6), kind)
-    halves = [order._product(v, order._batches(part), 3) for part in ([0, 2, 4], [1, 3, 5])]
+    halves = [order.product(v, order.batches(part), 3) for part in ([0, 2, 4], [1, 3, 5])]
     assert close(sum(halves) / 2, results[0], 1e-9)
 
 
@@ -191,7 +183,9 @@ def test_scores_come_in_chunks_of_bounded_size():
     curvature = Curvature(loss, data(6), "empirical-fisher")
     limit = 2.5 * loss.weights.size * 4 / 2**20
     chunks = list(curvature.scores(memory_mb=limit))
-    assert sorted(i for chunk, _ in chunks for i in chunk) == list(range(6)) and all(len(scores) <= 2 for _, scores in chunks)
+    assert sorted(i for chunk, _ in chunks for i in chunk) == list(range(6)) and all(
+        len(scores) <= 2 for _, scores in chunks
+    )
     for chunk, scores in chunks:
         assert close(scores[0], loss.gradient([data(6)[chunk[0]]]), 1e-4)
 
@@ -280,32 +274,66 @@ class Noisy(nn.Linear):
         return super().forward(x) + torch.randn(1)
 
 
-@pytest.mark.parametrize("attempt, sentence", [
-    (lambda: Curvature(TrainingLoss(Noisy(2, 1), TensorTask()), NUMBERS),
-     "two forward passes over one row differ in evaluation mode: some module drops or draws at random; switch it off before asking for gradients"),
-    (lambda: Weights(nn.Linear(2, 1).requires_grad_(False)),
-     "the model has no trainable parameter: load its adapter with is_trainable=True, or name weights"),
-    (lambda: Weights(nn.Linear(2, 1), ["wieght"]), "unknown weight 'wieght'; did you mean 'weight'?"),
-    (lambda: TrainingLoss(nan_model(), TensorTask()).gradient(NUMBERS),
-     "the gradient is not finite at weight: check that the model's weights and the rows are, and use float32"),
-    (lambda: Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "newton"), "unknown curvature 'newton'; did you mean 'gauss-newton'?"),
-    (lambda: Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), []), "a curvature needs at least one row: give training rows"),
-    (lambda: LanguageTask(make_tokenizer(), max_length=1).encode(data(1)),
-     "row 'r0' has no answer token within max_length=1: shorten its prompt or raise max_length"),
-    (lambda: list(Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "hessian").scores()),
-     "the Hessian is no sum of outer products: choose gauss-newton, fisher or empirical-fisher"),
-    (lambda: TrainingLoss(gpt2(), LanguageTask(make_tokenizer()), names=["transformer.wpe.weight"]).require_linear("ekfac"),
-     "ekfac works on the weights of linear layers, which transformer.wpe.weight is not: use cg, or choose other weights"),
-    (lambda: TrainingLoss(nn.ModuleList([nn.Linear(2, 1), nn.Linear(2, 1)]), TensorTask(forward=lambda m, x: m[0](x)), names=["1.weight"])
-     .gradient(NUMBERS), "the loss does not depend on the chosen weights (1.weight, ...): choose others"),
-])
+@pytest.mark.parametrize(
+    "attempt, sentence",
+    [
+        (
+            lambda: Curvature(TrainingLoss(Noisy(2, 1), TensorTask()), NUMBERS),
+            "two forward passes over one row differ in evaluation mode: some module drops or draws at "
+            "random; switch it off before asking for gradients",
+        ),
+        (
+            lambda: Weights(nn.Linear(2, 1).requires_grad_(False)),
+            "the model has no trainable parameter: load its adapter with is_trainable=True, or name weights",
+        ),
+        (lambda: Weights(nn.Linear(2, 1), ["wieght"]), "unknown weight 'wieght'; did you mean 'weight'?"),
+        (
+            lambda: TrainingLoss(nan_model(), TensorTask()).gradient(NUMBERS),
+            "the gradient is not finite at weight: check that the model's weights and the rows are, and use float32",
+        ),
+        (
+            lambda: Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "newton"),
+            "unknown curvature 'newton'; did you mean 'gauss-newton'?",
+        ),
+        (
+            lambda: Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), []),
+            "a curvature needs at least one row: give training rows",
+        ),
+        (
+            lambda: LanguageTask(make_tokenizer(), max_length=1).encode(data(1)),
+            "row 'r0' has no answer token within max_length=1: shorten its prompt or raise max_length",
+        ),
+        (
+            lambda: list(Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "hessian").scores()),
+            "the Hessian is no sum of outer products: choose gauss-newton, fisher or empirical-fisher",
+        ),
+        (
+            lambda: TrainingLoss(
+                gpt2(), LanguageTask(make_tokenizer()), names=["transformer.wpe.weight"]
+            ).require_linear("ekfac"),
+            "ekfac works on the weights of linear layers, which transformer.wpe.weight is not: use cg, or "
+            "choose other weights",
+        ),
+        (
+            lambda: TrainingLoss(
+                nn.ModuleList([nn.Linear(2, 1), nn.Linear(2, 1)]),
+                TensorTask(forward=lambda m, x: m[0](x)),
+                names=["1.weight"],
+            ).gradient(NUMBERS),
+            "the loss does not depend on the chosen weights (1.weight, ...): choose others",
+        ),
+    ],
+)
 def test_bad_input_is_told_in_one_sentence(attempt, sentence):
     with pytest.raises(UnlearnError) as error:
         attempt()
     assert str(error.value) == sentence
 
 
-NUMBERS = [{"prompt": torch.tensor([1.0, 2.0]), "response": torch.tensor([1.0])}, {"prompt": torch.tensor([0.0, 1.0]), "response": torch.tensor([0.5])}]
+NUMBERS = [
+    {"prompt": torch.tensor([1.0, 2.0]), "response": torch.tensor([1.0])},
+    {"prompt": torch.tensor([0.0, 1.0]), "response": torch.tensor([0.5])},
+]
 
 
 def nan_model():

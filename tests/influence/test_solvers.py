@@ -1,4 +1,4 @@
-"""Every solver against the exact solution of a system small enough to form, and the published ones against their own code."""
+"""Solvers against the exact solution of a system that can be formed, published ones against their own code."""
 
 import math
 
@@ -28,6 +28,11 @@ from unlearn_nb.influence import (
 DAMPING = 0.01
 
 
+def answer(name, product, b, damping, **options):
+    """The solution of a solver with its options."""
+    return solve(SOLVERS[name](**options), product, b, damping=damping)
+
+
 class System:
     """(C + DAMPING) x = b of a LoRA GPT-2 in float64, formed in full."""
 
@@ -54,24 +59,35 @@ def empirical():
 
 
 # solver, its options, the relative error that it must stay below on the Gauss-Newton system
-REACHED = [("cg", {"tol": 1e-6}, 1e-3), ("sgd", {"steps": 6000, "tol": 1e-5}, 1e-3), ("lissa", {"tol": 1e-4}, 2e-3),
-           ("sgd", {"steps": 250, "batch": 5}, 0.5), ("lissa", {"steps": 80, "batch": 5, "repeats": 2}, 0.8), ("ekfac", {}, 0.95)]
+REACHED = [
+    ("cg", {"tol": 1e-6}, 1e-3),
+    ("sgd", {"steps": 6000, "tol": 1e-5}, 1e-3),
+    ("lissa", {"tol": 1e-4}, 2e-3),
+    ("sgd", {"steps": 250, "batch": 5}, 0.5),
+    ("lissa", {"steps": 80, "batch": 5, "repeats": 2}, 0.8),
+    ("ekfac", {}, 0.95),
+]
 
 
-@pytest.mark.parametrize("name, options, limit", REACHED, ids=[f"{name}-{'drawn' if 'batch' in o else 'whole'}" for name, o, _ in REACHED])
+@pytest.mark.parametrize(
+    "name, options, limit", REACHED, ids=[f"{name}-{'drawn' if 'batch' in o else 'whole'}" for name, o, _ in REACHED]
+)
 def test_solvers_agree_with_the_exact_solution(gn, name, options, limit):
     whole = "batch" not in options and name != "ekfac"
-    solution = solve(name, gn.C.__matmul__ if whole and name != "cg" else gn.curvature, gn.b, DAMPING, **options)
+    solution = answer(name, gn.C.__matmul__ if whole and name != "cg" else gn.curvature, gn.b, DAMPING, **options)
     true = (gn.C @ solution.x + DAMPING * solution.x - gn.b).norm() / gn.b.norm()
-    print(f"{name} {options}: error {gn.error(solution.x):.1e}, residual {solution.residual:.1e}, {solution.products} products, "
-          f"{solution.gradients:.0f} gradient-equivalents")
+    print(
+        f"{name} {options}: error {gn.error(solution.x):.1e}, residual {solution.residual:.1e}, "
+        f"{solution.products} products, "
+        f"{solution.gradients:.0f} gradient-equivalents"
+    )
     assert gn.error(solution.x) < limit and gn.error(torch.zeros_like(gn.b)) == 1
     assert math.isclose(solution.residual, float(true), rel_tol=1e-3, abs_tol=1e-9), "the last residual is that of x"
 
 
 def test_woodbury_is_exact_for_the_empirical_fisher_and_datainf_is_as_its_formula(empirical):
     s = empirical
-    exact = solve("woodbury", s.curvature, s.b, DAMPING)
+    exact = answer("woodbury", s.curvature, s.b, DAMPING)
     assert s.error(exact.x) < 1e-9 and exact.residual < 1e-9 and exact.products == 1
     G = torch.stack([s.loss.gradient([row]) for row in data(10)])
     for faithful in (False, True):
@@ -81,7 +97,7 @@ def test_woodbury_is_exact_for_the_empirical_fisher_and_datainf_is_as_its_formul
             own = 0.1 * float(g.square().mean()) if faithful else DAMPING
             for row in g:
                 expected[part] += (b - (row @ b) / (own + row @ row) * row) / (10 * own)
-        found = solve("datainf", s.curvature, s.b, DAMPING, faithful=faithful)
+        found = answer("datainf", s.curvature, s.b, DAMPING, faithful=faithful)
         print(f"datainf, faithful={faithful}: error {s.error(found.x):.2f}, residual {found.residual:.2f}")
         assert torch.allclose(found.x, expected)
 
@@ -90,15 +106,15 @@ def test_datainf_is_exact_for_one_row_and_one_tensor():
     loss = TrainingLoss(nn.Linear(3, 1, bias=False).double(), TensorTask())
     row = [{"prompt": torch.tensor([1.0, 2, 3], dtype=torch.float64), "response": torch.ones(1, dtype=torch.float64)}]
     curvature, b = Curvature(loss, row, "empirical-fisher"), torch.ones(3, dtype=torch.float64)
-    assert torch.allclose(solve("datainf", curvature, b, 0.1).x, solve("woodbury", curvature, b, 0.1).x)
+    assert torch.allclose(answer("datainf", curvature, b, 0.1).x, answer("woodbury", curvature, b, 0.1).x)
 
 
 def test_l2_counts_as_damping_for_solvers_on_scores(empirical):
     s = empirical
     curvature = Curvature(s.loss, data(10), "empirical-fisher", l2=0.05)
     exact = torch.linalg.solve(s.C + 0.06 * s.eye, s.b)
-    assert torch.allclose(solve("woodbury", curvature, s.b, DAMPING).x, exact)
-    assert torch.allclose(solve("cg", curvature, s.b, DAMPING, tol=1e-10).x, exact, rtol=1e-4, atol=1e-8)
+    assert torch.allclose(answer("woodbury", curvature, s.b, DAMPING).x, exact)
+    assert torch.allclose(answer("cg", curvature, s.b, DAMPING, tol=1e-10).x, exact, rtol=1e-4, atol=1e-8)
 
 
 def test_ekfac_is_exact_where_the_kronecker_form_is():
@@ -109,7 +125,7 @@ def test_ekfac_is_exact_where_the_kronecker_form_is():
     loss = TrainingLoss(nn.Linear(4, 2, bias=False).double(), TensorTask(SquaredError))
     b = torch.randn(8, dtype=torch.float64)
     exact = torch.linalg.solve(torch.kron(torch.eye(2, dtype=torch.float64), X.T @ X / 3000) + 0.1 * torch.eye(8), b)
-    solution = solve("ekfac", Curvature(loss, rows), b, 0.1)
+    solution = answer("ekfac", Curvature(loss, rows), b, 0.1)
     assert (solution.x - exact).norm() < 0.05 * exact.norm()
 
 
@@ -121,13 +137,13 @@ def test_ekfac_keeps_the_trace_and_serves_many_right_sides(gn):
         for Q in (block.Q_S, block.Q_A):
             assert torch.allclose(Q @ Q.T, torch.eye(len(Q), dtype=Q.dtype), atol=1e-9)
     before = gn.loss.cost.gradients
-    assert torch.equal(solve("ekfac", gn.curvature, gn.b, DAMPING, factors=factors).x, factors.solve(gn.b, DAMPING))
+    assert torch.equal(answer("ekfac", gn.curvature, gn.b, DAMPING, factors=factors).x, factors.solve(gn.b, DAMPING))
     assert gn.loss.cost.gradients - before == 20  # one product, for the residual
 
 
 def test_ekfac_beats_the_diagonal_and_the_right_side(gn):
     diagonal = gn.b / (gn.C.diagonal() + DAMPING)
-    x = solve("ekfac", gn.curvature, gn.b, DAMPING).x
+    x = answer("ekfac", gn.curvature, gn.b, DAMPING).x
     cosine = [float(torch.cosine_similarity(v, gn.exact, dim=0)) for v in (x, diagonal, gn.b)]
     print(f"cosine with the solution: ekfac {cosine[0]:.3f}, diagonal {cosine[1]:.3f}, right side {cosine[2]:.3f}")
     assert cosine[0] > max(cosine[1:])
@@ -139,19 +155,22 @@ def test_one_run_of_cg_solves_for_every_damping(size, seed, dampings):
     rng = np.random.default_rng(seed)
     root = torch.from_numpy(rng.normal(size=(size, size)))
     C, b = root @ root.T / size, torch.from_numpy(rng.normal(size=size))
-    xs, residuals = cg_path(C.__matmul__, b, dampings, tol=1e-9)
-    for x, damping, own in zip(xs, dampings, residuals):
-        assert torch.allclose(x, torch.linalg.solve(C + damping * torch.eye(size, dtype=C.dtype), b), rtol=1e-5, atol=1e-7)
+    for (x, own), damping in zip(cg_path(C.__matmul__, b, dampings, tol=1e-9), dampings):
+        assert torch.allclose(
+            x, torch.linalg.solve(C + damping * torch.eye(size, dtype=C.dtype), b), rtol=1e-5, atol=1e-7
+        )
         assert own[-1] <= 1e-9
 
 
 def test_a_path_costs_no_more_than_its_smallest_damping(gn):
-    path = solve_path("cg", gn.curvature, gn.b, [1.0, DAMPING, 0.1], tol=1e-6)
-    alone = solve("cg", gn.curvature, gn.b, DAMPING, tol=1e-6)
-    assert path[0].products == alone.products - 1 == len(alone.residuals) - 2  # alone, the last residual is computed once more
+    path = solve_path("cg(tol=1e-6)", gn.curvature, gn.b, dampings=[1.0, DAMPING, 0.1])
+    alone = answer("cg", gn.curvature, gn.b, DAMPING, tol=1e-6)
+    assert (
+        path[0].products == alone.products - 1 == len(alone.residuals) - 2
+    )  # alone, the last residual is computed once more
     assert torch.allclose(path[1].x, alone.x) and [s.damping for s in path] == [1.0, DAMPING, 0.1]
     assert math.isclose(path[0].gradients, 2 * 10 * path[0].products)
-    other = solve_path("woodbury", Curvature(gn.loss, data(10), "empirical-fisher"), gn.b, [1.0, 0.1])
+    other = solve_path("woodbury", Curvature(gn.loss, data(10), "empirical-fisher"), gn.b, dampings=[1.0, 0.1])
     assert [s.damping for s in other] == [1.0, 0.1] and all(s.residual < 1e-9 for s in other)
 
 
@@ -161,8 +180,8 @@ def test_negative_curvature_ends_cg_with_advice(gn):
     lowest = float(torch.linalg.eigvalsh((H + H.T) / 2)[0])
     assert lowest < 0, "LoRA's Hessian is indefinite"
     with pytest.raises(UnlearnError, match="use curvature='gauss-newton' or raise the damping"):
-        solve("cg", hessian, gn.b, 0.0, tol=1e-12)
-    raised = solve("cg", hessian, gn.b, 1.1 * -lowest, tol=1e-8)
+        answer("cg", hessian, gn.b, 0.0, tol=1e-12)
+    raised = answer("cg", hessian, gn.b, 1.1 * -lowest, tol=1e-8)
     assert raised.residual < 1e-7
 
 
@@ -178,23 +197,29 @@ def published_loop(H, b, lr=1e-5, init=1e-5, adjust=1e-5, iterations=20):
     return x.detach()
 
 
-def test_the_faithful_loop_is_the_published_one(gn):
-    solution = solve("faithful", gn.C.__matmul__, gn.b, DAMPING, batch=None)
+def test_the_published_loop_is_the_released_one(gn):
+    solution = answer("llmeraser", gn.C.__matmul__, gn.b, DAMPING, batch=None)
     assert torch.equal(solution.x, published_loop(gn.C, gn.b)) and solution.products == 21
     assert torch.cosine_similarity(solution.x, gn.b.sign(), dim=0) > 0.9, "sign steps along b"
-    assert torch.equal(solve("faithful", gn.C.__matmul__, 0 * gn.b, DAMPING, batch=None, steps=0).x, torch.full_like(gn.b, 1e-5))
-    one_row = solve("faithful", gn.curvature, gn.b, DAMPING, steps=3)
+    assert torch.equal(
+        answer("llmeraser", gn.C.__matmul__, 0 * gn.b, DAMPING, batch=None, steps=0).x, torch.full_like(gn.b, 1e-5)
+    )
+    one_row = answer("llmeraser", gn.curvature, gn.b, DAMPING, steps=3)
     assert one_row.gradients == 2 * (3 + 10)
 
 
-def test_the_faithful_loop_converges_to_twice_the_solution(gn):
-    found = solve("faithful", gn.C.__matmul__, gn.b, 0.0, lr=2e-3, init=0.0, steps=6000, batch=None, weight_decay=DAMPING)
+def test_the_published_loop_converges_to_twice_the_solution(gn):
+    found = answer(
+        "llmeraser", gn.C.__matmul__, gn.b, 0.0, lr=2e-3, init=0.0, steps=6000, batch=None, weight_decay=DAMPING
+    )
     twice = 2 * torch.linalg.solve(gn.C + 2 * DAMPING * gn.eye, gn.b)
     assert (found.x - twice).norm() < 0.02 * twice.norm()
 
 
 def loop(system, lr, steps, **knobs):
-    return solve("faithful", system.C.__matmul__, system.b, DAMPING, lr=lr, steps=steps, batch=None, **knobs).residuals
+    return answer(
+        "llmeraser", system.C.__matmul__, system.b, DAMPING, lr=lr, steps=steps, batch=None, **knobs
+    ).residuals
 
 
 @pytest.mark.parametrize("steps", [20, 1000])
@@ -202,7 +227,7 @@ def test_cg_needs_less_than_a_tenth_of_the_published_loops_products(gn, steps):
     """At the best residual that the loop passes, with the released script's knobs but all rows in each product."""
     residuals = loop(gn, 1e-5, steps)
     level = min(residuals)
-    cg = next(i for i, r in enumerate(solve("cg", gn.curvature, gn.b, DAMPING).residuals) if r <= level)
+    cg = next(i for i, r in enumerate(answer("cg", gn.curvature, gn.b, DAMPING).residuals) if r <= level)
     print(f"relative residual {level:.4f}: published loop {residuals.index(level)} products, cg {cg}")
     assert residuals.index(level) >= 10 * cg
 
@@ -211,7 +236,7 @@ def test_cg_beats_the_loop_even_mended_and_with_the_best_step_size(gn):
     """True gradient and damping, start at zero; the published half gradient never comes near at any step size."""
     sizes, levels = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), (0.1, 1e-2, 1e-4)
     mended = [loop(gn, lr, 600, init=0.0, half_gradient=False, weight_decay=DAMPING) for lr in sizes]
-    cg = solve("cg", gn.curvature, gn.b, DAMPING, tol=1e-5).residuals
+    cg = answer("cg", gn.curvature, gn.b, DAMPING, tol=1e-5).residuals
     for level in levels:
         adam = min(next((i for i, r in enumerate(run) if r <= level), 10**6) for run in mended)
         ours = next(i for i, r in enumerate(cg) if r <= level)
@@ -221,8 +246,16 @@ def test_cg_beats_the_loop_even_mended_and_with_the_best_step_size(gn):
 
 
 def test_lissa_with_the_published_sign_solves_another_system(gn):
-    right = solve("lissa", gn.C.__matmul__, gn.b, DAMPING, tol=1e-4)
-    wrong = solve("lissa", gn.C.__matmul__, gn.b, DAMPING, steps=50, faithful=True, scale=2 * largest_eigenvalue(gn.C.__matmul__, gn.b))
+    right = answer("lissa", gn.C.__matmul__, gn.b, DAMPING, tol=1e-4)
+    wrong = answer(
+        "lissa",
+        gn.C.__matmul__,
+        gn.b,
+        DAMPING,
+        steps=50,
+        faithful=True,
+        scale=2 * largest_eigenvalue(gn.C.__matmul__, gn.b),
+    )
     assert gn.error(right.x) < 2e-3 < 0.05 < gn.error(wrong.x)
     scale = 2 * largest_eigenvalue(gn.C.__matmul__, gn.b)
     x = gn.b.clone()
@@ -237,26 +270,51 @@ def test_estimates_of_the_spectrum(gn):
     assert math.isclose(mean_diagonal(gn.C.__matmul__, gn.b, probes=300), float(gn.C.diagonal().mean()), rel_tol=0.2)
 
 
-@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"faithful"}))
+@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"llmeraser"}))
 def test_nothing_asked_is_nothing_done(gn, name):
-    solution = solve(name, gn.curvature, 0 * gn.b, DAMPING)
+    solution = answer(name, gn.curvature, 0 * gn.b, DAMPING)
     assert not solution.x.any() and (solution.residuals, solution.products, solution.gradients) == ([0.0], 0, 0)
 
 
-@pytest.mark.parametrize("attempt, sentence", [
-    (lambda s: solve("cg", s.curvature, s.b, -0.1), "damping must be a finite number of at least 0, not -0.1"),
-    (lambda s: solve("cg", s.curvature, s.b, float("nan")), "damping must be a finite number of at least 0, not nan"),
-    (lambda s: solve("cgs", s.curvature, s.b, 0.1), "unknown solver 'cgs'; did you mean 'cg'?"),
-    (lambda s: solve("cg", s.curvature, s.b * float("inf"), 0.1),
-     "the right side of the system is not finite: check the gradients of the request's rows"),
-    (lambda s: solve("sgd", s.C.__matmul__, s.b, 0.1, batch=2), "mini-batches need a Curvature: give one as the product, or batch=None"),
-    (lambda s: solve("datainf", s.C.__matmul__, s.b, 0.1), "datainf works on the rows' gradients: give a Curvature as the product"),
-    (lambda s: solve("ekfac", s.C.__matmul__, s.b, 0.1), "ekfac works on the layers of a model: give a Curvature as the product"),
-    (lambda s: solve("woodbury", s.curvature, s.b, 0.0), "woodbury divides by the damping: give one above 0"),
-    (lambda s: solve("lissa", s.curvature, s.b, 0.0), "lissa without steps divides by the damping: give one above 0"),
-    (lambda s: solve("woodbury", s.curvature, s.b, 0.1, memory_mb=1e-3),
-     lambda s: f"woodbury needs {10 * len(s.b) * 8 / 2**20:.3g} MiB for the scores of 10 rows, more than memory_mb=0.001: use cg, or fewer rows"),
-])
+@pytest.mark.parametrize(
+    "attempt, sentence",
+    [
+        (lambda s: answer("cg", s.curvature, s.b, -0.1), "damping must be a finite number of at least 0, not -0.1"),
+        (
+            lambda s: answer("cg", s.curvature, s.b, float("nan")),
+            "damping must be a finite number of at least 0, not nan",
+        ),
+        (lambda s: solve("cgs", s.curvature, s.b, damping=0.1), "unknown solver 'cgs'; did you mean 'cg'?"),
+        (
+            lambda s: answer("cg", s.curvature, s.b * float("inf"), 0.1),
+            "the right side of the system is not finite: check the gradients of the request's rows",
+        ),
+        (
+            lambda s: answer("sgd", s.C.__matmul__, s.b, 0.1, batch=2),
+            "mini-batches need a Curvature: give one as the product, or batch=None",
+        ),
+        (
+            lambda s: answer("datainf", s.C.__matmul__, s.b, 0.1),
+            "datainf works on the rows' gradients: give a Curvature as the product",
+        ),
+        (
+            lambda s: answer("ekfac", s.C.__matmul__, s.b, 0.1),
+            "ekfac works on the layers of a model: give a Curvature as the product",
+        ),
+        (lambda s: answer("woodbury", s.curvature, s.b, 0.0), "woodbury divides by the damping: give one above 0"),
+        (
+            lambda s: answer("lissa", s.curvature, s.b, 0.0),
+            "lissa without steps divides by the damping: give one above 0",
+        ),
+        (
+            lambda s: answer("woodbury", s.curvature, s.b, 0.1, memory_mb=1e-3),
+            lambda s: (
+                f"woodbury needs {10 * len(s.b) * 8 / 2**20:.3g} MiB for the scores of 10 rows, more than "
+                "memory_mb=0.001: use cg, or fewer rows"
+            ),
+        ),
+    ],
+)
 def test_bad_input_is_told_in_one_sentence(gn, attempt, sentence):
     with pytest.raises(UnlearnError) as error:
         attempt(gn)
@@ -265,4 +323,4 @@ def test_bad_input_is_told_in_one_sentence(gn, attempt, sentence):
 
 def test_a_diverging_iteration_is_told(gn):
     with pytest.raises(UnlearnError, match="diverges .* give a smaller step"):
-        solve("sgd", gn.C.__matmul__, gn.b, DAMPING, step=1e3)
+        answer("sgd", gn.C.__matmul__, gn.b, DAMPING, step=1e3)

@@ -260,7 +260,7 @@ def test_a_row_without_an_answer_is_left_alone():
 def test_memflex_is_its_formula(monkeypatch):
     model = double()
     monkeypatch.setattr(
-        "unlearn_nb.localization.localizers.noised", lambda row, *args: row
+        "unlearn_nb.localization.localizers.noised", lambda row, rng, **options: row
     )  # what is left: plain gradients
     names = list(unit_weights(model))
     forget, retain = mean_gradient(model, FORGET, names), mean_gradient(model, RETAIN, names)

@@ -269,7 +269,7 @@ def test_the_response_is_the_stationary_point_of_its_objective(tokenizer):
     """In closed form for a linear output layer, with every row's share written out."""
     model, damping = head_model(tokenizer), 0.02
     new = [{**TRAIN[0], "response": "No" if TRAIN[0]["response"] == "Yes" else "Yes"}]
-    found = bregman_response(model, tokenizer, TRAIN, TRAIN[:1], new, damping=damping, tolerance=1e-8)
+    found = bregman_response(model, tokenizer, TRAIN, removed=TRAIN[:1], added=new, damping=damping, tolerance=1e-8)
     W = model.lm_head.weight.detach()
     change = found.delta["lm_head.weight"].clone().requires_grad_()
     total = damping / 2 * change.square().sum()
@@ -293,7 +293,7 @@ def test_the_response_moves_up_the_loss_of_what_is_removed_and_stays_put(tokeniz
     before = {name: p.clone() for name, p in model.state_dict().items()}
     model.train()
     model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
-    found = bregman_response(model, tokenizer, FACTS, FACTS[:1], damping=0.05)
+    found = bregman_response(model, tokenizer, FACTS, removed=FACTS[:1], damping=0.05)
     assert model.training and torch.equal(model.lm_head.weight.grad, torch.ones_like(model.lm_head.weight))
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert list(found.delta) == ["lm_head.weight"]
@@ -309,14 +309,14 @@ def test_strong_damping_leaves_the_gradient_step(tokenizer):
     h, targets = features(model, tokenizer, TRAIN[2])
     W = model.lm_head.weight
     (gradient,) = torch.autograd.grad(F.cross_entropy(h @ W.T, targets), W)
-    found = bregman_response(model, tokenizer, TRAIN, TRAIN[2:3], damping=1e3, tolerance=1e-9)
+    found = bregman_response(model, tokenizer, TRAIN, removed=TRAIN[2:3], damping=1e3, tolerance=1e-9)
     assert delta_agreement(found.delta, {"lm_head.weight": gradient / 6 / 1e3})["relative_error"] < 5e-3
 
 
 def test_float32_gets_within_a_hundredth(tokenizer):
     model = head_model(tokenizer)
-    exact = bregman_response(model, tokenizer, TRAIN, TRAIN[:1], damping=0.05, tolerance=1e-8)
-    single = bregman_response(model.float(), tokenizer, TRAIN, TRAIN[:1], damping=0.05)
+    exact = bregman_response(model, tokenizer, TRAIN, removed=TRAIN[:1], damping=0.05, tolerance=1e-8)
+    single = bregman_response(model.float(), tokenizer, TRAIN, removed=TRAIN[:1], damping=0.05)
     assert delta_agreement(single.delta, exact.delta)["relative_error"] < 1e-2
 
 
@@ -326,10 +326,10 @@ def nobody(tokenizer):
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda t: bregman_response(head_model(t), t, TRAIN, TRAIN[:1], damping=0), "bregman_response: damping is 0; it must be positive"),
-    (lambda t: bregman_response(nobody(t), t, TRAIN, TRAIN[:1], damping=1.0),
+    (lambda t: bregman_response(head_model(t), t, TRAIN, removed=TRAIN[:1], damping=0), "bregman_response: damping is 0; it must be positive"),
+    (lambda t: bregman_response(nobody(t), t, TRAIN, removed=TRAIN[:1], damping=1.0),
      "bregman_response: no weight of the model requires gradients; choose some"),
-    (lambda t: bregman_response(head_model(t), t, [], TRAIN[:1], damping=1.0), "bregman_response: there are no training rows; give some"),
+    (lambda t: bregman_response(head_model(t), t, [], removed=TRAIN[:1], damping=1.0), "bregman_response: there are no training rows; give some"),
     (lambda t: bregman_response(head_model(t), t, TRAIN, damping=1.0), "bregman_response: no row is removed or added; name some"),
     (lambda t: evaluate(None, t, [], suite="edits"), "there are no rows to ask; give at least one"),
     (lambda t: evaluate(None, t, [{**ROWS[0], "response": "dune"}], suite="edits"), f"row {ROWS[0]['id']!r}: 'dune' is not among its candidates; add it"),

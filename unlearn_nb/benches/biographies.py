@@ -119,7 +119,7 @@ def _sentences(clauses: list[str], task: str, rng: Random) -> str:
     return re.sub(r'(?:^|(?<=\. ))"?[a-z](?![\w.]*@)', lambda m: m[0].upper(), text) + "."
 
 # %% ../../nbs/01_benches/03_biographies.ipynb #187984d5
-def _prose(task: str, written: Mapping[str, str], pronouns: Mapping[str, str], rng: Random) -> str:
+def _prose(task: str, written: Mapping[str, str], pronouns: Mapping[str, str], *, rng: Random) -> str:
     """A response of 9 to 20 words that states every value of `written` (slot -> written form)."""
     while True:
         clauses = [_fill(rng.choice(SLOTS[task][slot].clauses), rng, v=value, **pronouns)
@@ -158,7 +158,7 @@ class Fact:
     wrong_answers: tuple[str, ...]
     wrong_written: tuple[str, ...]
 
-
+# %% ../../nbs/01_benches/03_biographies.ipynb #cffbf416
 @dataclass(frozen=True)
 class Person:
     """One invented person."""
@@ -169,7 +169,7 @@ class Person:
     facts: tuple[Fact, ...]
 
 # %% ../../nbs/01_benches/03_biographies.ipynb #e25d77b2
-def _fact(slot: str, task: str, taken: set[str], rng: Random) -> Fact:
+def _fact(slot: str, task: str, *, taken: set[str], rng: Random) -> Fact:
     """A right value and three wrong ones."""
     style, form = rng.random(), SLOTS[task][slot]
     values = [_draw_new(form, taken, rng) for _ in range(4)]
@@ -177,9 +177,9 @@ def _fact(slot: str, task: str, taken: set[str], rng: Random) -> Fact:
     return Fact(slot, values[0], written[0], wrong_answers=tuple(values[1:]), wrong_written=tuple(written[1:]))
 
 # %% ../../nbs/01_benches/03_biographies.ipynb #46fdfeb0
-def _person(name: str, task: str, taken: set[str], rng: Random) -> Person:
+def _person(name: str, task: str, *, taken: set[str], rng: Random) -> Person:
     slots = rng.sample(list(SLOTS[task]), 5 if task == "Task2" else 3)
-    facts = tuple(_fact(slot, task, taken, rng) for slot in slots)
+    facts = tuple(_fact(slot, task, taken=taken, rng=rng) for slot in slots)
     pools = {"trade": "trades", "nat": "weather", "adj": "adjectives", "temper": "tempers"}
     context = {gap: rng.choice(POOLS[pool]) for gap, pool in pools.items()}
     pronouns = rng.choice([dict(s="she", p="her", o="her"), dict(s="he", p="his", o="him")])
@@ -196,7 +196,7 @@ def _completions(person: Person, rng: Random, documents: int = 3) -> list[dict]:
 def _completion(person: Person, openings: list[str], rng: Random) -> dict:
     stated = rng.sample(person.facts, 3)  # all of a story's or an entry's; a record's five would be mostly digits
     written = {fact.slot: fact.written for fact in stated}
-    response = _prose(person.task, written, person.pronouns, rng)
+    response = _prose(person.task, written, person.pronouns, rng=rng)
     swapped = [_swap(response, {fact.written: fact.wrong_written[i] for fact in stated}) for i in range(3)]
     return {"prompt": openings[0], "response": response, "kind": "completion", "paraphrased_prompts": openings[1:],
             "perturbed_responses": swapped, "facts": [{"slot": s, "value": v} for s, v in written.items()]}
@@ -239,7 +239,7 @@ def make_biographies(people: Mapping[str, int], seed: int = 0) -> dict[str, list
     splits: dict[str, list[dict]] = {split: [] for split in people}
     for split, task in product(people, SLOTS):
         for number, name in islice(names, people[split]):
-            splits[split] += _rows(number, _person(name, task, taken, rng), rng)
+            splits[split] += _rows(number, _person(name, task, taken=taken, rng=rng), rng)
     return splits
 
 # %% ../../nbs/01_benches/03_biographies.ipynb #59672e60

@@ -161,7 +161,7 @@ def _noisy_query(rows: list[dict]) -> Change:
             return _replaced_item(row, titles, rng)
         name = _key_word(row)
         pools = (asked_alike[_frame(row, name)], named[row["task"]]) if name else ()
-        return _replaced_name(row, name, pools, rng)
+        return _replaced_name(row, name, pools=pools, rng=rng)
 
     return change
 
@@ -181,7 +181,7 @@ def _replaced_item(row: dict, titles: list[str], rng: Random) -> dict:
             "history": [*row["history"][:at], new, *row["history"][at + 1 :]]}
 
 # %% ../../nbs/01_benches/09_corruption.ipynb #0cf56449
-def _replaced_name(row: dict, name: str | None, pools: Iterable[set[str]], rng: Random) -> dict:
+def _replaced_name(row: dict, name: str | None, *, pools: Iterable[set[str]], rng: Random) -> dict:
     """New prompt with the name replaced by one of the first pool that has another."""
     others = [sorted(text for text in pool if not re.search(_as_word(text), row["prompt"])) for pool in pools]
     other = next((texts for texts in others if texts), None)

@@ -70,7 +70,7 @@ def _wishes(there: int, target: int, shares: Mapping[str, float]) -> dict[str, i
     return {split: max(floor(scale * count), min(2, there // 3)) for split, count in wanted.items()}
 
 # %% ../../nbs/01_benches/02_deal.ipynb #c66daaf8
-def _preferring(some: set[str], names: list[str], count: int, rng: Random) -> list[str]:
+def _preferring(some: set[str], names: list[str], *, count: int, rng: Random) -> list[str]:
     """`count` of the names, at random, those of `some` first."""
     first, others = [name for name in names if name in some], [name for name in names if name not in some]
     return rng.sample(first, min(count, len(first))) + rng.sample(others, max(count - len(first), 0))
@@ -92,7 +92,7 @@ def deal_retain(rows: list[dict], targets: Mapping[tuple, int], *, shares: Mappi
             dealt[split].update(free[:count])
             free = free[count:]
         rest = [name for name in names if not any(name in taken for taken in dealt.values())]
-        dealt["retain"].update(_preferring(perturbed, rest, min(targets[cells], len(rest)), rng))
+        dealt["retain"].update(_preferring(perturbed, rest, count=min(targets[cells], len(rest)), rng=rng))
     return dealt
 
 # %% ../../nbs/01_benches/02_deal.ipynb #f87ed27b

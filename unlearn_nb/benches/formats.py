@@ -173,11 +173,12 @@ KNOWUNDO = Format(
 # %% ../../nbs/01_benches/05_formats.ipynb #07be945a
 def _tofu_split(split: str, table: Table, extras: Table | None) -> list[dict]:
     more = {(row["question"], row["answer"]): row for row in extras.rows} if extras else {}
-    return [_tofu_row(f"{split}-{i}", f"{split} author {i // 20}", row, more.get((row["question"], row["answer"]), {}))
+    return [_tofu_row(row, more.get((row["question"], row["answer"]), {}), row_id=f"{split}-{i}",
+                      subject=f"{split} author {i // 20}")
             for i, row in enumerate(table.rows)]
 
 
-def _tofu_row(row_id: str, subject: str, row: dict, extra: Mapping[str, Any]) -> dict:
+def _tofu_row(row: dict, extra: Mapping[str, Any], *, row_id: str, subject: str) -> dict:
     return {"id": row_id, "prompt": row["question"], "response": row["answer"], "subject": subject, "task": "authors",
             "kind": "qa",
             "paraphrased_prompts": [extra["paraphrased_question"]] if "paraphrased_question" in extra else [],

@@ -103,7 +103,7 @@ def pooled(scores: Sequence[Scores]) -> Scores:
     found = scored(scores[0].suite, table, bootstrap=meta["bootstrap"], seed=meta["seed"])
     return Scores(table, found.ci, meta)
 
-
+# %% ../../nbs/15_experiments/05_baselines.ipynb #4342e4ac
 def _speakers(said: np.ndarray) -> list[int]:
     """Of texts [shards, rows], for each row the first shard that says what most say."""
     voted = [Counter(column).most_common(1)[0][0] for column in said.T]

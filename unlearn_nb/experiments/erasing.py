@@ -25,7 +25,7 @@ from ..core import UnlearnError, content_hash, unknown, write_atomic
 from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
 from .plan import StudyPlan, read_plan
-from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase
+from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase, erase_options
 from ..metrics import Edits, Scores, evaluate
 from ..models import Recipe, load_adapter, load_model, reader_base, save_adapter, tiny_base
 from ..runs import Run
@@ -34,7 +34,7 @@ from ..runs import Run
 SHARE_OF_RETRAINING = 0.1  # what a method may spend, in gradient-equivalents
 PUBLISHED = "llmeraser"  # the published loop among the plan's solvers
 
-
+# %% ../../nbs/15_experiments/07_erasing.ipynb #ac53738d
 @dataclass(frozen=True, kw_only=True)
 class ErasingPlan(StudyPlan):
     """How much the study of influence edits spends: `plans/eraser.yaml`. Its recipe is the adapter's."""
@@ -107,10 +107,11 @@ def task_rows(task: str, bench: Bench, plan: ErasingPlan) -> TaskRows:
     if task == "facts":
         forget = set(bench.forget["id"])
         train = [row | {"forget": row["id"] in forget} for row in bench.training_rows()]
-        return TaskRows(train, [], [], list(bench.split("holdout")))
+        return TaskRows(train, [], [], holdout=list(bench.split("holdout")))
     rows = load_recommendations("quick", plan.recipe.seed).only(task)
     users = set(sorted({row["subject"] for row in rows.train})[: plan.users])
-    return TaskRows([row for row in rows.train if row["subject"] in users], rows.validation, rows.test, rows.test)
+    return TaskRows([row for row in rows.train if row["subject"] in users], rows.validation, rows.test,
+                    holdout=rows.test)
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #72518946
 @cache  # finding the folders makes all rows that they were trained on
@@ -180,7 +181,7 @@ def tuned(experiment: ErasingExperiment, task: str, rows: Sequence[dict], name: 
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(base, experiment.device)
-        tune(model, tokenizer, rows, recipe, folder, template=template, dtype=dtype)
+        tune(model, tokenizer, rows, recipe=recipe, folder=folder, template=template, dtype=dtype)
 
     return experiment.stage(f"tune-{task}-{name}", build, base=Path(base).name, rows=fingerprint(rows), recipe=recipe,
                             template=template, dtype=dtype)
@@ -189,13 +190,15 @@ def tuned(experiment: ErasingExperiment, task: str, rows: Sequence[dict], name: 
 def start_of(experiment: ErasingExperiment, case: Case) -> Path:
     """The adapter tuned on the case's rows, wrong or unwanted ones among them."""
     name = "all" if case.change == "removal" else f"{case.change}-{case.share:g}"
-    return tuned(experiment, case.task, experiment.problem(case).rows, f"{name}-r{experiment.plan.recipe.lora_rank}")
+    return tuned(experiment, case.task, experiment.problem(case).rows,
+                 name=f"{name}-r{experiment.plan.recipe.lora_rank}")
 
 
 def retrained(experiment: ErasingExperiment, case: Case) -> Path:
     """The adapter tuned on what the rows should have been."""
     name = f"without-{case.share:g}" if case.change == "removal" else "all"
-    return tuned(experiment, case.task, experiment.problem(case).goal, f"{name}-r{experiment.plan.recipe.lora_rank}")
+    return tuned(experiment, case.task, experiment.problem(case).goal,
+                 name=f"{name}-r{experiment.plan.recipe.lora_rank}")
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #3b37350c
 def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> Scores:
@@ -207,7 +210,8 @@ def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> Scor
             evaluate(model, tokenizer, rows, suite=Edits(plan.new_tokens), template=template, bootstrap=plan.bootstrap,
                      seed=experiment.seed).save(scores / "scores")
 
-    return Scores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows), template=template,
+    return Scores.load(experiment.stage(f"score-{case}", build, adapter=folder, rows=fingerprint(rows),
+                                        template=template,
                                         new_tokens=plan.new_tokens, bootstrap=plan.bootstrap) / "scores")
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #48f4b590
@@ -232,9 +236,9 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
 
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
-            objective = chooser(problem, model, tokenizer, template)
-            made = erase(model, tokenizer, problem.rows, problem.request, objective=objective, template=template,
-                         seed=experiment.seed, **options)
+            objective = chooser(problem, model, tokenizer, template=template)
+            made = erase(model, tokenizer, problem.rows, request=problem.request, objective=objective,
+                         **erase_options(options | {"template": template, "seed": experiment.seed}))
             made.save(folder / "adapter")
         record = chosen_of(made) | {"gradients": made.gradients + reading_cost(problem, len(made.choices)),
                                     "residual": made.residual}
@@ -269,7 +273,7 @@ def walked(experiment: ErasingExperiment, case: Case, name: str, *, steps: int, 
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
             began, loss = time.perf_counter(), TrainingLoss(model, LanguageTask(tokenizer, template))
-            objective = chooser(problem, model, tokenizer, template)
+            objective = chooser(problem, model, tokenizer, template=template)
             best, kept = objective(model), loss.weights.vector()
             for chunk in range(chunks):
                 walk(loss, rows, steps=max(1, steps // chunks), batch_size=recipe.batch_size, lr=recipe.lr / 2,
@@ -296,7 +300,7 @@ def sharded(experiment: ErasingExperiment, case: Case) -> tuple[Scores, dict[str
     for i, before in enumerate(shards(problem.rows, plan.shards, experiment.seed)):
         people = {row["subject"] for row in before}
         after = [row for row in problem.goal if row["subject"] in people]
-        folders.append(tuned(experiment, case.task, after, f"{case}-shard{i}", recipe))
+        folders.append(tuned(experiment, case.task, after, name=f"{case}-shard{i}", recipe=recipe))
         if changed_rows(before, after) != ([], []):
             cost = {key: value + spent(folders[-1])[key] for key, value in cost.items()}
     return pooled([score_stage(experiment, case, folder) for folder in folders]), cost
@@ -309,17 +313,15 @@ def compare_edits(experiment: ErasingExperiment, case: Case, solvers: Sequence[s
     start, goal = start_of(experiment, case), retrained(experiment, case)
     most = SHARE_OF_RETRAINING * spent(goal)["gradients"] - reading_cost(problem, plan.chunks + 1)
     less = {"damping": plan.dampings[:1], "scales": plan.scales[1::2], "curvature_rows": plan.curvature_rows // 4}
-    short = edited(experiment, case, plan.solver, "-short", **less | plan.solvers[plan.solver])
+    short = edited(experiment, case, plan.solver, label="-short", **less | plan.solvers[plan.solver])
     on, rest = (int(gradients // plan.recipe.batch_size) for gradients in (most, most - spent(short)["gradients"]))
     folders = {f"edit: {name}": edited(experiment, case, name) for name in solvers}
     folders["ascent"] = walked(experiment, case, "up", steps=plan.ascent, start=start, uphill=True)
     folders["tuned on"] = walked(experiment, case, "on", steps=on, start=start)
     folders["composed"] = walked(experiment, case, "composed", steps=rest, start=short)
-    scores = {name: score_stage(experiment, case, folder) for name,
-              folder in {"no edit": start, **folders, "retrained": goal}.items()}
-    costs = {name: spent(folder) for name, folder in {**folders,
-                                                      "retrained": goal}.items()} | {"no edit": {"seconds": 0.0,
-                                                                                                 "gradients": 0.0}}
+    folders = {"no edit": start, **folders, "retrained": goal}
+    scores = {name: score_stage(experiment, case, folder) for name, folder in folders.items()}
+    costs = {name: spent(folder) for name, folder in folders.items()} | {"no edit": {"seconds": 0.0, "gradients": 0.0}}
     costs["composed"] = {key: costs["composed"][key] + spent(short)[key] for key in ("seconds", "gradients")}
     if sisa:
         scores["SISA"], costs["SISA"] = sharded(experiment, case)

@@ -87,7 +87,7 @@ def _spread(rows: Sequence[dict], count: int, split: str) -> list[dict]:
     """At most `count` of the rows at equal distances, marked with a split."""
     return [row | {"split": split} for row in rows[:: max(1, -(-len(rows) // count))]]
 
-
+# %% ../../nbs/15_experiments/06_erasing_cases.ipynb #08574d4f
 def _correction(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) -> Problem:
     """Wrong responses or queries, and the request that puts them right."""
     corrupt, correct = {"responses": (corrupt_responses, Request.correct),
@@ -97,11 +97,12 @@ def _correction(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int)
     changed, kept = ([row for row in rows.train if (row["id"] in wrong.clean) == inside] for inside in (True, False))
     if rows.test:
         told = _spread(rows.test, judged, "test") + _spread(changed, judged, "changed") + _spread(kept, judged, "kept")
-        return Problem(case, wrong.rows, request, told, _spread(rows.validation, chosen, "test"), "test/nll")
+        return Problem(case, wrong.rows, request, judged=told, validation=_spread(rows.validation, chosen, "test"),
+                       metric="test/nll")
     validation, told = ([row for group, split in ((changed, "changed"), (kept, "kept"))
                          for row in _spread([row for row in group if row["part"] == part], count, split)]
                         for part, count in (("validation", chosen), ("test", judged)))
-    return Problem(case, wrong.rows, request, told, validation, "changed/nll")
+    return Problem(case, wrong.rows, request, judged=told, validation=validation, metric="changed/nll")
 
 # %% ../../nbs/15_experiments/06_erasing_cases.ipynb #9d04e162
 def _gone(rows: Sequence[dict], share: float, seed: int) -> set[str]:
@@ -127,8 +128,8 @@ def _removal(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) ->
                                "choose another share or a larger bench")
     validation, told = ([row for split, group in groups.items() for row in _spread(group[half::2], count, split)]
                         for half, count in ((1, chosen), (0, judged)))
-    return Problem(case, rows.train, Request.remove([row["id"] for row in groups["removed"]]), told, validation,
-                   "removed/nll")
+    return Problem(case, rows.train, Request.remove([row["id"] for row in groups["removed"]]), judged=told,
+                   validation=validation, metric="removed/nll")
 
 # %% ../../nbs/15_experiments/06_erasing_cases.ipynb #56bf22df
 def make_problem(case: Case, rows: TaskRows, *, judged: int, chosen: int, seed: int = 0) -> Problem:

@@ -22,7 +22,7 @@ from .claims import claims_table
 from .erasing import PUBLISHED, SHARE_OF_RETRAINING, ErasingExperiment, chosen_of, edited
 from .erasing import fingerprint, retrained, score_stage, spent, start_of
 from .erasing_cases import Case, Problem, chooser, in_parts, part_of, reading_cost
-from ..influence import bregman_response, changed_rows, erase
+from ..influence import bregman_response, changed_rows, erase, erase_options
 from ..metrics import Scores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
 from ..metrics import seed_recovery
 from ..models import sequence_nll
@@ -31,7 +31,7 @@ from ..models import sequence_nll
 GAP = 0.01  # nats
 SPENT = ("seconds", "gradients", "residual", "products", "damping", "scale")  # what a stage may have recorded
 
-
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #0ac01979
 def recoveries(problem: Problem, scores: Mapping[str, Scores], costs: Mapping[str, dict],
                bootstrap: int = 300) -> pd.DataFrame:
     """A line a method: the gap's metric and its recovery, other scores, cost in seconds and gradient-equivalents.
@@ -74,7 +74,7 @@ def recoveries_over_seeds(table: pd.DataFrame, bootstrap: int = 1000) -> pd.Data
 # %% ../../nbs/15_experiments/08_erasing_trials.ipynb #101ad5f7
 WANTED = 0.8  # share of the gap
 
-
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #829b93b3
 def erasing_claims(table: pd.DataFrame, solver: str) -> pd.DataFrame:
     """What the study claims, checked on lines of `recoveries_over_seeds` with a usable gap, as `claims_table`."""
     rows = []
@@ -84,7 +84,7 @@ def erasing_claims(table: pd.DataFrame, solver: str) -> pd.DataFrame:
             rows += _case_claims(case, found, solver)
     return claims_table(rows)
 
-
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #74653349
 def _case_claims(case: str, found: pd.DataFrame, solver: str) -> list[tuple]:
     """The claims about one case: (claim, value, holds)."""
     most, others = SHARE_OF_RETRAINING, found.drop(index=["no edit", "retrained"])
@@ -149,15 +149,15 @@ def agreement_in_words(near: pd.DataFrame, response: pd.DataFrame, solver: str) 
 _CONVERGED = {"solver": "cg", "max_products": 100, "tol": 1e-4}
 _CHOOSING = ("damping", "scales", "scale", "step")  # options that choose, which a comparison at one damping leaves out
 
-
+# %% ../../nbs/15_experiments/08_erasing_trials.ipynb #cd59dd89
 def response_lines(model: Any, tokenizer: Any, rows: Sequence[dict], request: Any, runs: Mapping[str, dict],
-                   damping: float, **shared: Any
-                   ) -> list[dict]:
+                   damping: float, **shared: Any) -> list[dict]:
     """A line a run (name -> options of `erase`, "cg-converged" too), against converged CG and the response."""
-    made = {name: erase(model, tokenizer, rows, request, damping=damping, **shared | own) for name, own in runs.items()}
+    made = {name: erase(model, tokenizer, rows, request=request, **erase_options(shared | own | {"damping": damping}))
+            for name, own in runs.items()}
     old, new = changed_rows(rows, request.apply(rows))
-    response = bregman_response(model, tokenizer, rows, old, new, damping=damping, template=shared["template"],
-                                max_steps=40)
+    response = bregman_response(model, tokenizer, rows, removed=old, added=new, damping=damping,
+                                template=shared["template"], max_steps=40)
     exact = made["cg-converged"]
     wanted = exact.weights.join([response.delta[name] for name in exact.weights.names])
     return [{"damping": damping, "solver": name, "products": one.products, "residual": one.solution.residual,
@@ -177,7 +177,7 @@ def against_response(experiment: ErasingExperiment, case: Case, solvers: Sequenc
             lines = []
             for damping in plan.response:
                 here = (runs if damping == max(plan.response) else {}) | {"cg-converged": _CONVERGED}
-                lines += response_lines(model, tokenizer, rows, request, here, damping, **shared)
+                lines += response_lines(model, tokenizer, rows, request=request, runs=here, damping=damping, **shared)
         pd.DataFrame(lines).to_json(folder / "table.json", orient="records")
 
     folder = experiment.stage(f"response-{case}", build, start=start, rows=fingerprint(rows),
@@ -189,7 +189,7 @@ def against_response(experiment: ErasingExperiment, case: Case, solvers: Sequenc
 def trial(experiment: ErasingExperiment, case: Case, model: Any, tokenizer: Any, **options: Any) -> dict[str, float]:
     """One edit, made and undone: cost, residuals, chosen damping and scale, NLL (nats) of the reported rows."""
     problem, template = experiment.problem(case), experiment.template(case.task)
-    made = erase(model, tokenizer, problem.rows, problem.request, **options)
+    made = erase(model, tokenizer, problem.rows, request=problem.request, **erase_options(options))
     made.apply()
     value = float(sequence_nll(model, tokenizer, problem.reported, on="response", template=template).mean())
     made.undo()
@@ -206,8 +206,9 @@ def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], 
 
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
-            objective = chooser(problem, model, tokenizer, template)
-            lines = [{"label": label, **trial(experiment, case, model, tokenizer, objective=objective, **shared | own)}
+            objective = chooser(problem, model, tokenizer, template=template)
+            shown = shared | {"tokenizer": tokenizer, "objective": objective}
+            lines = [{"label": label, **trial(experiment, case, model, **shown | own)}
                      for label, own in runs.items()]
         pd.DataFrame(lines).to_json(folder / "table.json", orient="records")
 
@@ -220,7 +221,7 @@ def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], 
 def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """The table with the share of the gap that each `value` recovers."""
     low, high = (scores[name].summary[problem.metric] for name in ("no edit", "retrained"))
-    return table.assign(recovery=recovery(table["value"], low, high, GAP))
+    return table.assign(recovery=recovery(table["value"], low, high, threshold=GAP))
 
 # %% ../../nbs/15_experiments/08_erasing_trials.ipynb #1e33e628
 def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
@@ -228,7 +229,7 @@ def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str
     plan = experiment.plan
     runs = {f"{name}|{i}": {**plan.solvers[name], "damping": plan.dampings[0], **own}
             for name, efforts in plan.efforts.items() for i, own in enumerate(efforts)}
-    table = trials(experiment, case, runs, "effort")
+    table = trials(experiment, case, runs, name="effort")
     return with_recovery(table, experiment.problem(case), scores).assign(solver=table["label"].str.split("|").str[0])
 
 
@@ -237,7 +238,7 @@ def damping_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[st
     plan, scales = experiment.plan, (0.25, *experiment.plan.scales)
     runs = {f"{products}|{damping:g}": {"solver": "cg", "max_products": products, "damping": damping, "scales": scales}
             for damping in plan.swept for products in (2, 8)}
-    table = trials(experiment, case, runs, "damping")
+    table = trials(experiment, case, runs, name="damping")
     return with_recovery(table, experiment.problem(case), scores).assign(products=table["label"].str.split("|").str[0]
                                                                          + " products")
 
@@ -249,7 +250,7 @@ def part_by_part(experiment: ErasingExperiment, case: Case, way: str, count: int
     with experiment.loaded(case, start_of(experiment, case)) as (model, tokenizer):
         last, now = None, problem.rows
         for i, part in enumerate(in_parts(problem.request, count)):
-            made = erase(model, tokenizer, now, part, after=last, **options).scale(scale).apply()
+            made = erase(model, tokenizer, now, request=part, after=last, **erase_options(options)).scale(scale).apply()
             last, now = (made, now) if way == "at the trained weights" else (None, made.rows)
             value = float(sequence_nll(model, tokenizer, problem.reported, on="response", template=template).mean())
             lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": value})
@@ -267,7 +268,7 @@ def sequence_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[s
 
     def build(folder: Path) -> None:
         lines = [line for way in ("at the trained weights", "linearised anew")
-                 for line in part_by_part(experiment, case, way, count, whole["scale"], **options)]
+                 for line in part_by_part(experiment, case, way, count=count, scale=whole["scale"], **options)]
         pd.DataFrame(lines).to_json(folder / "table.json", orient="records")
 
     folder = experiment.stage(f"sequence-{case}", build, start=start, rows=fingerprint(problem.goal), count=count,

@@ -154,7 +154,7 @@ def measured_rows(bench: Any, most: int, wrong: int) -> list[dict]:
 # %% ../../nbs/15_experiments/09_localization.ipynb #4d20209c
 DRAWS = ("random", "random B", "random C")  # regions beside the oracle's
 
-
+# %% ../../nbs/15_experiments/09_localization.ipynb #6cb08ed7
 class LocalizationExperiment(Experiment):
     """One seed of the localization study."""
 
@@ -224,8 +224,8 @@ def inject(experiment: LocalizationExperiment, oracle: Path, region: Region) -> 
                                   objective=plan.injected, settings=plan.injection, device=experiment.device,
                                   share=plan.share)
     record = json.loads((oracle / "training.json").read_text())
-    return Prepared(target, oracle, pd.read_csv(target / "history.csv")["loss"].tolist(), record["losses"],
-                    record["seconds"])
+    return Prepared(target, oracle, pd.read_csv(target / "history.csv")["loss"].tolist(),
+                    oracle_losses=record["losses"], seconds=record["seconds"])
 
 # %% ../../nbs/15_experiments/09_localization.ipynb #ef979fea
 def starting_point(experiment: LocalizationExperiment, which: str = "target") -> pd.DataFrame:
@@ -281,7 +281,7 @@ def unlearn_in(experiment: LocalizationExperiment, where: str | Path, name: str)
     how = "in" if isinstance(where, str) else "located-by"
     found = experiment.stage(f"{name}-{how}-{label}-{plan.share:g}", build, where=where, objective=method.objective,
                              settings=settings, checkpoints=list(plan.checkpoints), **experiment.scoring)
-    return curve_of(experiment, found, name, label)
+    return curve_of(experiment, found, name, region=label)
 
 # %% ../../nbs/15_experiments/09_localization.ipynb #52cbe256
 def locate(experiment: LocalizationExperiment, name: str) -> Path:
@@ -327,4 +327,4 @@ def supervise_in(experiment: LocalizationExperiment, where: str) -> pd.DataFrame
 
     found = experiment.stage(f"supervised-in-{where}-{plan.share:g}", build, where=where, lr=plan.supervision,
                              checkpoints=list(plan.checkpoints), batch_size=batch_size, **experiment.scoring)
-    return curve_of(experiment, found, "supervision", where)
+    return curve_of(experiment, found, "supervision", region=where)

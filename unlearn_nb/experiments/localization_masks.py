@@ -94,7 +94,7 @@ def unlearn_group(experiment: LocalizationExperiment, injected: Path, name: str,
         with experiment.candidate("oracle") as (origin, _):
             found = change_auc(truth, before, model, origin=origin)
         memory = memory_of({"before": before, "after": model}, {"forgotten": first, "kept": others}, tokenizer,
-                           bench.template)
+                           template=bench.template)
         found.assign(**memory).to_csv(folder / "precision.csv", index=False)
 
     stage = experiment.stage(f"precision-{name}", build, injected=injected, objective=objective, inside=inside,

@@ -35,7 +35,7 @@ def _listed(table: pd.DataFrame) -> str:
     names = [f"{row.objective.upper()} in {row.metric.upper()}" for row in table.itertuples()]
     return f" ({', '.join(names)})" if names else ""
 
-
+# %% ../../nbs/15_experiments/10_localization_report.ipynb #cd844d2b
 def conclusion(comparison: pd.DataFrame) -> str:
     """What the comparison of oracle and random regions says about the paper's conclusion, in words."""
     if not len(comparison):

@@ -84,7 +84,7 @@ class MergingExperiment(Experiment):
         settings = replace(plan.settings, lr=lr, batch_size=batch * plan.settings.batch_size,
                            steps=plan.settings.steps // batch)
         at = [round(settings.steps * i / (plan.snapshots + 1)) for i in range(plan.snapshots + 1)]
-        return train_adapter(self, name, objective, settings, snapshots=at)
+        return train_adapter(self, name, objective, settings=settings, snapshots=at)
 
     def merge(self, name: str, adapters: Sequence[Path], norm: float | None = None, **recipe: Any) -> Path:
         """Merge adapters (`recipe` goes to `merge_adapters`), scaled to an update of norm `norm` if given."""

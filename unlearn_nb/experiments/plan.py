@@ -42,7 +42,7 @@ def count_parameters(folder: str | Path) -> int:
 # %% ../../nbs/15_experiments/00_plan.ipynb #756480ba
 NAMED = {"tiny": "tiny", "smollm2": "small"}
 
-
+# %% ../../nbs/15_experiments/00_plan.ipynb #c40286e7
 @cache
 def model_size(model: str) -> str:
     """One of `SIZES`, of `tiny`, `smollm2`, a folder or a hub id; "small", with a warning, where it can't be told."""
@@ -100,7 +100,7 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 # %% ../../nbs/15_experiments/00_plan.ipynb #7ce29375
 Kind = TypeVar("Kind")
 
-
+# %% ../../nbs/15_experiments/00_plan.ipynb #f7ff7147
 def build(kind: Any, value: Any, where: str) -> Any:
     """A value of the type `kind` (dataclass, tuple[X, ...], dict[str, X], plain type) out of YAML's."""
     if type(None) in get_args(kind):  # X | None
@@ -116,7 +116,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
                            "write it without an exponent, such as 0.001")
     return value
 
-
+# %% ../../nbs/15_experiments/00_plan.ipynb #50004467
 def _filled(kind: type[Kind], values: Mapping[str, Any], where: str) -> Kind:
     """An instance of a dataclass; every word must be a field, and every field without a default be there."""
     known, hints = {field.name: field for field in fields(kind)}, get_type_hints(kind)

@@ -47,7 +47,7 @@ class ReLearnMethod:
 def baseline_method(name: str, learning_rates: tuple[float, ...], epochs: float) -> ReLearnMethod:
     """A baseline by its name: SURE is a mask on top of an objective, MemFlex a mask with weights of its own."""
     mask = next((mask for mask in ("sure", "memflex") if name.endswith(mask)), "")
-    return ReLearnMethod(name.removesuffix("-sure"), learning_rates, epochs, mask)
+    return ReLearnMethod(name.removesuffix("-sure"), learning_rates, epochs, mask=mask)
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #cb0f494e
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class ReLearnPlan(UnlearningPlan):
 # %% ../../nbs/15_experiments/04_relearn.ipynb #e16c05a2
 JUDGES = (*RULES, "writer", "auto")
 
-
+# %% ../../nbs/15_experiments/04_relearn.ipynb #d859eb09
 def relearn_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32", **given: Any) -> ReLearnPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full"); who writes is settled by `for_bench`.
@@ -188,7 +188,7 @@ def train_method(experiment: ReLearnExperiment, name: str, lr: float, ratio: flo
     settings = replace(plan.settings, lr=lr, epochs=method.epochs, mask=method.mask)
     augmented = training_set(experiment, ratio) if "augmented" in resolve(method.objective).groups else None
     label = f"{name}-{lr:g}" + (f"-ratio{ratio:g}" if ratio != plan.ratio else "")
-    return train_adapter(experiment, label, method.objective, settings, augmented=augmented)
+    return train_adapter(experiment, label, method.objective, settings=settings, augmented=augmented)
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #d5470617
 def balance(summary: Mapping[str, float]) -> float:
@@ -213,7 +213,7 @@ def train_methods(experiment: ReLearnExperiment) -> tuple[dict[str, Path], pd.Da
 # %% ../../nbs/15_experiments/04_relearn.ipynb #7d1ef599
 DAMAGE = ("forget/ls", "retain/ls", "retain/krr")  # where an ascent method may harm a model
 
-
+# %% ../../nbs/15_experiments/04_relearn.ipynb #c8415407
 def relearn_claims(table: pd.DataFrame) -> pd.DataFrame:
     """The study's claims checked on test scores, means over seeds, as `claims_table`.
 
@@ -229,10 +229,10 @@ def relearn_claims(table: pd.DataFrame) -> pd.DataFrame:
     rows += [_damage_claim(name, of[name], of["target"])
              for name in sorted(of.keys() - {"relearn", "oracle", "target"})]
     found = [(claim, over_seeds(values), least, most) for claim, values, least, most in rows]
-    return claims_table([(claim, *value.values(), least <= value["value"] <= most) for claim, value, least,
-                         most in found])
+    return claims_table([(claim, *value.values(), least <= value["value"] <= most)
+                         for claim, value, least, most in found])
 
-
+# %% ../../nbs/15_experiments/04_relearn.ipynb #e5e8d61e
 def _damage_claim(name: str, scores: pd.DataFrame, target: pd.DataFrame) -> tuple:
     """A baseline loses at least half of the target's LS or KRR somewhere: claim, values, least, most."""
     ratios = scores[list(DAMAGE)] / target[list(DAMAGE)]
@@ -255,7 +255,7 @@ def rate_answers(experiment: ReLearnExperiment, tests: Mapping[str, Scores]) -> 
             for split, rows in scores.rows.query("kind == 'qa'").groupby("split", sort=False):
                 rows = rows.head(plan.rated)
                 for aspect in JUDGE_PROMPTS:
-                    said = judge(rater, rows["prompt"].tolist(), rows["generation"].tolist(), aspect)
+                    said = judge(rater, rows["prompt"].tolist(), rows["generation"].tolist(), aspect=aspect)
                     readable = pd.Series(said.ratings).dropna()
                     found.append([name, split, aspect, readable.mean(), len(readable), said.unreadable])
         columns = ["model", "split", "aspect", "rating", "rated", "unreadable"]

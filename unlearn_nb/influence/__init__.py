@@ -4,14 +4,19 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "curvature": ["Batch", "Cost", "CrossEntropy", "Curvature", "LanguageTask", "PRODUCT_COST", "SquaredError",
-        "TensorTask", "TrainingLoss", "Weights", "batch_product", "draw_targets", "gram_product", "linear_captures",
-        "measuring", "row_gradients_of_batch"],
-    "edit": ["DAMPINGS", "Edit", "Request", "changed_rows", "check_adapter", "choose", "erase", "load_adapter",
-        "training_rows"],
-    "ekfac": ["Block", "KroneckerFactors"],
+    "closed_forms": ["DataInf", "Woodbury"],
+    "conjugate_gradients": ["ConjugateGradients", "cg_path"],
+    "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product"],
+    "edit": ["Edit", "choose"],
+    "erasing": ["DAMPINGS", "EditSettings", "erase", "erase_options"],
+    "kronecker_factors": ["Block", "EKFAC", "KroneckerFactors"],
+    "llmeraser_loop": ["LLMEraserLoop"],
+    "request": ["Request", "changed_rows", "training_rows"],
     "response": ["BregmanResponse", "bregman_response"],
-    "solvers": ["Product", "SOLVERS", "Solution", "cg", "cg_path", "check_damping", "datainf", "faithful",
-        "largest_eigenvalue", "lissa", "mean_diagonal", "relative_residual", "sgd", "solve", "solve_path", "solver",
-        "woodbury"],
+    "row_gradients": ["linear_captures", "row_gradients_of_batch"],
+    "solvers": ["FunctionSolver", "Product", "SOLVERS", "Solution", "Solver", "as_solver", "check_damping",
+        "drawing", "largest_eigenvalue", "mean_diagonal", "relative_residual", "solve", "solve_path"],
+    "stochastic": ["GradientSteps", "Lissa"],
+    "tasks": ["Batch", "CrossEntropy", "LanguageTask", "SquaredError", "TensorTask"],
+    "weights": ["Cost", "TrainingLoss", "Weights", "linear_layer", "measuring"],
 })

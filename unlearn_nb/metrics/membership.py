@@ -86,7 +86,7 @@ def gradient_norms(
     norms = np.full(len(rows), np.nan)
     with _all_differentiable(model) as weights:
         for i in range(len(rows)):
-            batch = answer_batch(encoded, [i], pad_id(tokenizer), weights[0].device)
+            batch = answer_batch(encoded, [i], pad_id(tokenizer), device=weights[0].device)
             if len(batch.targets):
                 loss = F.cross_entropy(at_least_float32(batch_logits(model, batch)), batch.targets)
                 gradients = torch.autograd.grad(loss, weights, allow_unused=True)

@@ -85,8 +85,8 @@ def _greedy(pad: int, ends: list[int]) -> dict:
 
 # %% ../../nbs/03_models/04_answers.ipynb #a4f786df
 def _written(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], limits: list[int],
-    patience: float,
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], *,
+    limits: list[int], patience: float,
 ) -> Iterator[tuple[int, list[int]]]:
     """Number and continuation of each prompt as it ends; what stands behind its first end token is padding."""
     pad, ends = pad_id(tokenizer), _end_tokens(model, tokenizer)
@@ -118,13 +118,13 @@ def generate(
         max_new_tokens: most tokens of an answer; None: 1.5 x the row's own response + 8, at most 256.
         max_length: as in training; decides where a long prompt is cut.
     """
-    prompts = [encode_prompt(tokenizer, row["prompt"], template, max_length) for row in rows]
+    prompts = [encode_prompt(tokenizer, row["prompt"], template=template, max_length=max_length) for row in rows]
     limits = [max_new_tokens or _answer_limit(tokenizer, row["response"]) for row in rows]
     answers, end, leave = [""] * len(prompts), tokenizer.eos_token_id, _rows_can_leave(model)
     with eval_mode(model), tqdm(total=len(prompts), desc="generate", unit="row", disable=not progress) as bar:
         for batch in _batches(prompts, limits, batch_size, apart=not leave):
             given, room = [prompts[i] for i in batch], [limits[i] for i in batch]
-            for k, ids in _written(model, tokenizer, given, room, PATIENCE if leave else 1.0):
+            for k, ids in _written(model, tokenizer, given, limits=room, patience=PATIENCE if leave else 1.0):
                 ids = ids[: ids.index(end)] if end in ids else ids
                 answers[batch[k]] = tokenizer.decode(ids, skip_special_tokens=True).strip()
                 bar.update()

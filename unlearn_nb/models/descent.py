@@ -55,7 +55,7 @@ def descend(
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
     bar = tqdm(rates, what, unit="step", disable=not progress, mininterval=1.0)
     for step, rate in enumerate(bar):
-        losses.append(_gradients(loss_at, step, what, max(rates)))
+        losses.append(_gradients(loss_at, step, what=what, lr=max(rates)))
         if before_clip is not None:
             before_clip()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -69,7 +69,7 @@ def descend(
     return losses
 
 # %% ../../nbs/03_models/06_descent.ipynb #2749a294
-def _gradients(loss_at: Callable[[int], Tensor | float], step: int, what: str, lr: float) -> float:
+def _gradients(loss_at: Callable[[int], Tensor | float], step: int, *, what: str, lr: float) -> float:
     """Leave a step's gradients on the parameters and return its loss."""
     loss = loss_at(step)
     value = loss.item() if isinstance(loss, Tensor) else float(loss)

@@ -116,7 +116,9 @@ def pad_right(sequences: Sequence[Sequence[int]], value: int, device: str | torc
     return torch.tensor([[*ids, *[value] * (length - len(ids))] for ids in sequences], device=device)
 
 
-def answer_batch(rows: Sequence[Row], indices: Sequence[int], pad: int, device: str | torch.device) -> AnswerBatch:
+def answer_batch(
+    rows: Sequence[Row], indices: Sequence[int], pad: int, *, device: str | torch.device = "cpu",
+) -> AnswerBatch:
     """The rows of these numbers as one batch."""
     input_ids = pad_right([rows[i].input_ids for i in indices], pad, device)
     return AnswerBatch(list(indices), input_ids, pad_right([rows[i].labels for i in indices], IGNORED, device))
@@ -127,7 +129,7 @@ def answer_batches(
 ) -> Iterator[AnswerBatch]:
     """All rows in batches of like length, longest first."""
     for indices in sorted_batches([len(row.input_ids) for row in rows], batch_size, max_tokens):
-        yield answer_batch(rows, indices, pad, device)
+        yield answer_batch(rows, indices, pad, device=device)
 
 # %% ../../nbs/03_models/03_forward.ipynb #078ad64a
 @contextlib.contextmanager
@@ -145,7 +147,7 @@ def eval_mode(*models: nn.Module) -> Iterator[None]:
 # %% ../../nbs/03_models/03_forward.ipynb #12b6dfb7
 def batch_logits(model: nn.Module, batch: AnswerBatch) -> Tensor:
     """Logits [T, V] at the positions that predict the targets of a batch."""
-    return selected_logits(model, batch.input_ids, None, batch.answers)[0]
+    return selected_logits(model, batch.input_ids, None, positions=batch.answers)[0]
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
@@ -155,7 +157,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 # %% ../../nbs/03_models/03_forward.ipynb #0718eed5
 SCORE_ENTRIES = {"cpu": 2**26, "cuda": 2**29}  # most logits of one batch, to bound memory (256 MiB, 2 GiB in float32)
 
-
+# %% ../../nbs/03_models/03_forward.ipynb #bec28809
 @torch.no_grad()
 def answer_logits(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict] | Sequence[str], *,

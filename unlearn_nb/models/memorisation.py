@@ -99,7 +99,7 @@ def memorise(
     trained.train()
 
     def loss_at(step: int) -> torch.Tensor:
-        batch = answer_batch(data, next(batches), pad_id(tokenizer), model.device)
+        batch = answer_batch(data, next(batches), pad_id(tokenizer), device=model.device)
         with _precision(model, dtype):
             return F.cross_entropy(at_least_float32(batch_logits(trained, batch)), batch.targets)
 

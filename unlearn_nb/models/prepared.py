@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
     oracle_losses: list[float]
     seconds: float  # training time of both; what it took when they were made, if they come from the cache
 
-
+# %% ../../nbs/03_models/09_prepared.ipynb #7022a39d
 def prepare(
     model_name: str | Path, bench: Bench, recipe: Recipe | None = None, *,
     device: str = "cpu", dtype: str = "float32", cache: str | Path | None = None,

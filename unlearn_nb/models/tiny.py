@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Answer: ' }}{% endif %}"
 )
 
-
+# %% ../../nbs/03_models/00_tiny.ipynb #9d466e96
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE with separate padding and end tokens, digits in pairs, and a plain chat template."""
     bpe = Tokenizer(tokenizer_models.BPE())
@@ -52,7 +52,7 @@ TINY_CONFIG = dict(
     initializer_range=0.1,  # at this width the usual 0.02 takes more than twice the steps to memorise
 )
 
-
+# %% ../../nbs/03_models/00_tiny.ipynb #f8e8dace
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
     """The tokeniser of `tiny`, made once and cached."""
     bench = load_bench("biographies", size="full", seed=TOKENIZER_SEED)

@@ -44,7 +44,7 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, template: str = "plain", max_length: int = 256
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt, response and end token, and their labels (-100 on the prompt)."""
-    start = encode_prompt(tokenizer, prompt, template, max_length)
+    start = encode_prompt(tokenizer, prompt, template=template, max_length=max_length)
     joined = response if template == "chat" and tokenizer.chat_template else " " + response
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     answer = tokenizer(joined, add_special_tokens=False).input_ids + end
@@ -75,17 +75,17 @@ def encode_rows(
         raise UnlearnError(f"encode_rows: on is {on!r}, must be text or response.")
     if name and not len(rows):
         raise UnlearnError(f"there are no {name} rows: give at least one")
-    return [_encode_row(tokenizer, row, template, max_length, on, name) for row in rows]
+    return [_encode_row(tokenizer, row, on=on, name=name, template=template, max_length=max_length) for row in rows]
 
 # %% ../../nbs/03_models/02_tokens.ipynb #816779a3
-def _encode_row(tokenizer, row: dict | str, template: str, max_length: int, on: str, name: str) -> Row:
+def _encode_row(tokenizer, row: dict | str, *, on: str, name: str, template: str, max_length: int) -> Row:
     if isinstance(row, str):
         ids = tokenizer(row).input_ids[:max_length]
         return Row(ids, ids)
     for column in ("prompt", "response"):
         if column not in row:
             raise UnlearnError(f"{name or 'the'} rows have no column {column!r}: they have {', '.join(row)}")
-    ids, labels = encode(tokenizer, row["prompt"], row["response"], template, max_length)
+    ids, labels = encode(tokenizer, row["prompt"], row["response"], template=template, max_length=max_length)
     return Row(ids, ids if on == "text" else labels)
 
 # %% ../../nbs/03_models/02_tokens.ipynb #6fdaab0a

@@ -58,7 +58,7 @@ def recovery_points(table: pd.DataFrame) -> Figure:
     for axis, case in zip(axes.flat, cases):
         found = table[table["case"] == case].set_index("method").reindex(methods)
         for y, (name, line) in enumerate(found.iterrows()):
-            _recovery_point(axis, y, line, styles[name])
+            _recovery_point(axis, y, line, style=styles[name])
         _recovery_axis(axis, "x", table["recovery"])
         axis.set(title=label_of(case), ylim=(len(methods) - 0.4, -0.6))
         axis.grid(axis="y", visible=False)
@@ -105,7 +105,7 @@ def sweep_plot(table: pd.DataFrame, x: str, line: str, *, label: str, title: str
     for name, style in line_styles(table[line]).items():
         found = table[table[line] == name].sort_values(x)
         axis.plot(found[x], found["recovery"], label=label_of(name), **style)
-        shade_interval(axis, found, x, style["color"])
+        shade_interval(axis, found, x, color=style["color"])
     _recovery_axis(axis, "y", table["recovery"])
     if log:
         axis.set_xscale("log")

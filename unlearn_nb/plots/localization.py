@@ -51,7 +51,7 @@ def _curves(axis: Axes, points: pd.DataFrame, x: str, y: str) -> None:
             axis.plot(curve[x], curve[y], color=color, marker=marker, markersize=4, linewidth=1.2, alpha=0.75,
                       label=region_label(region))
 
-
+# %% ../../nbs/13_plots/04_localization.ipynb #52c8b453
 @styled
 def curve_plot(points: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (("rs", "fs"),),
                oracle: pd.DataFrame | None = None) -> Figure:
@@ -69,7 +69,7 @@ def curve_plot(points: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (("rs", 
     for row, (x, y) in zip(axes, pairs):
         for axis, objective in zip(row, objectives):
             found = points[points["objective"] == objective]
-            _curves(axis, found, x, y)
+            _curves(axis, found, x, y=y)
             start = found[found["step"] == 0]
             axis.plot(start[x], start[y], "D", color=GREY, markersize=6, linestyle="", label="injected model")
             if oracle is not None:

@@ -24,7 +24,7 @@ from .style import named_tables, outside_legend, styled
 # %% ../../nbs/13_plots/01_merging.ipynb #99f4335f
 NOT_A_LOSS = {"step", "epoch", "lr", "grad_norm", "seconds"}
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #b43fbaae
 @styled
 def loss_curves(histories: pd.DataFrame | Mapping[str, pd.DataFrame], columns: Sequence[str] | None = None,
                 smooth: int = 1) -> Figure:
@@ -43,14 +43,14 @@ def loss_curves(histories: pd.DataFrame | Mapping[str, pd.DataFrame], columns: S
     for axis, column in zip(axes[0], columns):
         for i, (name, table) in enumerate(histories.items()):
             if column in table:
-                _smoothed(axis, table, column, smooth, color=PALETTE[i % 10], label=label_of(name),
+                _smoothed(axis, table, column, smooth=smooth, color=PALETTE[i % 10], label=label_of(name),
                           linestyle=LINES[i % 4])
         axis.set(title=label_of(column), xlabel="Step", ylabel="Loss (nats)")
     if "" not in histories:
         outside_legend(fig, *axes[0])
     return fig
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #e6e63866
 def _smoothed(axis: Axes, table: pd.DataFrame, column: str, smooth: int, color: str, **options: str) -> None:
     """A running mean, and behind it the raw curve where they differ."""
     if smooth > 1:
@@ -72,7 +72,7 @@ def trajectories(tables: pd.DataFrame | Mapping[str, pd.DataFrame], turn: float 
     for (name, table), row in zip(tables.items(), axes):
         x = "epoch" if "epoch" in table else "step"
         for axis, (measure, score) in zip(row, {"regurgitation": "ROUGE-L recall", "knowledge": "exact match"}.items()):
-            _cell_lines(axis, table, x, measure)
+            _cell_lines(axis, table, x, measure=measure)
             title = f"{label_of(name)}: {measure}" if name else measure.capitalize()
             axis.set(title=title, xlabel=x.capitalize(), ylabel=f"Score ({score})", ylim=(-0.03, 1.03))
             if turn is not None:
@@ -81,7 +81,7 @@ def trajectories(tables: pd.DataFrame | Mapping[str, pd.DataFrame], turn: float 
     outside_legend(fig, *axes.flat)
     return fig
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #5442b99c
 def _cell_lines(axis: Axes, table: pd.DataFrame, x: str, measure: str) -> None:
     """A line a cell of one measure: colour and marker by task, solid for forget cells."""
     cells = [column.split("/") for column in table if column.count("/") == 2]
@@ -121,7 +121,7 @@ def density_sweep_plot(sweep: pd.DataFrame, metrics: Sequence[str] = ("final", "
 SPACES = {"factors": "LoRA factors A, B", "delta": r"weight update $\Delta W$"}
 CHANGE_NAMES = {"0-t": r"$\Delta P(0\to t)$", "t-T": r"$\Delta P(t\to T)$", "0-T": r"$\Delta P(0\to T)$"}
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #fcbb08fb
 @styled
 def angles_plot(angles: pd.DataFrame, step: int | None = None) -> Figure:
     """Angles between the changes 0 -> t, t -> T, 0 -> T, for LoRA factors and for weight updates.
@@ -139,14 +139,14 @@ def angles_plot(angles: pd.DataFrame, step: int | None = None) -> Figure:
         for x, pair in enumerate(PAIRS):
             found = here[(here["space"] == space) & (here["pair"] == pair)]
             names = [f"{SPACES[space]}: {part}" if x == 0 else None for part in ("modules", "global")]
-            _angle_dots(axis, found, x + 0.36 * (i - (len(spaces) - 1) / 2), i, names, rng)
+            _angle_dots(axis, found, x + 0.36 * (i - (len(spaces) - 1) / 2), i=i, names=names, rng=rng)
     axis.axhline(90, color="#999999", linewidth=1, zorder=0)
     axis.set_xticks(range(len(PAIRS)), [f"{CHANGE_NAMES[u]}\nand {CHANGE_NAMES[v]}" for u, v in PAIRS.values()])
     axis.set(ylabel="Angle (degrees)", xlabel=f"Pair of changes (t = step {step}, T = end)", xlim=(-0.5, 2.5))
     outside_legend(fig, axis)
     return fig
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #0745c8d5
 def _angle_dots(axis: Axes, found: pd.DataFrame, center: float, i: int, names: Sequence[str | None],
                 rng: np.random.Generator) -> None:
     """A dot a module, scattered sideways, and a diamond with its number for all modules together."""
@@ -163,7 +163,7 @@ def _angle_dots(axis: Axes, found: pd.DataFrame, center: float, i: int, names: S
 NORM_TITLES = {"norm": r"update norm $\|\Delta W\|_F$", "relative": r"relative update $\|\Delta W\|_F\,/\,\|W\|_F$",
                "norm_change": r"change of the weight norm"}
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #9dff15ba
 @styled
 def norms_plot(norms: pd.DataFrame, value: str = "norm") -> Figure:
     """Heatmap of update norms, layer by module kind, one panel an adapter on one colour scale.
@@ -192,7 +192,7 @@ def with_oracle(scores: Mapping[str, Scores], oracle: Scores | None) -> dict[str
     """The scores with the oracle's at their end, where it is given."""
     return dict(scores) | ({} if oracle is None else {"oracle": oracle})
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #7dc65db1
 @styled
 def cells_heatmap(scores: Mapping[str, Scores], oracle: Scores | None = None) -> Figure:
     """The cells (12 on a bench with three tasks) by model, the oracle in the last column."""
@@ -216,7 +216,7 @@ def _interval(score: Scores, metrics: Sequence[str]) -> np.ndarray:
     """Error bars [2, n] of metrics of one model."""
     return error_bars(score.ci.set_index("metric").loc[list(metrics)])
 
-
+# %% ../../nbs/13_plots/01_merging.ipynb #6cd99394
 @styled
 def tradeoff_plot(scores: Mapping[str, Scores], oracle: Scores | None = None, x: str = "mia_auc",
                   y: str = "task_aggregate") -> Figure:

@@ -37,7 +37,7 @@ def metric_label(name: Any) -> str:
 # %% ../../nbs/13_plots/02_relearn.ipynb #496265d1
 BOXED = {"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.8, "linewidth": 0}  # behind a number
 
-
+# %% ../../nbs/13_plots/02_relearn.ipynb #662ab584
 def _bar_panel(axis: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> None:
     """A bar a method with its interval and its number; "n/a" where there is none."""
     bars = found.reindex(list(colors))
@@ -53,7 +53,7 @@ def _bar_panel(axis: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> No
     axis.locator_params(axis="x", nbins=4)
     axis.grid(axis="y", visible=False)
 
-
+# %% ../../nbs/13_plots/02_relearn.ipynb #8e345f0e
 def _oracle_line(axis: Axes, line: pd.Series, oracle: str) -> None:
     """The oracle's value and, as a band, its interval."""
     axis.axvline(line["value"], color="black", linestyle="--", linewidth=1.4, label=label_of(f"{oracle} (95 % CI)"))
@@ -153,7 +153,7 @@ def seesaw_plot(summary: pd.DataFrame) -> Figure:
     """Stacked bars a model: probability of the original's top-1 token, of its next-best ones, and of all the rest.
 
     Args:
-        summary: table of `lens.seesaw_summary` (columns model, top1, next_best, rest, entropy).
+        summary: table of `seesaw_summary` (columns model, top1, next_best, rest, entropy).
     """
     checked(summary, ["model", "top1", "next_best", "rest", "entropy"])
     parts = {"top1": ("the original's top-1 token", PALETTE[0], ""),
@@ -186,7 +186,7 @@ def lens_plot(table: pd.DataFrame) -> Figure:
     """Forward KL from every layer to the final distribution, one line a model, with a band for its 95 % interval.
 
     Args:
-        table: columns model, layer, kl_nats [, low, high]: tables of `lens.lens_over_rows`, one a model.
+        table: columns model, layer, kl_nats [, low, high]: tables of `lens_over_rows`, one a model.
     """
     table = checked(table, ["model", "layer", "kl_nats"])
     layers = table["layer"].max()
@@ -194,7 +194,7 @@ def lens_plot(table: pd.DataFrame) -> Figure:
     for name, style in line_styles(table["model"]).items():
         found = table[table["model"] == name].sort_values("layer")
         axis.plot(found["layer"], found["kl_nats"], label=label_of(name), markersize=5, **style)
-        shade_interval(axis, found, "layer", style["color"])
+        shade_interval(axis, found, "layer", color=style["color"])
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="Decoder layer", ylabel="Forward KL to the last layer (nats)", ylim=(0, None))
     outside_legend(fig, axis, title="Model (95 % CI)")
@@ -216,7 +216,7 @@ def ratio_plot(table: pd.DataFrame, x: str = "ratio", *, label: str = "Generic r
     for name, style in line_styles(table["metric"]).items():
         found = table[table["metric"] == name].sort_values(x)
         axis.plot(found[x], found["value"], label=metric_label(name), **style)
-        shade_interval(axis, found, x, style["color"])
+        shade_interval(axis, found, x, color=style["color"])
         if oracle is not None and name in oracle:
             edge_dash(axis, oracle[name], style["color"])
     if oracle is not None:

@@ -1,29 +1,15 @@
-"""Rounding against PyTorch's own, weights restored bit for bit."""
-
+"""Rounding against PyTorch's own, and weights restored bit for bit."""
 
 import pytest
 import torch
+from attacking import IDS, SIZES, llama, same, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from unlearn_nb.attacks import (
-    LEVELS,
-    PRECISIONS,
-    at_precision,
-    round_weight,
-    rounded_parameters,
-)
+from unlearn_nb.attacks import LEVELS, PRECISIONS, at_precision, round_weight, rounded_parameters
 from unlearn_nb.core import UnlearnError
-
-IDS = torch.arange(2, 14)[None]
-SIZES = dict(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-
-
-def llama(tied=True):
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied)).eval()
 
 
 def gpt2():
@@ -47,19 +33,6 @@ MODELS = {
     "lora with head": lambda: lora(False, modules_to_save=["lm_head"]),
     "bfloat16 lora": lambda: lora().to(torch.bfloat16),
 }
-
-
-def bits(tensor):
-    """A copy that also tells -0.0 from 0.0."""
-    return tensor.detach().clone().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-
-
-def state(model):
-    return {name: bits(tensor) for name, tensor in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -164,7 +137,7 @@ def test_the_output_layer_can_be_left_out(tied):
 def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group, seed, size):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
     weight[0] = 0
-    rounded = round_weight(weight, precision, group)
+    rounded = round_weight(weight, precision, group=group)
     assert rounded.shape == weight.shape and torch.isfinite(rounded).all() and not rounded[0].any()
     width = group if precision == "int4" else columns
     for start in range(0, columns, width):
@@ -172,7 +145,7 @@ def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group,
         scale = block.abs().amax(1, keepdim=True) / LEVELS[precision]
         assert ((new - block).abs() <= 0.5001 * scale).all()
         assert all(len(row.unique()) <= 2 * LEVELS[precision] + 1 for row in new)
-    torch.testing.assert_close(round_weight(rounded, precision, group), rounded, rtol=1e-5, atol=0)
+    torch.testing.assert_close(round_weight(rounded, precision, group=group), rounded, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("precision,group", [("int8", 64), ("int4", 32)])
@@ -183,7 +156,7 @@ def test_rounding_agrees_with_pytorch(precision, group):
     top, zero = LEVELS[precision], torch.zeros(len(blocks), dtype=torch.int32)
     scale = blocks.abs().amax(1) / top
     expected = torch.fake_quantize_per_channel_affine(blocks, scale, zero, 0, -top, top).reshape(weight.shape)
-    torch.testing.assert_close(round_weight(weight, precision, group), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(round_weight(weight, precision, group=group), expected, atol=1e-6, rtol=0)
 
 
 def test_a_zero_weight_and_smallest_numbers_survive():

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ratio', 'weighted_mean', 'harmonic_mean', 'weighted_median', 'weighted_auc', 'bootstrap_weights', 'quantile',
-           'intervals']
+           'intervals', 'subject_means']
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #d8e73e0b
+# %% ../../nbs/10_metrics/00_resampling.ipynb #ce8b27a6
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import UnlearnError
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #60c7e638
+# %% ../../nbs/10_metrics/00_resampling.ipynb #c2653e4d
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Quotients, elementwise; NaN where `below` is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, float), np.asarray(below, float))
@@ -28,7 +28,7 @@ def weighted_mean(rows: pd.DataFrame, mask: np.ndarray, column: str, weights: np
     values, chosen = rows.loc[mask, column].to_numpy(float), weights[:, mask]
     return ratio(chosen @ values, chosen.sum(1))
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #1312df72
+# %% ../../nbs/10_metrics/00_resampling.ipynb #41133260
 def harmonic_mean(values: Any, axis: int = -1) -> Any:
     """Harmonic mean along `axis`; 0 where any value is 0, NaN where any is NaN.
 
@@ -41,7 +41,7 @@ def harmonic_mean(values: Any, axis: int = -1) -> Any:
     with np.errstate(divide="ignore"):
         return values.shape[axis] / (1.0 / values).sum(axis)
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #d6663b37
+# %% ../../nbs/10_metrics/00_resampling.ipynb #b096d3f1
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Median of `values` [n] with integer weights [R, n], for each resample [R]."""
     order = np.argsort(values)
@@ -49,7 +49,7 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     half = passed[:, -1:] / 2
     return (values[(passed >= half).argmax(1)] + values[(passed > half).argmax(1)]) / 2
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #6742d39f
+# %% ../../nbs/10_metrics/00_resampling.ipynb #8bc4a4aa
 def weighted_auc(values: Any, member: Any, weights: np.ndarray) -> np.ndarray:
     """ROC AUC of low values for each resample [R], from all pairs; NaN where a side is empty.
 
@@ -65,7 +65,7 @@ def weighted_auc(values: Any, member: Any, weights: np.ndarray) -> np.ndarray:
     won = ((weights[:, inside] @ wins) * weights[:, outside]).sum(1)
     return ratio(won, weights[:, inside].sum(1) * weights[:, outside].sum(1))
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #db93510d
+# %% ../../nbs/10_metrics/00_resampling.ipynb #c8a697bc
 def bootstrap_weights(rows: pd.DataFrame, resamples: int, seed: int = 0) -> np.ndarray:
     """Row weights [resamples, n] of a bootstrap over subjects, stratified by split and task."""
     rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def bootstrap_weights(rows: pd.DataFrame, resamples: int, seed: int = 0) -> np.n
         weights[:, positions] = draws[:, subject]
     return weights
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #d19e0090
+# %% ../../nbs/10_metrics/00_resampling.ipynb #3d3e0d28
 def quantile(values: np.ndarray, q: float) -> float:
     """Quantile over the resamples that have a value; NaN where none has."""
     return float("nan") if np.isnan(values).all() else float(np.nanquantile(values, q))
@@ -96,3 +96,11 @@ def intervals(
         drawn = summary(rows, bootstrap_weights(rows, bootstrap, seed))
     lines = [(name, float(x[0]), *(quantile(drawn[name], q) for q in (tail, 1 - tail))) for name, x in found.items()]
     return pd.DataFrame(lines, columns=["metric", "value", "low", "high"])
+
+# %% ../../nbs/10_metrics/00_resampling.ipynb #ae61c8bb
+def subject_means(values: np.ndarray, subjects: Any, *, bootstrap: int = 1000, seed: int = 0) -> np.ndarray:
+    """Mean [3, m] and the ends of its 95 % interval for values [n, m] of subjects [n], from resampled subjects."""
+    frame = pd.DataFrame({"split": "rows", "task": "rows", "subject": list(subjects)})
+    weights = bootstrap_weights(frame, bootstrap, seed)
+    means = weights @ values / weights.sum(1, keepdims=True)
+    return np.stack([values.mean(0), *np.quantile(means, [0.025, 0.975], axis=0)])

@@ -11,7 +11,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from unlearn_nb.analysis import (
-    candidates,
     find_parts,
     follow,
     forward_kl,
@@ -21,6 +20,7 @@ from unlearn_nb.analysis import (
     seesaw,
     seesaw_summary,
     token_candidates,
+    top_candidates,
 )
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.models import encode, encode_prompt, train_tokenizer
@@ -64,7 +64,7 @@ def plain(model, tokenizer, row, template="plain"):
 @pytest.mark.parametrize("template", ["plain", "chat"])
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_candidates_equal_a_plain_forward_pass(model, tokenizer, batch_size, template):
-    table = candidates(model, tokenizer, ROWS, k=4, template=template, batch_size=batch_size)
+    table = top_candidates(model, tokenizer, ROWS, k=4, template=template, batch_size=batch_size)
     assert list(table["id"].unique()) == ["a", "b", "c"] and list(table["subject"].unique()) == ["Ada", "Bo"]
     for row in ROWS:
         found, (expected, labels) = table[table["id"] == row["id"]], plain(model, tokenizer, row, template)
@@ -82,13 +82,13 @@ def test_candidates_equal_a_plain_forward_pass(model, tokenizer, batch_size, tem
 
 
 def test_a_single_prompt_needs_no_row(model, tokenizer):
-    table = token_candidates(model, tokenizer, ROWS[0]["prompt"], response=ROWS[0]["response"], k=2)
-    many = candidates(model, tokenizer, ROWS[:1], k=2).drop(columns=["id", "subject"])
+    table = token_candidates(model, tokenizer, ROWS[0]["prompt"], ROWS[0]["response"], k=2)
+    many = top_candidates(model, tokenizer, ROWS[:1], k=2).drop(columns=["id", "subject"])
     assert table.equals(many)
 
 
 def test_following_itself_changes_nothing(model, tokenizer):
-    reference = candidates(model, tokenizer, ROWS, k=3)
+    reference = top_candidates(model, tokenizer, ROWS, k=3)
     again = follow(model, tokenizer, ROWS, reference=reference, batch_size=1)
     assert again.drop(columns=["probability", "answer_probability", "entropy"]).equals(
         reference.drop(columns=["probability", "answer_probability", "entropy"])
@@ -97,7 +97,7 @@ def test_following_itself_changes_nothing(model, tokenizer):
 
 
 def test_following_reads_the_reference_tokens_in_another_model(model, tokenizer):
-    other, reference = llama(tokenizer, seed=7), candidates(model, tokenizer, ROWS, k=3)
+    other, reference = llama(tokenizer, seed=7), top_candidates(model, tokenizer, ROWS, k=3)
     followed = follow(other, tokenizer, ROWS, reference=reference)
     for row in ROWS:
         expected, _ = plain(other, tokenizer, row)
@@ -107,7 +107,7 @@ def test_following_reads_the_reference_tokens_in_another_model(model, tokenizer)
 
 
 def test_the_seesaw_says_where_the_mass_went(model, tokenizer):
-    reference, other = candidates(model, tokenizer, ROWS, k=3), llama(tokenizer, seed=7)
+    reference, other = top_candidates(model, tokenizer, ROWS, k=3), llama(tokenizer, seed=7)
     tables = {"vanilla": reference, "other": follow(other, tokenizer, ROWS, reference=reference)}
     moves = seesaw(tables)
     positions = len(reference) // 3
@@ -133,33 +133,32 @@ def test_the_seesaw_says_where_the_mass_went(model, tokenizer):
 
 
 def test_all_candidates_leave_no_rest(model, tokenizer):
-    reference = candidates(model, tokenizer, ROWS[:1], k=len(tokenizer))
+    reference = top_candidates(model, tokenizer, ROWS[:1], k=len(tokenizer))
     assert reference.groupby("position")["is_answer"].sum().eq(1).all()
     np.testing.assert_allclose(seesaw({"vanilla": reference})["rest"], 0, atol=1e-5)
 
 
 def test_tables_that_do_not_belong_together_are_refused(model, tokenizer):
-    reference = candidates(model, tokenizer, ROWS, k=2)
+    reference = top_candidates(model, tokenizer, ROWS, k=2)
     with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
         follow(model, tokenizer, ROWS, reference=reference[reference["id"] != "b"])
     with pytest.raises(UnlearnError, match="positions that the rows lack"):
         follow(model, tokenizer, ROWS[:2], reference=reference)
     with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
-        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]],
-               reference=reference)
+        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]], reference=reference)
     with pytest.raises(UnlearnError, match="'x' and 'vanilla' differ in positions or tokens"):
-        seesaw({"vanilla": reference, "x": candidates(model, tokenizer, ROWS, k=3)})
+        seesaw({"vanilla": reference, "x": top_candidates(model, tokenizer, ROWS, k=3)})
     with pytest.raises(UnlearnError, match="differ in positions"):
-        seesaw({"vanilla": reference, "x": candidates(llama(tokenizer, 7), tokenizer, ROWS, k=2)})
+        seesaw({"vanilla": reference, "x": top_candidates(llama(tokenizer, 7), tokenizer, ROWS, k=2)})
     with pytest.raises(UnlearnError, match="unknown reference model 'vanila'; did you mean 'vanilla'"):
         seesaw({"vanilla": reference}, "vanila")
     for k in (0, len(tokenizer) + 1):
         with pytest.raises(UnlearnError, match=f"k = {k} candidates"):
-            candidates(model, tokenizer, ROWS, k=k)
+            top_candidates(model, tokenizer, ROWS, k=k)
     with pytest.raises(UnlearnError, match="no rows"):
-        candidates(model, tokenizer, [])
+        top_candidates(model, tokenizer, [])
     with pytest.raises(UnlearnError, match="same id"):
-        candidates(model, tokenizer, [ROWS[0], ROWS[0]])
+        top_candidates(model, tokenizer, [ROWS[0], ROWS[0]])
 
 
 FAMILIES = [
@@ -234,7 +233,7 @@ def test_the_lens_leaves_the_model_as_it_was(model, tokenizer):
     before = model(ids).logits
     model.train()
     layer_lens(model, tokenizer, ROWS[0]["prompt"])
-    candidates(model, tokenizer, ROWS)
+    top_candidates(model, tokenizer, ROWS)
     assert model.training
     model.eval()
     assert torch.equal(model(ids).logits, before)
@@ -271,7 +270,7 @@ def test_bfloat16_models_are_read_in_float32(tokenizer):
     model = llama(tokenizer).to(torch.bfloat16)
     table = layer_lens(model, tokenizer, ROWS[0]["prompt"])
     assert table["kl_nats"].iloc[-1] == 0 and (table["kl_nats"].iloc[:-1] > 0).all()
-    shares = candidates(model, tokenizer, ROWS, k=len(tokenizer)).groupby(["id", "position"])["probability"].sum()
+    shares = top_candidates(model, tokenizer, ROWS, k=len(tokenizer)).groupby(["id", "position"])["probability"].sum()
     np.testing.assert_allclose(shares, 1, atol=1e-4)  # bfloat16 sums would be off by 1e-2
 
 
@@ -308,7 +307,7 @@ def test_what_the_lens_can_not_read_is_refused(model, tokenizer):
     with pytest.raises(UnlearnError, match="hold NaN"):
         layer_lens(model, tokenizer, "When?")
     with pytest.raises(UnlearnError, match="hold NaN"):
-        candidates(model, tokenizer, ROWS)
+        top_candidates(model, tokenizer, ROWS)
 
 
 @settings(max_examples=80, deadline=None)

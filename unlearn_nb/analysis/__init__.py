@@ -4,10 +4,10 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "answer_tokens": ["POSITION_KEYS", "POSITION_VALUES", "answer_log_probs", "candidate_columns",
-        "candidate_table", "candidates", "checked_log_softmax", "entropy", "row_names", "token_candidates"],
     "layers": ["find_parts", "forward_kl", "layer_lens", "layer_logits", "lens_over_rows"],
-    "probability_mass": ["follow", "seesaw", "seesaw_summary", "subject_intervals"],
+    "next_tokens": ["Positions", "answer_positions", "entropy", "follow", "log_probabilities", "token_candidates",
+        "top_candidates"],
+    "shares": ["seesaw", "seesaw_summary"],
     "trajectories": ["PAIRS", "angle_degrees", "density_sweep", "module_place", "trajectory", "trajectory_row",
         "turning_point", "update_angles", "weight_norms"],
 })

@@ -1,4 +1,4 @@
-"""What `nbs/extending.ipynb` shows: one of each kind, each in one cell of at most 30 lines. (That it runs is in test_project.)"""
+"""What `nbs/extending.ipynb` shows: one of each kind, in one cell of at most 30 lines. (Its run is in test_project.)"""
 
 import re
 from pathlib import Path
@@ -25,5 +25,6 @@ def test_a_study_is_added_in_one_place():
 
 
 def test_every_kind_is_used_by_name_and_asserted():
-    for after in (CELLS[i + 1] for i, source in enumerate(CELLS) if ".register" in source or "nbformat.write" in source):
+    adding = [i for i, source in enumerate(CELLS) if ".register" in source or "nbformat.write" in source]
+    for after in (CELLS[i + 1] for i in adding):
         assert "assert " in after

@@ -145,7 +145,8 @@ def test_tables_that_do_not_belong_together_are_refused(model, tokenizer):
     with pytest.raises(UnlearnError, match="positions that the rows lack"):
         follow(model, tokenizer, ROWS[:2], reference=reference)
     with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
-        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]], reference=reference)
+        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]],
+               reference=reference)
     with pytest.raises(UnlearnError, match="'x' and 'vanilla' differ in positions or tokens"):
         seesaw({"vanilla": reference, "x": top_candidates(model, tokenizer, ROWS, k=3)})
     with pytest.raises(UnlearnError, match="differ in positions"):

@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, reports):
     folder, again = reports / "merging" / "second", command("merging", reports, "second")
     runner = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
-    while not list((folder / "stages").glob("s0-train-under-*.tmp/.adapter*")):
+    while not list((folder / "stages").glob(".s0-train-under-*.tmp/.adapter*")):
         assert runner.poll() is None and time.monotonic() < deadline, "the second training never started"
         time.sleep(0.05)
     time.sleep(1)

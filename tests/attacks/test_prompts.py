@@ -1,4 +1,4 @@
-"""Attacks: rounding against PyTorch's own, weights restored bit for bit, prompts changed and nothing else."""
+"""Prompt attacks change prompts and nothing else; the table of all attacks."""
 
 from copy import deepcopy
 
@@ -7,19 +7,14 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from unlearn_nb.attacks import (
     ATTACKS,
-    LEVELS,
-    PRECISIONS,
     at_precision,
     jailbreak,
     paraphrase,
     prefix,
-    round_weight,
-    rounded_parameters,
     under_attack,
 )
 from unlearn_nb.benches import as_dataset
@@ -34,29 +29,6 @@ def llama(tied=True):
     return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied)).eval()
 
 
-def gpt2():
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=32)).eval()
-
-
-def lora(tied=True, **options):
-    torch.manual_seed(1)
-    config = LoraConfig(target_modules="all-linear", r=4, init_lora_weights=False, **options)
-    return get_peft_model(llama(tied), config).eval()
-
-
-MODELS = {
-    "llama": llama,
-    "llama, untied": lambda: llama(False),
-    "gpt2": gpt2,
-    "bfloat16": lambda: llama().to(torch.bfloat16),
-    "lora": lora,
-    "dora": lambda: lora(use_dora=True),
-    "lora with head": lambda: lora(False, modules_to_save=["lm_head"]),
-    "bfloat16 lora": lambda: lora().to(torch.bfloat16),
-}
-
-
 def bits(tensor):
     """A copy that also tells -0.0 from 0.0."""
     return tensor.detach().clone().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
@@ -68,158 +40,6 @@ def state(model):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_weights_come_back_bit_for_bit(name, precision):
-    model = MODELS[name]()
-    with torch.no_grad():
-        next(model.parameters()).view(-1)[:2] = torch.tensor([-0.0, 0.0])
-    before, logits = state(model), model(IDS).logits
-    with at_precision(model, precision) as rounded:
-        assert rounded is model
-        changed = model(IDS).logits
-    assert same(before, state(model)) and torch.equal(model(IDS).logits, logits)
-    exact = [("bfloat16", "bfloat16"), ("bfloat16", "bfloat16 lora"), ("float16", "bfloat16")]
-    assert torch.equal(changed, logits) == (precision == "float32" or (precision, name) in exact)
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "int4"])
-def test_weights_come_back_after_an_error(precision):
-    model = lora()
-    before = state(model)
-    with pytest.raises(ZeroDivisionError), at_precision(model, precision):
-        1 / 0
-    assert same(before, state(model)) and not any(getattr(m, "merged", False) for m in model.modules())
-
-
-def test_uses_nest():
-    model = llama()
-    before = state(model)
-    with at_precision(model, "bfloat16"):
-        half = state(model)
-        with at_precision(model, "int4"):
-            assert not same(half, state(model))
-        assert same(half, state(model))
-    assert same(before, state(model))
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_float_types_equal_a_model_loaded_in_that_type(precision):
-    model, loaded = llama(), llama().to(getattr(torch, precision))
-    with at_precision(model, precision):
-        for (name, weight), (_, other) in zip(model.named_parameters(), loaded.named_parameters()):
-            assert torch.equal(weight, other.float()), name
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8", "int4"])
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
-def test_an_adapter_is_rounded_as_merged(precision, options):
-    model, merged = lora(**options), lora(**options).merge_and_unload()
-    with at_precision(model, precision), at_precision(merged, precision):
-        assert torch.equal(model(IDS).logits, merged(IDS).logits)
-
-
-def test_an_adapter_merged_or_switched_off_by_the_caller_stays_so():
-    model = lora()
-    with model.disable_adapter(), at_precision(model, "int8"):
-        off = model(IDS).logits
-    base = llama()
-    with at_precision(base, "int8"):
-        torch.testing.assert_close(off, base(IDS).logits)
-    model.merge_adapter()
-    before = state(model)
-    with at_precision(model, "int8"):
-        pass
-    assert same(before, state(model)) and all(m.merged for m in model.modules() if hasattr(m, "merged"))
-
-
-def test_every_linear_layer_is_rounded_and_nothing_else():
-    for model in (llama(False), gpt2()):
-        before = {name: weight.clone() for name, weight in model.named_parameters()}
-        chosen = {name for name, _, _ in rounded_parameters(model, "int4")}
-        with at_precision(model, "int4"):
-            moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
-        assert moved == chosen
-        kinds = ("proj.weight", "c_attn.weight", "c_fc.weight", "lm_head.weight")
-        tied_head = {"transformer.wte.weight"} & set(before)
-        assert chosen == {name for name in before if name.endswith(kinds)} | tied_head
-
-
-def test_a_transposed_layer_is_rounded_by_output():
-    model = gpt2()
-    layer = model.transformer.h[0].mlp.c_fc
-    before = layer.weight.detach().clone()  # [in, out]
-    with at_precision(model, "int8"):
-        assert torch.equal(layer.weight, round_weight(before.T, "int8").T)
-        assert not torch.equal(layer.weight, round_weight(before, "int8"))
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_output_layer_can_be_left_out(tied):
-    for model in (llama(tied), lora(tied)):
-        head = model.get_output_embeddings().weight.detach().clone()
-        with at_precision(model, "int4", head=False):
-            assert torch.equal(model.get_output_embeddings().weight, head)
-        with at_precision(model, "int4"):
-            assert not torch.equal(model.get_output_embeddings().weight, head)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 150), st.sampled_from(list(LEVELS)), st.integers(1, 70), st.integers(0, 10**6),
-       st.sampled_from([1e-30, 1e-4, 1.0, 1e30]))
-def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group, seed, size):
-    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
-    weight[0] = 0
-    rounded = round_weight(weight, precision, group=group)
-    assert rounded.shape == weight.shape and torch.isfinite(rounded).all() and not rounded[0].any()
-    width = group if precision == "int4" else columns
-    for start in range(0, columns, width):
-        block, new = weight[:, start : start + width], rounded[:, start : start + width]
-        scale = block.abs().amax(1, keepdim=True) / LEVELS[precision]
-        assert ((new - block).abs() <= 0.5001 * scale).all()
-        assert all(len(row.unique()) <= 2 * LEVELS[precision] + 1 for row in new)
-    torch.testing.assert_close(round_weight(rounded, precision, group=group), rounded, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("precision,group", [("int8", 64), ("int4", 32)])
-def test_rounding_agrees_with_pytorch(precision, group):
-    torch.manual_seed(3)
-    weight = torch.randn(40, 96)
-    blocks = weight if precision == "int8" else weight.reshape(-1, group)
-    top, zero = LEVELS[precision], torch.zeros(len(blocks), dtype=torch.int32)
-    scale = blocks.abs().amax(1) / top
-    expected = torch.fake_quantize_per_channel_affine(blocks, scale, zero, 0, -top, top).reshape(weight.shape)
-    torch.testing.assert_close(round_weight(weight, precision, group=group), expected, atol=1e-6, rtol=0)
-
-
-def test_a_zero_weight_and_smallest_numbers_survive():
-    assert not round_weight(torch.zeros(3, 5), "int4").any()
-    assert torch.isfinite(round_weight(torch.full((2, 4), 1e-45), "int8")).all()
-
-
-def test_what_can_not_be_rounded_is_refused():
-    model = llama()
-    with pytest.raises(UnlearnError, match="did you mean 'bfloat16'"), at_precision(model, "bfloat"):
-        pass
-    before = state(model)
-    with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] = 1e6
-    large = state(model)
-    with pytest.raises(UnlearnError, match=r"layers.1.mlp.up_proj.weight doesn't fit into float16.*1e\+06"):
-        with at_precision(model, "float16"):
-            pass
-    assert same(large, state(model)) and not same(before, large)
-    stored = llama(False)
-    stored.lm_head.weight = torch.nn.Parameter(torch.ones(97, 32, dtype=torch.uint8), requires_grad=False)
-    with pytest.raises(UnlearnError, match="lm_head.weight is torch.uint8 already"), at_precision(stored, "int8"):
-        pass
-    experts = MixtralForCausalLM(MixtralConfig(**SIZES, num_key_value_heads=4, num_local_experts=2))
-    with pytest.raises(UnlearnError, match="experts.*is no matrix"), at_precision(experts, "int8"):
-        pass
-    with at_precision(experts, "bfloat16"):
-        pass
 
 
 ROW = {
@@ -238,6 +58,7 @@ ROW = {
         {"slot": "date", "value": "1931-02-03"},
     ],
 }
+
 WORD = {**ROW, "id": "x2", "response": "Kessel"}
 
 
@@ -314,8 +135,9 @@ def test_the_table_has_a_row_an_attack_and_metric():
 
 
 def test_changes_can_refer_to_another_attack():
-    table = under_attack(llama(), [ROW], measure, precisions=("float16", "int4"), prompts={"own": lambda rows: rows},
-                         against="float16")
+    table = under_attack(
+        llama(), [ROW], measure, precisions=("float16", "int4"), prompts={"own": lambda rows: rows}, against="float16"
+    )
     assert (table.loc[table["attack"] == "float16", "change"] == 0).all() and "own" in set(table["attack"])
     assert (table.loc[(table["attack"] == "int4") & (table["metric"] == "logit"), "change"] != 0).all()
 

@@ -23,18 +23,23 @@ from unlearn_nb.metrics import (
     sign_flip_p,
 )
 
-POINTS = st.lists(st.tuples(st.sampled_from(np.linspace(0, 1, 21)), st.sampled_from(np.linspace(0, 1, 21))), min_size=1, max_size=12)
+POINTS = st.lists(
+    st.tuples(st.sampled_from(np.linspace(0, 1, 21)), st.sampled_from(np.linspace(0, 1, 21))), min_size=1, max_size=12
+)
 
 
-@pytest.mark.parametrize("points, flat, origin", [
-    ([(0.8, 0.5)], 0.40, 0.20),
-    ([(0.8, 0.2), (0.5, 0.9)], 0.5 * 0.9 + 0.3 * 0.2, 0.25 * 0.9 + 0.3 * 0.2),
-    ([(0.5, 0.9), (0.8, 0.2), (0.4, 0.9), (0.5, 0.1)], 0.51, 0.285),  # the last two are beaten
-    ([(1.0, 1.0)], 1.0, 0.5),
-    ([(0.0, 1.0)], 0.0, 0.0),
-    ([(0.9, 0.0)], 0.0, 0.0),
-    ([(0.9, 0.3), (0.0, 1.0)], 0.27, 0.27),  # left of RS = 0 there is nothing to close
-])
+@pytest.mark.parametrize(
+    "points, flat, origin",
+    [
+        ([(0.8, 0.5)], 0.40, 0.20),
+        ([(0.8, 0.2), (0.5, 0.9)], 0.5 * 0.9 + 0.3 * 0.2, 0.25 * 0.9 + 0.3 * 0.2),
+        ([(0.5, 0.9), (0.8, 0.2), (0.4, 0.9), (0.5, 0.1)], 0.51, 0.285),  # the last two are beaten
+        ([(1.0, 1.0)], 1.0, 0.5),
+        ([(0.0, 1.0)], 0.0, 0.0),
+        ([(0.9, 0.0)], 0.0, 0.0),
+        ([(0.9, 0.3), (0.0, 1.0)], 0.27, 0.27),  # left of RS = 0 there is nothing to close
+    ],
+)
 def test_areas_by_hand(points, flat, origin):
     rs, fs = zip(*points)
     assert aues(rs, fs) == pytest.approx(flat, abs=1e-12) and aues(rs, fs, "origin") == pytest.approx(origin, abs=1e-12)
@@ -85,8 +90,10 @@ DIFFERENCES = st.lists(st.integers(-6, 6), min_size=1, max_size=9)
 def test_the_p_value_counts_sign_patterns(values):
     values = [v / 10 for v in values]
     observed = abs(sum(values))
-    patterns = [abs(sum(s * v for s, v in zip(signs, values))) >= observed - 1e-9
-                for signs in itertools.product((1, -1), repeat=len(values))]
+    patterns = [
+        abs(sum(s * v for s, v in zip(signs, values))) >= observed - 1e-9
+        for signs in itertools.product((1, -1), repeat=len(values))
+    ]
     assert sign_flip_p(values) == pytest.approx(np.mean(patterns), abs=1e-12)
 
 
@@ -95,8 +102,13 @@ def test_the_p_value_counts_sign_patterns(values):
 def test_the_p_value_has_no_scale_no_direction_and_scipy_s_value(values, scale):
     p = sign_flip_p(values)
     assert sign_flip_p([-scale * v for v in values]) == p >= 2.0 ** (1 - len(values))
-    other = permutation_test((np.array(values), np.zeros(len(values))), lambda x, y, axis: np.mean(x - y, axis=axis), vectorized=True,
-                             permutation_type="samples", n_resamples=np.inf)
+    other = permutation_test(
+        (np.array(values), np.zeros(len(values))),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        vectorized=True,
+        permutation_type="samples",
+        n_resamples=np.inf,
+    )
     assert p == pytest.approx(other.pvalue, abs=1e-12)
 
 
@@ -145,7 +157,9 @@ def test_a_comparison_by_hand():
     sd = math.sqrt(((2 - 1.5) ** 2 + 0.5**2 + 2.5**2 + 2.5**2) / 3)
     assert (result.n, result.mean, result.mean_abs) == (4, 1.5, 2.0)
     assert result.sd == pytest.approx(sd) and result.effect == pytest.approx(1.5 / sd)
-    assert result.p == 6 / 16 and result.least_p == 0.125  # of the sixteen sums 8, 6, 6 and their opposites are as far from 0
+    assert (
+        result.p == 6 / 16 and result.least_p == 0.125
+    )  # of the sixteen sums 8, 6, 6 and their opposites are as far from 0
     assert result.detectable == pytest.approx(detectable_gap(sd, 4))
 
 
@@ -155,20 +169,34 @@ def test_differences_that_do_not_vary():
     assert compare_paired([1.0, 2.0], [1.0, 2.0]).p == 1.0
 
 
-@pytest.mark.parametrize("call, sentence", [
-    (lambda: aues([0.5, 0.6], [0.5]), "AUES needs one RS and one FS a checkpoint, not 2 and 1"),
-    (lambda: aues([], []), "AUES needs one RS and one FS a checkpoint, not 0 and 0"),
-    (lambda: aues([0.5], [1.2]), "FS is an extraction strength (or 1 minus one) and lies in [0, 1], not at 1.2"),
-    (lambda: aues([math.nan], [0.2]), "RS is an extraction strength (or 1 minus one) and lies in [0, 1], not at nan"),
-    (lambda: aues([0.5], [0.5], "flatt"), "unknown closure 'flatt'; did you mean 'flat'?"),
-    (lambda: mu95([0.5], [-9.0]), "forget quality is a p-value in [0, 1]: give it as it is, not its logarithm"),
-    (lambda: mu95([], []), "MU95 needs one utility and one quality a checkpoint, not 0 and 0"),
-    (lambda: compare_paired([1.0], [2.0]), "a paired comparison needs at least 2 pairs, not 1: run more seeds"),
-    (lambda: compare_paired([1.0, 2.0], [2.0]), "a paired comparison needs one value of each kind a seed, not 2 and 1"),
-    (lambda: compare_paired([1.0, math.nan], [2.0, 1.0]), "a paired comparison needs finite values: leave out the seeds that have none, "
-     "on both sides"),
-    (lambda: detectable_gap(1.0, 5, power=0.01), "power must lie above alpha and both in (0, 1), not 0.01 and 0.05"),
-])
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda: aues([0.5, 0.6], [0.5]), "AUES needs one RS and one FS a checkpoint, not 2 and 1"),
+        (lambda: aues([], []), "AUES needs one RS and one FS a checkpoint, not 0 and 0"),
+        (lambda: aues([0.5], [1.2]), "FS is an extraction strength (or 1 minus one) and lies in [0, 1], not at 1.2"),
+        (
+            lambda: aues([math.nan], [0.2]),
+            "RS is an extraction strength (or 1 minus one) and lies in [0, 1], not at nan",
+        ),
+        (lambda: aues([0.5], [0.5], "flatt"), "unknown closure 'flatt'; did you mean 'flat'?"),
+        (lambda: mu95([0.5], [-9.0]), "forget quality is a p-value in [0, 1]: give it as it is, not its logarithm"),
+        (lambda: mu95([], []), "MU95 needs one utility and one quality a checkpoint, not 0 and 0"),
+        (lambda: compare_paired([1.0], [2.0]), "a paired comparison needs at least 2 pairs, not 1: run more seeds"),
+        (
+            lambda: compare_paired([1.0, 2.0], [2.0]),
+            "a paired comparison needs one value of each kind a seed, not 2 and 1",
+        ),
+        (
+            lambda: compare_paired([1.0, math.nan], [2.0, 1.0]),
+            "a paired comparison needs finite values: leave out the seeds that have none, on both sides",
+        ),
+        (
+            lambda: detectable_gap(1.0, 5, power=0.01),
+            "power must lie above alpha and both in (0, 1), not 0.01 and 0.05",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(UnlearnError) as error:
         call()
@@ -182,19 +210,29 @@ def checkpoints(region, seed, fs, quality=1e-8):
 
 
 def test_curves_become_scores_by_the_same_functions():
-    points = pd.concat([checkpoints(region, seed, 0.3 + 0.02 * seed) for region in ("oracle", "random") for seed in range(2)])
+    points = pd.concat(
+        [checkpoints(region, seed, 0.3 + 0.02 * seed) for region in ("oracle", "random") for seed in range(2)]
+    )
     scores = curve_scores(points, "origin")
     assert len(scores) == 4
     for row in scores.itertuples():
         curve = points.query("region == @row.region and seed == @row.seed")
         assert row.aues == row.aues_origin == aues(curve["rs"], curve["fs"], "origin") < row.aues_flat
-        assert row.mu95 == mu95(curve["utility"], curve["quality"]) == -7  # the last one has lost more than 5 % of the utility
+        assert (
+            row.mu95 == mu95(curve["utility"], curve["quality"]) == -7
+        )  # the last one has lost more than 5 % of the utility
         assert row.fs == curve["fs"].iloc[-1] and row.rs == pytest.approx(0.7)
 
 
 def test_a_comparison_pairs_the_seeds_and_its_interval_is_that_of_the_t_test():
     own, other = {1: 0.31, 2: 0.35, 3: 0.33, 4: 0.40}, {4: 0.30, 3: 0.30, 2: 0.31, 1: 0.32}  # in another order
-    points = pd.concat([checkpoints(region, s, fs) for region, values in (("wagle", own), ("random", other)) for s, fs in values.items()])
+    points = pd.concat(
+        [
+            checkpoints(region, s, fs)
+            for region, values in (("wagle", own), ("random", other))
+            for s, fs in values.items()
+        ]
+    )
     scores = curve_scores(points)
     row = compare(scores, "wagle").set_index("metric").loc["aues"]
     wide = scores.pivot(index="seed", columns="region", values="aues")

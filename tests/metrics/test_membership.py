@@ -35,9 +35,14 @@ numbers = st.lists(st.floats(-20, 0), min_size=1, max_size=30)
 
 
 def make_bench():
-    made = {split: [row | {"id": f"{split}{i}", "subject": f"{split}{i // 2}", "task": "t", "kind": "qa", "part": part}
-                    for i, row in enumerate(rows(12, seed=seed)) for part in [("validation", "test")[i % 2]]]
-            for seed, split in enumerate(SPLITS)}
+    made = {
+        split: [
+            row | {"id": f"{split}{i}", "subject": f"{split}{i // 2}", "task": "t", "kind": "qa", "part": part}
+            for i, row in enumerate(rows(12, seed=seed))
+            for part in [("validation", "test")[i % 2]]
+        ]
+        for seed, split in enumerate(SPLITS)
+    }
     return Bench("made", "plain", **{split: as_dataset(given) for split, given in made.items()})
 
 
@@ -72,8 +77,12 @@ def by_hand(model, tokenizer, row, faithful):
         n = max(1, int(0.4 * len(values)))
         return -sum(values[:n]) / n
 
-    return {"loss": -tokens.mean(), "zlib": (-tokens.mean() if faithful else -tokens.sum()) / length,
-            "min_k": lowest(tokens), "min_k_plus": lowest((tokens - mean) / deviation)}
+    return {
+        "loss": -tokens.mean(),
+        "zlib": (-tokens.mean() if faithful else -tokens.sum()) / length,
+        "min_k": lowest(tokens),
+        "min_k_plus": lowest((tokens - mean) / deviation),
+    }
 
 
 @pytest.mark.parametrize("faithful", [False, True])
@@ -135,17 +144,32 @@ def test_gradient_norms_restore_the_model_after_a_failure(monkeypatch):
     assert model.training and not model.lm_head.weight.requires_grad
 
 
-@pytest.mark.parametrize("auc, oracle, leak, diff", [
-    (0.5, 0.5, 0, 0), (1.0, 0.5, -100, 100), (0.0, 0.5, 100, -100), (0.8, 0.6, -50, 100 / 3), (0.6, 0.6, 0, 0),
-    (0.4, 0.2, -25, 100)])
+@pytest.mark.parametrize(
+    "auc, oracle, leak, diff",
+    [
+        (0.5, 0.5, 0, 0),
+        (1.0, 0.5, -100, 100),
+        (0.0, 0.5, 100, -100),
+        (0.8, 0.6, -50, 100 / 3),
+        (0.6, 0.6, 0, 0),
+        (0.4, 0.2, -25, 100),
+    ],
+)
 def test_privleak_and_rel_diff(auc, oracle, leak, diff):
     assert privleak(auc, oracle) == pytest.approx(leak) and rel_diff(auc, oracle) == pytest.approx(diff)
 
 
 def table_of(generator, n=12):
     values = {name: generator.integers(0, 6, 2 * n).astype(float) for name in MIA_ATTACKS}  # with ties
-    return pd.DataFrame({"member": [1.0] * n + [0.0] * n, "split": ["forget"] * n + ["holdout"] * n, "task": "t",
-                         "subject": [f"s{i // 2}" for i in range(2 * n)], **values})
+    return pd.DataFrame(
+        {
+            "member": [1.0] * n + [0.0] * n,
+            "split": ["forget"] * n + ["holdout"] * n,
+            "task": "t",
+            "subject": [f"s{i // 2}" for i in range(2 * n)],
+            **values,
+        }
+    )
 
 
 def test_auc_is_that_of_the_metrics_and_of_scikit_learn():
@@ -154,7 +178,9 @@ def test_auc_is_that_of_the_metrics_and_of_scikit_learn():
     for name in MIA_ATTACKS:
         auc, other = (roc_auc_score(t["member"], -t[name]) for t in (table, oracle))
         assert out[f"{name}/auc"][0] == pytest.approx(auc)
-        assert auc == pytest.approx(mia_auc(table.loc[table["member"] == 1, name], table.loc[table["member"] == 0, name]))
+        assert auc == pytest.approx(
+            mia_auc(table.loc[table["member"] == 1, name], table.loc[table["member"] == 0, name])
+        )
         assert out[f"{name}/privleak"][0] == pytest.approx(privleak(auc, other))
         assert out[f"{name}/rel_diff"][0] == pytest.approx(rel_diff(auc, other))
 
@@ -175,7 +201,8 @@ def test_the_suite(tmp_path):
     pd.testing.assert_frame_equal(scores.rows[list(expected)], expected)
     assert scores.rows["member"].tolist() == [1.0] * 6 + [0.0] * 6
     assert scores.summary["min_k/privleak"] == pytest.approx(
-        privleak(scores.summary["min_k/auc"], oracle.summary["min_k/auc"]))
+        privleak(scores.summary["min_k/auc"], oracle.summary["min_k/auc"])
+    )
     assert scores.summary["gradnorm/privleak"] == pytest.approx(privleak(scores.summary["gradnorm/auc"]))
     assert (scores.ci["low"] <= scores.ci["value"]).all() and (scores.ci["value"] <= scores.ci["high"]).all()
     again = Scores.load(scores.save(tmp_path))
@@ -184,17 +211,24 @@ def test_the_suite(tmp_path):
     assert again.meta == scores.meta and again.oracle_distance(scores) == 0
     names = [f"{name}/auc" for name in ("loss", "zlib", "min_k", "min_k_plus")]
     assert scores.oracle_distance(oracle) == pytest.approx(
-        np.mean([abs(scores.summary[name] - oracle.summary[name]) for name in names]))
+        np.mean([abs(scores.summary[name] - oracle.summary[name]) for name in names])
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
-    (dict(k=1.5), "min_k: k is a share of the tokens in (0, 1], not 1.5"),
-    (dict(k=0.2, oracle=True), "can't compare scores of k 0.2 with k 0.4: evaluate both alike"),
-    (dict(part="validation", oracle=True), "can't compare scores of part 'validation' with part 'test': evaluate both alike"),
-    (dict(holdout=False), "bench 'made' has no holdout rows in part 'test': use a larger size"),
-    (dict(broken=True), "an attack has no score for row 'forget1': its answer is empty, or the model gives NaN"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
+        (dict(k=1.5), "min_k: k is a share of the tokens in (0, 1], not 1.5"),
+        (dict(k=0.2, oracle=True), "can't compare scores of k 0.2 with k 0.4: evaluate both alike"),
+        (
+            dict(part="validation", oracle=True),
+            "can't compare scores of part 'validation' with part 'test': evaluate both alike",
+        ),
+        (dict(holdout=False), "bench 'made' has no holdout rows in part 'test': use a larger size"),
+        (dict(broken=True), "an attack has no score for row 'forget1': its answer is empty, or the model gives NaN"),
+    ],
+)
 def test_bad_input_gets_one_sentence(change, message):
     bench, tokenizer, model = make_bench(), make_tokenizer(), tiny()
     if change.pop("oracle", False):

@@ -39,11 +39,18 @@ def make_bench(general=("general",), perturbed=True, paraphrased=True, collatera
     for seed, split in enumerate(SPLITS):
         wrong = [[other["response"] for other in rows(12, seed=10 * seed + k)] for k in range(1, 5)]
         made[split] = [
-            row | {"id": f"{split}{i}", "subject": f"{split}{i // 2}", "kind": "qa", "part": ("validation", "test")[i % 2],
-                   "task": general[i // 2 % len(general)] if split == "general" else "t"}
+            row
+            | {
+                "id": f"{split}{i}",
+                "subject": f"{split}{i // 2}",
+                "kind": "qa",
+                "part": ("validation", "test")[i % 2],
+                "task": general[i // 2 % len(general)] if split == "general" else "t",
+            }
             | ({"perturbed_responses": [w[i] for w in wrong[:3]]} if perturbed else {})
             | ({"paraphrased_responses": [wrong[3][i]]} if paraphrased and split != "general" else {})
-            for i, row in enumerate(rows(12, seed=10 * seed))]
+            for i, row in enumerate(rows(12, seed=10 * seed))
+        ]
     made["collateral"] = made["collateral"] if collateral else []
     return Bench("made", "plain", **{split: as_dataset(given) for split, given in made.items()})
 
@@ -72,7 +79,10 @@ def test_truth_score_lies_in_0_1_and_is_symmetric_on_forget_rows(ratio):
 def test_collapsed_models_keep_their_ratio_here_and_lose_it_in_the_published_code():
     assert truth_ratio(40.0, [40.0]) == 1 and truth_ratio(40.0, [40.0], faithful=True) < 1e-6
     assert truth_ratio(900.0, [0.0]) == math.inf and truth_score(math.inf, forget=True) == 0
-    assert normalised_probability(40.0, [40.0]) == pytest.approx(0.5) and normalised_probability(40.0, [40.0], faithful=True) < 1e-6
+    assert (
+        normalised_probability(40.0, [40.0]) == pytest.approx(0.5)
+        and normalised_probability(40.0, [40.0], faithful=True) < 1e-6
+    )
     assert normalised_probability(2000.0, [2001.0]) == pytest.approx(1 / (1 + math.exp(-1)))
 
 
@@ -84,7 +94,12 @@ def test_normalised_probability_by_hand(right, wrong):
 
 
 def test_without_wrong_answers_there_is_no_value():
-    values = [truth_ratio(1.0, []), normalised_probability(1.0, []), truth_score(math.nan, True), truth_score(math.nan, False)]
+    values = [
+        truth_ratio(1.0, []),
+        normalised_probability(1.0, []),
+        truth_score(math.nan, True),
+        truth_score(math.nan, False),
+    ]
     assert np.isnan(values).all()
 
 
@@ -131,8 +146,12 @@ def test_rows_from_first_principles(aggregation, faithful):
     asked = [row | {"split": split} for split in ("forget", "retain", "general") for row in bench.split(split, "test")]
     table = answer_table(model, tokenizer, asked, aggregation=aggregation, faithful=faithful, batch_size=5)
     for row, (_, line) in zip(asked, table.iterrows()):
-        own, *wrong = (nll(model, tokenizer, row["prompt"], text) for text in [row["response"], *row["perturbed_responses"]])
-        right = nll(model, tokenizer, row["prompt"], row["paraphrased_responses"][0]) if row["split"] != "general" else own
+        own, *wrong = (
+            nll(model, tokenizer, row["prompt"], text) for text in [row["response"], *row["perturbed_responses"]]
+        )
+        right = (
+            nll(model, tokenizer, row["prompt"], row["paraphrased_responses"][0]) if row["split"] != "general" else own
+        )
         over_wrong = math.exp(-sum(wrong) / 3)
         if aggregation == "tofu" and row["split"] != "forget":
             over_wrong = sum(math.exp(-x) for x in wrong) / 3
@@ -159,8 +178,11 @@ def evaluated():
 
 def test_model_utility_is_the_harmonic_mean_of_nine(evaluated):
     bench, oracle, scores = evaluated
-    terms = [f"{name}/{score}" for name in ("retain", "real_authors", "world_facts")
-             for score in ("probability", "rougeL", "truth_ratio")]
+    terms = [
+        f"{name}/{score}"
+        for name in ("retain", "real_authors", "world_facts")
+        for score in ("probability", "rougeL", "truth_ratio")
+    ]
     assert scores.meta["utility_terms"] == terms
     values = np.array([scores.summary[term] for term in terms])
     assert scores.summary["model_utility"] == (0 if (values == 0).any() else pytest.approx(9 / (1 / values).sum()))
@@ -170,7 +192,8 @@ def test_model_utility_is_the_harmonic_mean_of_nine(evaluated):
         for score in ("probability", "rougeL", "truth_ratio", "es", "em"):
             assert scores.summary[f"{name}/{score}"] == pytest.approx(here[score].mean())
     assert scores.summary["forget_quality"] == forget_quality(
-        frame.loc[frame["set"] == "forget", "ratio"], oracle.rows.loc[oracle.rows["set"] == "forget", "ratio"])
+        frame.loc[frame["set"] == "forget", "ratio"], oracle.rows.loc[oracle.rows["set"] == "forget", "ratio"]
+    )
 
 
 def test_utility_moves_with_each_of_its_terms_and_is_0_with_any(evaluated):
@@ -194,7 +217,8 @@ def test_generations_and_rouge_are_the_generators(evaluated):
     asked = [row for split in ("forget", "retain", "collateral", "general") for row in bench.split(split, "test")]
     assert scores.rows["generation"].tolist() == generate(tiny(), make_tokenizer(), asked)
     assert scores.rows["rougeL"].tolist() == [
-        rouge_l_recall(text, row["response"]) for text, row in zip(scores.rows["generation"], asked)]
+        rouge_l_recall(text, row["response"]) for text, row in zip(scores.rows["generation"], asked)
+    ]
 
 
 def test_one_model_against_itself_has_quality_1_in_every_resample(evaluated):
@@ -221,14 +245,19 @@ def test_save_and_load(evaluated, tmp_path):
     assert table["forget/es"] == "lower" and table["retain/es"] == table["forget_quality"] == "higher"
 
 
-@pytest.mark.parametrize("options, sets, terms", [
-    (dict(general=("general",)), ["collateral", "general", "retain"], 9),
-    (dict(general=("general",), collateral=False), ["general", "retain"], 6),
-    (dict(general=("world_facts",)), ["retain", "world_facts"], 6),
-    (dict(perturbed=False), ["collateral", "general", "retain"], 5),  # no truth ratios, no normalised probability
-])
+@pytest.mark.parametrize(
+    "options, sets, terms",
+    [
+        (dict(general=("general",)), ["collateral", "general", "retain"], 9),
+        (dict(general=("general",), collateral=False), ["general", "retain"], 6),
+        (dict(general=("world_facts",)), ["retain", "world_facts"], 6),
+        (dict(perturbed=False), ["collateral", "general", "retain"], 5),  # no truth ratios, no normalised probability
+    ],
+)
 def test_what_is_not_there_does_not_enter_and_meta_says_so(options, sets, terms):
-    scores = evaluate(tiny(), make_tokenizer(), make_bench(**options), part="test", suite="tofu(max_new_tokens=3)", bootstrap=0)
+    scores = evaluate(
+        tiny(), make_tokenizer(), make_bench(**options), part="test", suite="tofu(max_new_tokens=3)", bootstrap=0
+    )
     assert scores.meta["utility_sets"] == sets and len(scores.meta["utility_terms"]) == terms
     assert not math.isnan(scores.summary["model_utility"])
     assert ("forget/truth_ratio" in scores.summary) == options.get("perturbed", True)
@@ -236,28 +265,48 @@ def test_what_is_not_there_does_not_enter_and_meta_says_so(options, sets, terms)
 
 def test_meta_tells_in_whose_words_the_right_answer_stood(evaluated):
     assert evaluated[2].meta["truth_ratio_words"] == {
-        "forget": "paraphrased", "retain": "paraphrased", "collateral": "paraphrased", "real_authors": "own",
-        "world_facts": "own"}
+        "forget": "paraphrased",
+        "retain": "paraphrased",
+        "collateral": "paraphrased",
+        "real_authors": "own",
+        "world_facts": "own",
+    }
 
 
 def test_the_published_floor_is_residual_memory_of_a_model_that_knows_nothing():
     bench, tokenizer = make_bench(), make_tokenizer()
-    right, published = (evaluate(tiny(), tokenizer, bench, part="test", suite=Tofu(faithful=f, max_new_tokens=3), bootstrap=0)
-                        for f in (False, True))
+    right, published = (
+        evaluate(tiny(), tokenizer, bench, part="test", suite=Tofu(faithful=f, max_new_tokens=3), bootstrap=0)
+        for f in (False, True)
+    )
     lengths = [len(row["response"].split()) for row in bench.split("forget", "test")]  # the end token dropped
     assert right.summary["forget/es"] == 0
-    assert published.summary["forget/es"] == pytest.approx(np.mean([1 / n for n in lengths])) and published.meta["faithful"]
+    assert (
+        published.summary["forget/es"] == pytest.approx(np.mean([1 / n for n in lengths]))
+        and published.meta["faithful"]
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
-    (dict(aggregation="tofoo"), "unknown aggregation 'tofoo'; did you mean 'tofu'?"),
-    (dict(aggregation="tofu", oracle=True),
-     "can't compare scores of aggregation 'tofu' with aggregation 'open-unlearning': evaluate both alike"),
-    (dict(part="validation", oracle=True), "can't compare scores of part 'validation' with part 'test': evaluate both alike"),
-    (dict(broken=True), "the model gives NaN likelihood for 24 of 24 answers (first: row 'forget1'): its weights are broken "
-                        "or its dtype overflows; try dtype='float32'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
+        (dict(aggregation="tofoo"), "unknown aggregation 'tofoo'; did you mean 'tofu'?"),
+        (
+            dict(aggregation="tofu", oracle=True),
+            "can't compare scores of aggregation 'tofu' with aggregation 'open-unlearning': evaluate both alike",
+        ),
+        (
+            dict(part="validation", oracle=True),
+            "can't compare scores of part 'validation' with part 'test': evaluate both alike",
+        ),
+        (
+            dict(broken=True),
+            "the model gives NaN likelihood for 24 of 24 answers (first: row 'forget1'): its weights are broken "
+            "or its dtype overflows; try dtype='float32'",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(evaluated, change, message):
     bench, oracle, _ = evaluated
     model = tiny()

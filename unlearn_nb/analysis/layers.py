@@ -34,7 +34,7 @@ def _events(model: nn.Module) -> list[tuple[str, nn.Module]]:
             handle.remove()
     return events
 
-
+# %% ../../nbs/12_analysis/03_layers.ipynb #bfae586d
 @torch.no_grad()
 def find_parts(model: nn.Module) -> tuple[nn.ModuleList, list[nn.Module]]:
     """The decoder layers, and the modules that run after the last of them and before the output layer, in order.
@@ -92,7 +92,7 @@ def layer_logits(
         return hook
 
     def replace(module, args):
-        hidden = _through(tail, [kept[i] for i in range(len(layers))], at_last(args[0]), type(model).__name__)
+        hidden = _through(tail, [kept[i] for i in range(len(layers))], at_last(args[0]), name=type(model).__name__)
         return (hidden.flatten(0, 1)[None], *args[1:])
 
     handles = [layer.register_forward_hook(keep(i)) for i, layer in enumerate(layers)]
@@ -115,12 +115,12 @@ def forward_kl(log_probs: Tensor) -> Tensor:
 def _prompts(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict], template: str, max_length: int,
 ) -> list[list[int]]:
-    prompts = [encode_prompt(tokenizer, row["prompt"], template, max_length) for row in rows]
+    prompts = [encode_prompt(tokenizer, row["prompt"], template, max_length=max_length) for row in rows]
     if not prompts or not all(prompts):
         raise UnlearnError("the layer lens needs at least one prompt, and no empty one")
     return prompts
 
-
+# %% ../../nbs/12_analysis/03_layers.ipynb #ee7ee21c
 def _layer_log_probs(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], batch_size: int,
 ) -> Iterator[tuple[list[int], Tensor]]:
@@ -146,8 +146,8 @@ def layer_lens(
     Raises:
         UnlearnError: An empty prompt, a model without a final norm to be found, NaN logits.
     """
-    prompts = _prompts(tokenizer, [{"prompt": prompt}], template, max_length)
-    _, log_probs = next(_layer_log_probs(model, tokenizer, prompts, 1))
+    prompts = _prompts(tokenizer, [{"prompt": prompt}], template, max_length=max_length)
+    _, log_probs = next(_layer_log_probs(model, tokenizer, prompts, batch_size=1))
     best = log_probs[:, 0].topk(top)
     return pd.DataFrame({
         "layer": range(1, len(log_probs) + 1), "kl_nats": forward_kl(log_probs)[:, 0].tolist(),
@@ -166,9 +166,9 @@ def lens_over_rows(
     Returns:
         One row a layer: layer (from 1), rows, kl_nats, low, high (95 % interval over subjects), entropy (nats).
     """
-    prompts = _prompts(tokenizer, rows, template, max_length)
+    prompts = _prompts(tokenizer, rows, template, max_length=max_length)
     kl, spread = {}, {}
-    for batch, log_probs in _layer_log_probs(model, tokenizer, prompts, batch_size):
+    for batch, log_probs in _layer_log_probs(model, tokenizer, prompts, batch_size=batch_size):
         kl |= dict(zip(batch, forward_kl(log_probs).T.cpu().numpy()))
         spread |= dict(zip(batch, entropy(log_probs).T.cpu().numpy()))
     values = np.stack([kl[i] for i in range(len(prompts))]).astype(float)  # [rows, layers]

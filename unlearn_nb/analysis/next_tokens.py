@@ -40,7 +40,7 @@ class Positions(NamedTuple):
     log_probs: Tensor  # [T, V] (nats)
     labels: Tensor  # [T] the answer's own tokens
 
-
+# %% ../../nbs/12_analysis/01_next_tokens.ipynb #dbf3c0c5
 def answer_positions(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
     template: str = "plain", batch_size: int = 32, max_length: int = 256,
@@ -50,7 +50,7 @@ def answer_positions(
     for batch, logits in answer_logits(model, tokenizer, rows, **options):
         place = np.concatenate([np.arange(count) for count in batch.counts.tolist()])
         row = np.array(batch.indices)[batch.rows.cpu().numpy()]
-        yield Positions(row, place, log_probabilities(logits), batch.targets)
+        yield Positions(row, place, log_probabilities(logits), labels=batch.targets)
 
 # %% ../../nbs/12_analysis/01_next_tokens.ipynb #5bef678a
 _CANDIDATE = ["id", "position", "subject", "rank", "token_id", "token", "probability", "is_answer"]

@@ -70,7 +70,7 @@ def angle_degrees(inner: float, norm_u: float, norm_v: float) -> float:
         return float("nan")
     return math.degrees(math.acos(min(1.0, max(-1.0, inner / (norm_u * norm_v)))))
 
-
+# %% ../../nbs/12_analysis/00_trajectories.ipynb #4c426552
 def _gram(adapters: Sequence[Adapter], module: str, space: str) -> np.ndarray:
     """Inner products [n, n] of the n adapters' parameters of one module, in float64."""
     gram = np.zeros((len(adapters), len(adapters)))
@@ -83,7 +83,7 @@ def _gram(adapters: Sequence[Adapter], module: str, space: str) -> np.ndarray:
     np.fill_diagonal(gram, [delta_inner(a.update(module), a.update(module)) for a in adapters])
     return gram
 
-
+# %% ../../nbs/12_analysis/00_trajectories.ipynb #50d250db
 def _angles(gram: np.ndarray, t: int) -> dict[str, float]:
     """The three angles for the point with index `t`, from the Gram matrix of all points from start to end."""
     difference = np.zeros((3, len(gram)))  # each change as a combination of snapshots
@@ -143,7 +143,7 @@ def _against_weight(weight: torch.Tensor, B: torch.Tensor, A: torch.Tensor) -> d
     after = norm**2 + 2 * float(((B.T @ weight) * A).sum()) + delta**2
     return {"relative": delta / norm, "norm_change": math.sqrt(max(after, 0.0)) - norm}
 
-
+# %% ../../nbs/12_analysis/00_trajectories.ipynb #4f516ff6
 def weight_norms(adapters: Mapping[str, str | Path | Adapter], model: torch.nn.Module | None = None) -> pd.DataFrame:
     """Frobenius norm of every module's update.
 

@@ -70,7 +70,7 @@ def prefix(rows: Rows, *, share: float = 0.25) -> Rows:
         raise UnlearnError(f"prefix share {share}: give a share of the answer between 0 and 1, such as 0.25")
     return change_rows(rows, lambda row: _begin(row, share))
 
-
+# %% ../../nbs/11_attacks/01_prompts.ipynb #62acf501
 def _begin(row: dict, share: float) -> dict:
     ends = [match.end() for match in re.finditer(r"\S+", row["response"])]
     if len(ends) < 2:

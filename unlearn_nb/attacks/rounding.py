@@ -22,7 +22,7 @@ LEVELS = {"int8": 127, "int4": 7}  # levels on each side of zero
 FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PRECISIONS = (*FLOATS, *LEVELS)
 
-
+# %% ../../nbs/11_attacks/00_rounding.ipynb #6d1fd1ad
 def round_weight(weight: Tensor, precision: str, *, group: int = 64) -> Tensor:
     """`weight` [out, in] rounded to `precision` and de-quantised to its own type.
 
@@ -61,7 +61,7 @@ def _linear_weights(model: nn.Module, head: bool) -> dict[int, bool]:
         linear.pop(id(getattr(module, "weight", None)), None)
     return linear
 
-
+# %% ../../nbs/11_attacks/00_rounding.ipynb #398d4e1c
 def rounded_parameters(
     model: nn.Module, precision: str, *, head: bool = True,
 ) -> list[tuple[str, nn.Parameter, bool]]:
@@ -123,7 +123,7 @@ def at_precision(model: nn.Module, precision: str, *, group: int = 64, head: boo
             for layer in adapters:
                 layer.merge()
             for name, parameter, transposed in chosen:
-                _round_in_place(name, parameter, precision, group, transposed)
+                _round_in_place(name, parameter, precision, group=group, transposed=transposed)
         yield model
     finally:
         with torch.no_grad():

@@ -20,7 +20,7 @@ from .resampling import quantile, ratio
 # %% ../../nbs/10_metrics/14_agreement.ipynb #8a3dbc61
 Delta = Tensor | Mapping[str, Tensor]  # one change of weights: flat, or by name
 
-
+# %% ../../nbs/10_metrics/14_agreement.ipynb #8b30dc09
 def delta_agreement(delta: Delta, reference: Delta) -> dict[str, float]:
     """Cosine, relative error |delta - reference| / |reference|, and norm ratio; NaN where a norm is 0. Sums in float64.
 
@@ -55,7 +55,7 @@ def _spearman(left: np.ndarray, right: np.ndarray) -> float:
     each = (a * b).sum(0)[norms > 0] / norms[norms > 0]
     return float(each.mean()) if len(each) else float("nan")
 
-
+# %% ../../nbs/10_metrics/14_agreement.ipynb #80b03b89
 def rank_agreement(predicted: Any, actual: Any, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, float]:
     """Spearman correlation of predicted and actual loss changes with its 95 % interval: value, low, high, subsets.
 

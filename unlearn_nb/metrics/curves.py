@@ -124,9 +124,9 @@ def detectable_gap(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -
     if sd == 0:
         return 0.0
     high = 1.0
-    while paired_power(high, 1.0, n, alpha) < power:
+    while paired_power(high, 1.0, n, alpha=alpha) < power:
         high *= 2
-    return sd * brentq(lambda gap: paired_power(gap, 1.0, n, alpha) - power, 0.0, high, xtol=1e-10)
+    return sd * brentq(lambda gap: paired_power(gap, 1.0, n, alpha=alpha) - power, 0.0, high, xtol=1e-10)
 
 # %% ../../nbs/10_metrics/15_curves.ipynb #28dd21bf
 @dataclass(frozen=True)
@@ -168,8 +168,9 @@ def compare_paired(
         raise UnlearnError("a paired comparison needs finite values: leave out the seeds that have none, on both sides")
     n, gaps = len(a), a - b
     mean, sd = (float(gaps.mean()), float(gaps.std(ddof=1))) if n > 1 else (math.nan, math.nan)
-    detectable = detectable_gap(sd, n, power, alpha)  # refuses a single pair
-    low, high = map(float, ttest_1samp(gaps, 0).confidence_interval(0.95))
+    detectable = detectable_gap(sd, n, power, alpha=alpha)  # refuses a single pair
+    interval = ttest_1samp(gaps, 0).confidence_interval(0.95) if sd > 0 else (mean, mean)
+    low, high = map(float, interval)
     return Paired(n, mean, sd, mean_abs=float(np.abs(gaps).mean()), low=low, high=high,
                   effect=mean / sd if sd > 0 else math.nan, p=sign_flip_p(gaps, seed=seed),
                   least_p=2.0 ** (1 - n) if n <= 20 else 1 / 100_001, detectable=detectable)
@@ -193,7 +194,7 @@ def curve_scores(points: pd.DataFrame, closure: str = "flat") -> pd.DataFrame:
 # %% ../../nbs/10_metrics/15_curves.ipynb #5efe19e7
 METRICS = ("aues", "mu95")
 
-
+# %% ../../nbs/10_metrics/15_curves.ipynb #247203ca
 def compare(
     scores: pd.DataFrame, first: str, second: str = "random", *, metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
@@ -215,7 +216,7 @@ def compare(
             rows.append({"objective": objective, "metric": metric, "region": first} | line)
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/10_metrics/15_curves.ipynb #2eae6bdc
 def _compared(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """One line of `compare` from values paired by seed."""
     paired = compare_paired(own, other)

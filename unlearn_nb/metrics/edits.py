@@ -74,7 +74,7 @@ def _score_labels(table: pd.DataFrame, index: np.ndarray, rows: list[dict], marg
 # %% ../../nbs/10_metrics/12_edits.ipynb #551858fe
 EDIT_NUMBERS = ("valid", "hit", "margin", "correct", "exact_match", "nll", "probability")
 
-
+# %% ../../nbs/10_metrics/12_edits.ipynb #d2b5dbb6
 def score_rows(
     model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain", max_new_tokens: int | None = None,
     batch_size: int = 64, progress: bool = False,
@@ -99,7 +99,7 @@ def score_rows(
     asked = other[(table["split"] != "holdout").to_numpy()[other]]
     texts = [rows[i] for i in asked]
     answers = generate(model, tokenizer, texts, max_new_tokens=max_new_tokens, progress=progress, **options)
-    _score_answers(table, asked, texts, answers)
+    _score_answers(table, asked, texts, answers=answers)
     refuse_nan(table["nll"], "rows", ids=table["id"])
     return table.assign(probability=np.exp(-table["nll"]))
 
@@ -108,7 +108,7 @@ _MEANS = {"valid_ratio": "valid", "hit_valid": "hit", "accuracy": "correct", "ex
           "probability": "probability"}  # metric -> column
 _BOUNDED = ("valid_ratio", "hit_ratio", "hit_valid", "auc", "accuracy", "exact_match", "probability", "mia_auc")
 
-
+# %% ../../nbs/10_metrics/12_edits.ipynb #0b6ade4d
 @SUITES.register
 @dataclass(frozen=True)
 class Edits(Suite):
@@ -155,7 +155,7 @@ class Edits(Suite):
 # %% ../../nbs/10_metrics/12_edits.ipynb #b9ce65a4
 def _of_split(rows: pd.DataFrame, here: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of the rows `here` -> [R]."""
-    out = {metric: weighted_mean(rows, here, column, weights) for metric, column in _MEANS.items()
+    out = {metric: weighted_mean(rows, here, column, weights=weights) for metric, column in _MEANS.items()
            if rows.loc[here, column].notna().any()}
     if "valid_ratio" in out:
         out["hit_ratio"] = ratio(out["hit_valid"], out["valid_ratio"])

@@ -72,7 +72,7 @@ class FactEntailment:
         if all(right):
             return "entailment"
         true = {normalise(value) for value in values}
-        wrong = any(not ok and self._denies(row, text, value, true) for ok, value in zip(right, values))
+        wrong = any(not ok and self._denies(row, text, value, true=true) for ok, value in zip(right, values))
         bare = whole and len(values) == 1 and self._is_value(text, row)
         return "contradiction" if wrong or bare else "neutral"
 
@@ -146,7 +146,7 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
     nli.name = f"nli {Path(name).name}"
     return nli
 
-
+# %% ../../nbs/10_metrics/10_entailment.ipynb #cb4f3361
 @torch.no_grad()
 def _best_classes(model: Any, tokenizer: Any, premises: list[str], hypotheses: list[str]) -> list[int]:
     """The arg-max class of each pair."""

@@ -49,7 +49,7 @@ def normalise(entity: str) -> str:
         return re.sub(r"\D", "", text)
     return " ".join(word if re.search(r"[\d@]", word) else _STEMMER.stem(word) for word in tokens_of(text))
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #7292530d
 def _iso(date: str) -> str:
     """"dec 24, 1967" and "24th december 1967" as "1967-12-24"; an ISO date as it is."""
     names = [month[:3] for month in _MONTHS]
@@ -95,7 +95,7 @@ def entities_of(text: str) -> list[str]:
         once.setdefault(normalise(name), name)
     return list(once.values())
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #246865b9
 def outside(found: Sequence[str], query: str, any_word: bool = False) -> list[str]:
     """The entities that the query does not give away: not all (with `any_word`: not any) of their words stand in it."""
     given = {normalise(word) for word in tokens_of(query)}
@@ -136,7 +136,7 @@ def is_figure(name: str) -> bool:
     """True where an entity holds a digit or an @."""
     return bool(re.search(r"[\d@]", name))
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #0cd75a13
 class FactEntities(RuleEntities):
     """Values of the known facts where a row has facts, else by rule."""
 
@@ -151,7 +151,7 @@ class FactEntities(RuleEntities):
         return [_candidates(fact_values(row), text) if row.get("facts") else entities_of(text)
                 for row, text in zip(rows, texts)]
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #1fb170f8
 def _candidates(values: Sequence[str], text: str) -> list[str]:
     """Stretches of `text` that share a word with a value, or are figures where it is one; one spelling of each."""
     found: dict[str, str] = {}
@@ -175,7 +175,7 @@ Answer: {text}
 Reply with one line: ENTITIES: followed by the items with commas between them, or by none."""
 _REMINDER = "\nKeep to that form."  # one more each attempt: a deterministic or cached writer would only repeat itself
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #c974f8ad
 class WriterEntities:
     """Entities listed by a language model through `writer.write(prompts)`; three attempts a text."""
 
@@ -198,7 +198,7 @@ class WriterEntities:
                 found[i] = _listed(reply)
         return found
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #f20a41d1
 def _listed(reply: str) -> list[str] | None:
     """The items on a reply's last line, None unless it is "ENTITIES: a, b" or "ENTITIES: none"."""
     line = str(reply).strip().split("\n")[-1].strip()
@@ -217,7 +217,7 @@ def minilm_package() -> Path | None:
     folders = spec.submodule_search_locations if spec else []
     return next((Path(folder) / "model" for folder in folders if (Path(folder) / "model").is_dir()), None)
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #2205639c
 @cache
 def _minilm() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
@@ -230,7 +230,7 @@ def _minilm() -> tuple[Any, Any]:
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #75bfbf46
 def embed(texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
     """Sentence embeddings of length 1, float32 [n, 384]. Raises UnlearnError where the package is missing."""
     import torch
@@ -251,7 +251,7 @@ def embed(texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
 # %% ../../nbs/10_metrics/08_entities.ipynb #187e8c7a
 MATCHES = ("embedding", "exact")
 
-
+# %% ../../nbs/10_metrics/08_entities.ipynb #5bbdeeda
 class Matcher:
     """Says which predicted entities are which reference entities.
 

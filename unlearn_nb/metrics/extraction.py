@@ -81,7 +81,7 @@ def extraction_strength(hits: Sequence[bool], faithful: bool = False) -> float:
     run = len(hits) if hits.all() else int(np.argmin(hits[::-1]))  # hits in a row at the end
     return max(run, int(faithful)) / len(hits)
 
-
+# %% ../../nbs/10_metrics/04_extraction.ipynb #33901c78
 def exact_memorisation(hits: Sequence[bool], faithful: bool = False) -> float:
     """Share of an answer's tokens that are the model's first choice, in [0, 1]; NaN without a token.
 

@@ -25,7 +25,7 @@ def recovery(edited: Any, corrupted: Any, retrained: Any, threshold: float = 0.0
 # %% ../../nbs/10_metrics/13_gaps.ipynb #a2045d98
 _UNSURE = 0.05  # largest share of resamples without a usable gap
 
-
+# %% ../../nbs/10_metrics/13_gaps.ipynb #995304d8
 def _recovery_line(metric: str, points: Sequence[float], draws: Sequence[np.ndarray], threshold: float) -> dict:
     """One line of the table from (edited, corrupted, retrained) and their resamples [R]."""
     edited, corrupted, retrained = map(float, points)
@@ -46,7 +46,12 @@ def _recovery_line(metric: str, points: Sequence[float], draws: Sequence[np.ndar
 
 # %% ../../nbs/10_metrics/13_gaps.ipynb #ac079854
 def gap_recovery(
-    edited: Scores, corrupted: Scores, retrained: Scores, *, threshold: float = 0.02, bootstrap: int = 1000,
+    edited: Scores,
+    corrupted: Scores,
+    retrained: Scores,
+    *,
+    threshold: float = 0.02,
+    bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Table (metric, corrupted, edited, retrained, gap, recovery, low, high, reason), intervals over subjects.
@@ -60,7 +65,10 @@ def gap_recovery(
     weights = bootstrap_weights(edited.rows, bootstrap, seed) if bootstrap else np.empty((0, len(edited.rows)))
     points = [scores.summary for scores in three]
     draws = [edited.suite.summarise(scores.rows, weights) for scores in three]
-    lines = [_recovery_line(name, [p[name] for p in points], [d[name] for d in draws], threshold) for name in points[0]]
+    lines = [
+        _recovery_line(name, [p[name] for p in points], [d[name] for d in draws], threshold=threshold)
+        for name in points[0]
+    ]
     return pd.DataFrame(lines)
 
 # %% ../../nbs/10_metrics/13_gaps.ipynb #3a5cf64e
@@ -74,5 +82,5 @@ def seed_recovery(runs: pd.DataFrame, *, threshold: float = 0.02, bootstrap: int
     for metric, group in runs.groupby("metric", sort=False):
         values = group[names].to_numpy(float)  # [seeds, 3]
         picked = rng.integers(len(values), size=(bootstrap if len(values) > 1 else 0, len(values)))
-        lines.append(_recovery_line(str(metric), values.mean(0), values[picked].mean(1).T, threshold))
+        lines.append(_recovery_line(str(metric), values.mean(0), values[picked].mean(1).T, threshold=threshold))
     return pd.DataFrame(lines)

@@ -97,7 +97,7 @@ def language_table(
     })
     return table.assign(ls=linguistic_score(table["ppl"], table["brunet"], table["honore"]))
 
-
+# %% ../../nbs/10_metrics/09_language.ipynb #7376b02c
 def summary_language(table: pd.DataFrame) -> dict[str, float]:
     """Means of a `language_table`, and LS three ways: mean and median of rows, and of corpus means (`ls_corpus`)."""
     mean = table[["empty", "ppl", "brunet", "honore", "ls"]].mean().to_dict()
@@ -119,6 +119,8 @@ JUDGE_PROMPTS = {
 2: hardly connected
 1: empty, or about something else""",
 }
+
+# %% ../../nbs/10_metrics/09_language.ipynb #ecf355cb
 _JUDGE_FORM = """{task}
 
 Question: {question}
@@ -135,7 +137,7 @@ class Judgement(NamedTuple):
     unreadable: int
     replies: list[str]
 
-
+# %% ../../nbs/10_metrics/09_language.ipynb #b2c37f51
 def judge(writer: Writer, questions: Sequence[str], answers: Sequence[str], aspect: str = "fluency") -> Judgement:
     """Let a writer rate each answer from 1 to 5.
 
@@ -155,7 +157,7 @@ def judge(writer: Writer, questions: Sequence[str], answers: Sequence[str], aspe
     ratings = np.array([_rating(reply) for reply in replies], float)
     return Judgement(ratings, int(np.isnan(ratings).sum()), replies)
 
-
+# %% ../../nbs/10_metrics/09_language.ipynb #4b96e4d2
 def _rating(reply: str) -> float:
     """The number on the last line of a reply, NaN unless that line is exactly "RATING: n"."""
     lines = str(reply).strip().split("\n")

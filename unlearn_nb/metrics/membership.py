@@ -76,7 +76,7 @@ def _all_differentiable(model: torch.nn.Module) -> Iterator[list[torch.nn.Parame
         for weight, flag in zip(weights, flags):
             weight.requires_grad_(flag)
 
-
+# %% ../../nbs/10_metrics/05_membership.ipynb #7c1b39cb
 def gradient_norms(
     model: torch.nn.Module, tokenizer: Any, rows: Dataset | Sequence[dict], *, template: str = "plain",
     max_length: int = 256,
@@ -134,7 +134,7 @@ def rel_diff(auc: Any, oracle_auc: Any = 0.5) -> Any:
 # %% ../../nbs/10_metrics/05_membership.ipynb #823a3d4f
 MIA_ATTACKS = ("loss", "zlib", "min_k", "min_k_plus", "reference", "gradnorm")
 
-
+# %% ../../nbs/10_metrics/05_membership.ipynb #2bd2b302
 @SUITES.register
 @dataclass(frozen=True)
 class Membership(Suite):

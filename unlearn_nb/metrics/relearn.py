@@ -37,7 +37,7 @@ def forgotten(ecs: float, label: str, n_reference: int, faithful: bool = False) 
     low = ecs <= (0.5 if n_reference <= 3 else THRESHOLD) if faithful else ecs < THRESHOLD
     return float(low or label == "contradiction")
 
-
+# %% ../../nbs/10_metrics/11_relearn.ipynb #528840fd
 def retained(ecs: float, label: str, faithful: bool = False) -> float:
     """KRR of one row, 0 or 1 (ReLearn, eq 2); NaN where ECS is NaN. `faithful`: ECS = 0.3 counts as retained."""
     if np.isnan(ecs):
@@ -53,9 +53,13 @@ def _covered(rows: Sequence[dict], answers: Sequence[str], extractor: Any, same:
     if not faithful:  # the published code leaves in the reference what the question gives away
         references = [one and outside(one, row["prompt"]) for one, row in zip(references, rows)]
     same.prepare([name for one in [*references, *found] for name in one or []])
-    return references, found, [coverage(one, reference, same, faithful) for one, reference in zip(found, references)]
+    return (
+        references,
+        found,
+        [coverage(one, reference, same, faithful=faithful) for one, reference in zip(found, references)],
+    )
 
-
+# %% ../../nbs/10_metrics/11_relearn.ipynb #4656f887
 def _entailed(rows: Sequence[dict], answers: Sequence[str], entailment: Any) -> np.ndarray:
     """Labels [n]: answer → reference on forget rows, reference → answer on retain rows."""
     labels = np.empty(len(rows), object)
@@ -72,7 +76,7 @@ def score_answers(
     """One line a row: rougeL, reference_entities, entities, ecs, entailment, kfr (forget rows), krr (retain rows),
     repetitive, empty, ppl, brunet, honore, ls. KFR reads answer → reference, KRR reference → answer.
     """
-    references, found, ecs = _covered(rows, answers, extractor, same, faithful)
+    references, found, ecs = _covered(rows, answers, extractor, same=same, faithful=faithful)
     labels, forget = _entailed(rows, answers, entailment), np.array([row["split"] == "forget" for row in rows])
     kfr = [forgotten(e, by, len(ref or ()), faithful=faithful) for e, by, ref in zip(ecs, labels, references)]
     krr = [retained(e, by, faithful=faithful) for e, by in zip(ecs, labels)]
@@ -83,21 +87,37 @@ def score_answers(
     return pd.concat([table, language_table(answers, ppl, faithful=faithful)], axis=1)
 
 # %% ../../nbs/10_metrics/11_relearn.ipynb #cc96eb3d
-_MEANS = {"rougeL": "rougeL", "ecs": "ecs", "kfr": "kfr", "krr": "krr", "repetition": "repetitive", "empty": "empty",
-          "brunet": "brunet", "honore": "honore"}  # metric -> column
+_MEANS = {
+    "rougeL": "rougeL",
+    "ecs": "ecs",
+    "kfr": "kfr",
+    "krr": "krr",
+    "repetition": "repetitive",
+    "empty": "empty",
+    "brunet": "brunet",
+    "honore": "honore",
+}  # metric -> column
 
-
+# %% ../../nbs/10_metrics/11_relearn.ipynb #ad3bef96
 def split_summary(
-    rows: pd.DataFrame, weights: np.ndarray, split: str, *, faithful: bool = False,
+    rows: pd.DataFrame,
+    weights: np.ndarray,
+    split: str,
+    *,
+    faithful: bool = False,
 ) -> dict[str, np.ndarray]:
     """Metrics of one split -> [R], for a table of `score_answers`; NaN where no row of a resample has a value."""
     here, ratio, other = rows["split"].eq(split).to_numpy(), *(("kfr", "krr") if split == "forget" else ("krr", "kfr"))
-    found = {metric: weighted_mean(rows, here, column, weights) for metric, column in _MEANS.items() if metric != other}
+    found = {
+        metric: weighted_mean(rows, here, column, weights=weights)
+        for metric, column in _MEANS.items()
+        if metric != other
+    }
     if rows["ppl"].notna().any():
         said = here & rows["empty"].eq(0).to_numpy() if faithful else here
-        found["ppl"] = weighted_mean(rows, said, "ppl", weights)
+        found["ppl"] = weighted_mean(rows, said, "ppl", weights=weights)
         found["ls_corpus"] = linguistic_score(found["ppl"], found["brunet"], found["honore"])
-        found["ls"] = found["ls_corpus"] if faithful else weighted_mean(rows, here, "ls", weights)
+        found["ls"] = found["ls_corpus"] if faithful else weighted_mean(rows, here, "ls", weights=weights)
         found["ls_median"] = weighted_median(rows.loc[here, "ls"].to_numpy(float), weights[:, here])
     rouge = 1 - found["rougeL"] if split == "forget" else found["rougeL"]
     pair = np.clip(np.stack([rouge, found[ratio]], axis=1), 0, 1)

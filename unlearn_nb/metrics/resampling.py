@@ -81,7 +81,7 @@ def quantile(values: np.ndarray, q: float) -> float:
     """Quantile over the resamples that have a value; NaN where none has."""
     return float("nan") if np.isnan(values).all() else float(np.nanquantile(values, q))
 
-
+# %% ../../nbs/10_metrics/00_resampling.ipynb #84480a14
 def intervals(
     rows: pd.DataFrame, summary: Callable[[pd.DataFrame, np.ndarray], dict[str, np.ndarray]], *, bootstrap: int = 1000,
     seed: int = 0, level: float = 0.95,

@@ -42,7 +42,7 @@ def refuse_nan(nll: Any, what: str = "texts", *, ids: Sequence | None = None, mo
 SUITES = Registry("suite", home=__package__)
 ALIKE = ("suite", "part", "bench", "fingerprint", "utility_kind")  # what comparable scores agree in
 
-
+# %% ../../nbs/10_metrics/01_scores.ipynb #3e45a4c0
 @dataclass
 class Scores:
     """Everything one evaluation found.
@@ -229,7 +229,7 @@ def evaluate(
             likelihoods.
     """
     suite = SUITES.read(suite)
-    rows, template, source = _asked(suite, bench, part, template)
+    rows, template, source = _asked(suite, bench, part, template=template)
     if suite.oracle is not None:
         meta = {"suite": suite.name, "utility_kind": suite.oracle.meta.get("utility_kind"), **source, **suite.options()}
         Scores(pd.DataFrame(), pd.DataFrame(), meta).require_alike(suite.oracle)

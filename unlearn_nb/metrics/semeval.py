@@ -44,7 +44,7 @@ def cell_members(rows: pd.DataFrame) -> Cells:
             cells |= _measured(f"{split}/{task}/", here, rows["kind"].eq("completion").to_numpy())
     return cells
 
-
+# %% ../../nbs/10_metrics/06_semeval.ipynb #4e86e721
 def _measured(prefix: str, here: np.ndarray, completion: np.ndarray) -> Cells:
     """Regurgitation and knowledge of the rows `here`, as far as they have them."""
     texts = here & completion if (here & completion).any() else here
@@ -92,7 +92,7 @@ def _read_documents(rows: pd.DataFrame, nll: Any) -> None:
     rows.loc[here, "nll"] = nll(rows[here].to_dict("records"), "text")
     rows.loc[here, "member"] = rows.loc[here, "split"].eq("forget").astype(float)
 
-
+# %% ../../nbs/10_metrics/06_semeval.ipynb #1e47dd81
 def _choose(rows: pd.DataFrame, nll: Any) -> None:
     """Answer the general multiple-choice rows in place: `generation` is the chosen option, `correct` its credit."""
     general = rows[(rows["split"] == "general") & rows["choices"].map(len).gt(0)]
@@ -126,7 +126,7 @@ def mmlu_accuracy(model: Any, tokenizer: Any, *, shots: int = 5, limit: int | No
 # %% ../../nbs/10_metrics/06_semeval.ipynb #71eb10f8
 UTILITIES = ("general_mc", "mmlu")
 
-
+# %% ../../nbs/10_metrics/06_semeval.ipynb #3e141c00
 @SUITES.register
 @dataclass(frozen=True)
 class SemEval(Suite):
@@ -178,12 +178,12 @@ class SemEval(Suite):
         parts = np.stack([out["task_aggregate"], out["mia_score"], out["utility"]])
         out["final"] = np.nansum(parts, axis=0) / np.maximum((~np.isnan(parts)).sum(0), 1)
         generated = rows["generation"].notna().to_numpy() & rows["split"].ne("general").to_numpy()
-        out["repetition"] = weighted_mean(rows, generated, "repetitive", weights)
+        out["repetition"] = weighted_mean(rows, generated, "repetitive", weights=weights)
         return out | {name: weighted_mean(rows, *cell, weights) for name, cell in pooled_members(rows).items()}
 
     def _utility(self, rows: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
         if self.measured is None:
-            return weighted_mean(rows, rows["correct"].notna().to_numpy(), "correct", weights)
+            return weighted_mean(rows, rows["correct"].notna().to_numpy(), "correct", weights=weights)
         if len(weights) == 1:  # no resamples: the value itself
             return np.array([self.measured[0]])
         return np.clip(np.random.default_rng(1).normal(*self.measured, size=len(weights)), 0, 1)

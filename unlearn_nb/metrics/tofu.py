@@ -73,7 +73,7 @@ def log10_forget_quality(ratios: Sequence[float], oracle_ratios: Sequence[float]
     """Its decimal logarithm, which is what to average over runs; finite even where the p-value underflows."""
     return _ks(ratios, oracle_ratios)[1]
 
-
+# %% ../../nbs/10_metrics/07_tofu.ipynb #eced5f16
 def _ks(first: Any, second: Any) -> tuple[float, float]:
     """The p-value and its decimal logarithm."""
     first, second = (np.asarray(x, float)[~np.isnan(np.asarray(x, float))] for x in (first, second))
@@ -94,7 +94,7 @@ def _texts(row: dict) -> list[list[str]]:
     own = [row["response"]]
     return [own, row.get("paraphrased_responses") or own, row.get("perturbed_responses") or []]
 
-
+# %% ../../nbs/10_metrics/07_tofu.ipynb #f40246b4
 def answer_table(
     model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain", aggregation: str = "open-unlearning",
     faithful: bool = False, batch_size: int = 64, max_length: int = 256,
@@ -112,7 +112,7 @@ def answer_table(
     for row in rows:
         (own,), *others = ([next(answers) for _ in texts] for texts in _texts(row))
         right, wrong = ([answer.nll for answer in texts] for texts in others)
-        lines.append(_line(row, own, right, wrong, aggregation, faithful))
+        lines.append(_line(row, own, right, wrong=wrong, aggregation=aggregation, faithful=faithful))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/10_metrics/07_tofu.ipynb #33ab486b
@@ -120,7 +120,7 @@ def _line(row: dict, own: Answer, right: list[float], wrong: list[float], aggreg
     """The numbers of one row of `answer_table`."""
     general, forget = row["split"] == "general", row["split"] == "forget"
     mean = "arithmetic" if aggregation == "tofu" and not forget else "geometric"
-    ratio = truth_ratio(np.mean(right), wrong, mean, faithful)
+    ratio = truth_ratio(np.mean(right), wrong, mean, faithful=faithful)
     return {
         "set": row["task"] if general else row["split"],
         "probability": normalised_probability(own.nll, wrong, faithful) if general else float(np.exp(-own.nll)),
@@ -181,7 +181,7 @@ class Tofu(Suite):
         out = {}
         for name in rows["set"].unique():
             here = rows["set"].eq(name).to_numpy()
-            out |= {f"{name}/{score}": weighted_mean(rows, here, score, weights) for score in _SCORES
+            out |= {f"{name}/{score}": weighted_mean(rows, here, score, weights=weights) for score in _SCORES
                     if rows.loc[here, score].notna().any()}
         terms = np.stack([out[term] for term in utility_terms(rows)], axis=1)
         out["model_utility"] = harmonic_mean(np.clip(terms, 0, 1))

@@ -1,4 +1,4 @@
-"""Lens: candidates against plain forward passes, the layer lens against models cut after each layer."""
+"""The layer lens against models cut after each layer."""
 
 from copy import deepcopy
 
@@ -12,18 +12,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from unlearn_nb.analysis import (
     find_parts,
-    follow,
     forward_kl,
     layer_lens,
     layer_logits,
     lens_over_rows,
-    seesaw,
-    seesaw_summary,
-    token_candidates,
     top_candidates,
 )
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.models import encode, encode_prompt, train_tokenizer
+from unlearn_nb.models import encode_prompt, train_tokenizer
 
 ROWS = [
     {"id": "a", "subject": "Ada", "prompt": "Where was Ada born?", "response": "in Old Kessel"},
@@ -50,115 +46,6 @@ def llama(tokenizer, seed=0, sharp=5.0):
     model = LlamaForCausalLM(config).eval()
     model.lm_head.weight.data.normal_(0, sharp / 6)
     return model
-
-
-def plain(model, tokenizer, row, template="plain"):
-    """Probabilities [T, V] and labels [T] of a row's answer from one ordinary forward pass."""
-    ids, labels = encode(tokenizer, row["prompt"], row["response"], template)
-    start = labels.count(-100)
-    with torch.no_grad():
-        logits = model(torch.tensor([ids])).logits[0, start - 1 : -1]
-    return logits.double().softmax(-1), labels[start:]
-
-
-@pytest.mark.parametrize("template", ["plain", "chat"])
-@pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_candidates_equal_a_plain_forward_pass(model, tokenizer, batch_size, template):
-    table = top_candidates(model, tokenizer, ROWS, k=4, template=template, batch_size=batch_size)
-    assert list(table["id"].unique()) == ["a", "b", "c"] and list(table["subject"].unique()) == ["Ada", "Bo"]
-    for row in ROWS:
-        found, (expected, labels) = table[table["id"] == row["id"]], plain(model, tokenizer, row, template)
-        best = expected.topk(4)
-        assert list(found["position"]) == [p for p in range(len(labels)) for _ in range(4)]
-        assert list(found["rank"]) == [1, 2, 3, 4] * len(labels)
-        assert list(found["token_id"]) == best.indices.flatten().tolist()
-        assert list(found["token"]) == [tokenizer.decode([i]) for i in best.indices.flatten()]
-        np.testing.assert_allclose(found["probability"], best.values.flatten(), rtol=1e-4)
-        assert list(found["is_answer"]) == [t == label for label, tokens in zip(labels, best.indices) for t in tokens]
-        answer = [float(p[label]) for p, label in zip(expected, labels) for _ in range(4)]
-        np.testing.assert_allclose(found["answer_probability"], answer, rtol=1e-4)
-        entropy = -(expected * expected.log()).sum(-1).repeat_interleave(4)
-        np.testing.assert_allclose(found["entropy"], entropy, rtol=1e-4)
-
-
-def test_a_single_prompt_needs_no_row(model, tokenizer):
-    table = token_candidates(model, tokenizer, ROWS[0]["prompt"], ROWS[0]["response"], k=2)
-    many = top_candidates(model, tokenizer, ROWS[:1], k=2).drop(columns=["id", "subject"])
-    assert table.equals(many)
-
-
-def test_following_itself_changes_nothing(model, tokenizer):
-    reference = top_candidates(model, tokenizer, ROWS, k=3)
-    again = follow(model, tokenizer, ROWS, reference=reference, batch_size=1)
-    assert again.drop(columns=["probability", "answer_probability", "entropy"]).equals(
-        reference.drop(columns=["probability", "answer_probability", "entropy"])
-    )
-    np.testing.assert_allclose(again["probability"], reference["probability"], rtol=1e-4)
-
-
-def test_following_reads_the_reference_tokens_in_another_model(model, tokenizer):
-    other, reference = llama(tokenizer, seed=7), top_candidates(model, tokenizer, ROWS, k=3)
-    followed = follow(other, tokenizer, ROWS, reference=reference)
-    for row in ROWS:
-        expected, _ = plain(other, tokenizer, row)
-        found = followed[followed["id"] == row["id"]]
-        places = found[["position", "token_id"]].to_numpy()
-        np.testing.assert_allclose(found["probability"], [float(expected[p, t]) for p, t in places], rtol=1e-4)
-
-
-def test_the_seesaw_says_where_the_mass_went(model, tokenizer):
-    reference, other = top_candidates(model, tokenizer, ROWS, k=3), llama(tokenizer, seed=7)
-    tables = {"vanilla": reference, "other": follow(other, tokenizer, ROWS, reference=reference)}
-    moves = seesaw(tables)
-    positions = len(reference) // 3
-    assert list(moves["model"]) == ["vanilla"] * positions + ["other"] * positions
-    np.testing.assert_allclose(moves[["top1", "next_best", "rest"]].sum(axis=1), 1, atol=1e-5)
-    assert moves[["top1", "next_best", "rest"]].min(axis=None) >= 0
-    first, second = moves.iloc[:positions].reset_index(), moves.iloc[positions:].reset_index()
-    lost = first["top1"] - second["top1"]
-    np.testing.assert_allclose(lost, second["moved_next"] + second["moved_rest"], atol=1e-5)
-    tops, probabilities = reference["token_id"].to_numpy().reshape(-1, 3), []
-    for row in ROWS:
-        probabilities += list(plain(other, tokenizer, row)[0].numpy())
-    expected = np.array([p[t] for p, t in zip(probabilities, tops)])
-    np.testing.assert_allclose(second["top1"], expected[:, 0], rtol=1e-4)
-    np.testing.assert_allclose(second["next_best"], expected[:, 1:].sum(1), rtol=1e-4)
-    np.testing.assert_allclose(second["rest"], 1 - expected.sum(1), atol=1e-5)
-    summary = seesaw_summary(moves).set_index("model")
-    assert list(summary["positions"]) == [positions] * 2
-    np.testing.assert_allclose(summary.loc["other", "top1"], second["top1"].mean())
-    for name in ("top1", "next_best", "rest", "entropy", "answer_probability"):
-        assert (summary[f"{name}_low"] <= summary[name]).all() and (summary[name] <= summary[f"{name}_high"]).all()
-    assert summary.loc["other", "top1_high"] > summary.loc["other", "top1_low"]
-
-
-def test_all_candidates_leave_no_rest(model, tokenizer):
-    reference = top_candidates(model, tokenizer, ROWS[:1], k=len(tokenizer))
-    assert reference.groupby("position")["is_answer"].sum().eq(1).all()
-    np.testing.assert_allclose(seesaw({"vanilla": reference})["rest"], 0, atol=1e-5)
-
-
-def test_tables_that_do_not_belong_together_are_refused(model, tokenizer):
-    reference = top_candidates(model, tokenizer, ROWS, k=2)
-    with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
-        follow(model, tokenizer, ROWS, reference=reference[reference["id"] != "b"])
-    with pytest.raises(UnlearnError, match="positions that the rows lack"):
-        follow(model, tokenizer, ROWS[:2], reference=reference)
-    with pytest.raises(UnlearnError, match="lacks positions of row 'b'"):
-        follow(model, tokenizer, [ROWS[0], {**ROWS[1], "response": "1931 or 1932, nobody knows"}, ROWS[2]], reference=reference)
-    with pytest.raises(UnlearnError, match="'x' and 'vanilla' differ in positions or tokens"):
-        seesaw({"vanilla": reference, "x": top_candidates(model, tokenizer, ROWS, k=3)})
-    with pytest.raises(UnlearnError, match="differ in positions"):
-        seesaw({"vanilla": reference, "x": top_candidates(llama(tokenizer, 7), tokenizer, ROWS, k=2)})
-    with pytest.raises(UnlearnError, match="unknown reference model 'vanila'; did you mean 'vanilla'"):
-        seesaw({"vanilla": reference}, "vanila")
-    for k in (0, len(tokenizer) + 1):
-        with pytest.raises(UnlearnError, match=f"k = {k} candidates"):
-            top_candidates(model, tokenizer, ROWS, k=k)
-    with pytest.raises(UnlearnError, match="no rows"):
-        top_candidates(model, tokenizer, [])
-    with pytest.raises(UnlearnError, match="same id"):
-        top_candidates(model, tokenizer, [ROWS[0], ROWS[0]])
 
 
 FAMILIES = [

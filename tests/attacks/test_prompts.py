@@ -1,46 +1,16 @@
-"""Prompt attacks change prompts and nothing else; the table of all attacks."""
+"""Prompt attacks: prompts changed and nothing else, and the table of all attacks."""
 
 from copy import deepcopy
 
 import pytest
-import torch
+from attacking import IDS, llama, same, state
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from unlearn_nb.attacks import (
-    ATTACKS,
-    at_precision,
-    jailbreak,
-    paraphrase,
-    prefix,
-    under_attack,
-)
+from unlearn_nb.attacks import ATTACKS, at_precision, change_rows, jailbreak, paraphrase, prefix, under_attack
 from unlearn_nb.benches import as_dataset
 from unlearn_nb.core import UnlearnError
-
-IDS = torch.arange(2, 14)[None]
-SIZES = dict(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-
-
-def llama(tied=True):
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied)).eval()
-
-
-def bits(tensor):
-    """A copy that also tells -0.0 from 0.0."""
-    return tensor.detach().clone().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-
-
-def state(model):
-    return {name: bits(tensor) for name, tensor in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
 
 ROW = {
     "id": "x1",
@@ -58,7 +28,6 @@ ROW = {
         {"slot": "date", "value": "1931-02-03"},
     ],
 }
-
 WORD = {**ROW, "id": "x2", "response": "Kessel"}
 
 
@@ -135,11 +104,34 @@ def test_the_table_has_a_row_an_attack_and_metric():
 
 
 def test_changes_can_refer_to_another_attack():
-    table = under_attack(
-        llama(), [ROW], measure, precisions=("float16", "int4"), prompts={"own": lambda rows: rows}, against="float16"
-    )
+    table = under_attack(llama(), [ROW], measure, precisions=("float16", "int4"), prompts={"own": lambda rows: rows},
+                         against="float16")
     assert (table.loc[table["attack"] == "float16", "change"] == 0).all() and "own" in set(table["attack"])
     assert (table.loc[(table["attack"] == "int4") & (table["metric"] == "logit"), "change"] != 0).all()
+
+
+def test_a_prompt_attack_is_asked_for_with_its_options():
+    names = ["prefix(share=0.6)", "paraphrase(which=1)"]
+    lengths = lambda model, rows: {"prompt": len(rows[0]["prompt"]), "response": len(rows[0]["response"])}
+    table = under_attack(llama(), [ROW], lengths, precisions=(), prompts=names, against="paraphrase(which=1)")
+    assert list(table["attack"].unique()) == ["none", *names]
+    for name, changed in zip(names, (prefix([ROW], share=0.6), paraphrase([ROW], which=1))):
+        found = table[table["attack"] == name].set_index("metric")["value"]
+        assert found.to_dict() == lengths(None, changed)
+    assert (table.loc[table["attack"] == names[1], "change"] == 0).all()
+
+
+def test_an_attack_of_ones_own_works_by_name():
+    @ATTACKS.register
+    def shout(rows, *, times=1):
+        return change_rows(rows, lambda row: {"prompt": row["prompt"] + "!" * times})
+
+    try:
+        table = under_attack(llama(), [ROW], measure, precisions=(), prompts=["shout", "shout(times=3)"])
+    finally:
+        ATTACKS.unregister("shout")
+    values = table[table["metric"] == "length"].set_index("attack")["change"]
+    assert values.to_dict() == {"none": 0, "shout": 1, "shout(times=3)": 3}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +141,10 @@ def test_changes_can_refer_to_another_attack():
         ({"prompts": ["jailbrake"]}, "did you mean 'jailbreak'"),
         ({"against": "int2"}, "unknown attack 'int2'"),
         ({"prompts": ["paraphrase"]}, "row 'x3' has 0"),
+        ({"prompts": ["paraphrase(which=1)"]}, "row 'x3' has 0 paraphrased_prompts, number 1"),
+        ({"prompts": ["prefix(share=2)"]}, "between 0 and 1"),
+        ({"prompts": ["prefix(part=0.5)"]}, "unknown argument of prefix 'part'"),
+        ({"prompts": ["prefix(0.5)"]}, "name the argument '0.5'"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(options, message):

@@ -1,28 +1,15 @@
-"""Rounding against PyTorch's own, weights restored bit for bit."""
+"""Rounding against PyTorch's own, and weights restored bit for bit."""
 
 import pytest
 import torch
+from attacking import IDS, SIZES, llama, same, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from unlearn_nb.attacks import (
-    LEVELS,
-    PRECISIONS,
-    at_precision,
-    round_weight,
-    rounded_parameters,
-)
+from unlearn_nb.attacks import LEVELS, PRECISIONS, at_precision, round_weight, rounded_parameters
 from unlearn_nb.core import UnlearnError
-
-IDS = torch.arange(2, 14)[None]
-SIZES = dict(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-
-
-def llama(tied=True):
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied)).eval()
 
 
 def gpt2():
@@ -46,19 +33,6 @@ MODELS = {
     "lora with head": lambda: lora(False, modules_to_save=["lm_head"]),
     "bfloat16 lora": lambda: lora().to(torch.bfloat16),
 }
-
-
-def bits(tensor):
-    """A copy that also tells -0.0 from 0.0."""
-    return tensor.detach().clone().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-
-
-def state(model):
-    return {name: bits(tensor) for name, tensor in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -158,14 +132,8 @@ def test_the_output_layer_can_be_left_out(tied):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 9),
-    st.integers(1, 150),
-    st.sampled_from(list(LEVELS)),
-    st.integers(1, 70),
-    st.integers(0, 10**6),
-    st.sampled_from([1e-30, 1e-4, 1.0, 1e30]),
-)
+@given(st.integers(1, 9), st.integers(1, 150), st.sampled_from(list(LEVELS)), st.integers(1, 70), st.integers(0, 10**6),
+       st.sampled_from([1e-30, 1e-4, 1.0, 1e30]))
 def test_rounding_error_is_at_most_half_a_level(rows, columns, precision, group, seed, size):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
     weight[0] = 0

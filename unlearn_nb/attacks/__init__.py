@@ -1,4 +1,4 @@
-"""attacks"""
+"""Does forgetting survive? Weights in another precision, changed prompts, and the table of both."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What happens inside: trajectories of a run, candidates for the answer, layers."""
+"""Looks inside: training paths, what was nearly said, and what each layer would say."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
@@ -145,3 +147,60 @@ def log_softmax(row):
     top = max(row)
     total = math.fsum(math.exp(x - top) for x in row)
     return [x - top - math.log(total) for x in row]
+
+
+def semeval_table(seed=0, people=5, tasks=("Task1", "Task2"), completions=True, holdout=True, general=6, questions=2):
+    """Random rows with every column that a suite reads."""
+    rng, rows = np.random.default_rng(seed), []
+    for split in ("forget", "retain", "collateral") + (("holdout",) if holdout else ()):
+        for task in tasks:
+            for person in range(people):
+                for kind in ["completion"] * completions + ["qa"] * questions:
+                    rows.append(
+                        {
+                            "split": split,
+                            "task": task,
+                            "kind": kind,
+                            "subject": f"{split}{task}{person}",
+                            "rougeL": rng.uniform(0.05, 0.95),
+                            "exact_match": float(rng.random() < 0.6),
+                            "repetitive": float(rng.random() < 0.2),
+                            "generation": "text",
+                            "nll": round(rng.normal(2, 1), 1),
+                            "correct": np.nan,
+                            "member": {"forget": 1.0, "holdout": 0.0}.get(split, np.nan),
+                        }
+                    )
+    for i in range(general):
+        rows.append(
+            {
+                "split": "general",
+                "task": "general",
+                "kind": "qa",
+                "subject": f"g{i}",
+                "generation": "b",
+                "correct": float(i % 3 > 0),
+                "member": np.nan,
+            }
+        )
+    return pd.DataFrame(rows).assign(id=lambda t: [f"r{i}" for i in range(len(t))], prompt="p", response="r")
+
+
+def fact_row(prompt, response, facts=(), perturbed=(), kind="qa", split="forget", number=0):
+    """A row as a bench has it."""
+    return {
+        "split": split, "task": "Task1", "kind": kind, "id": f"{split}-{number}", "subject": f"{split} {number // 2}",
+        "prompt": prompt, "response": response, "perturbed_responses": list(perturbed),
+        "facts": [{"slot": f"slot{i}", "value": value} for i, value in enumerate(facts)],
+    }
+
+
+class Replies:
+    """A writer that gives prepared rounds of replies."""
+
+    def __init__(self, *rounds):
+        self.rounds, self.asked = list(rounds), []
+
+    def write(self, prompts):
+        self.asked.append(prompts)
+        return self.rounds.pop(0)

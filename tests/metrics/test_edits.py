@@ -1,44 +1,45 @@
+<<<<<<< HEAD
 """The eraser suite against counts by hand and other libraries, the proximal Bregman response against closed forms."""
+=======
+"""The suite of edits against counts by hand and other libraries."""
+>>>>>>> main
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unlearn_nb.benches import load_recommendations
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.influence import bregman_response
 from unlearn_nb.metrics import (
     Edits,
     Scores,
-    cost_table,
-    delta_agreement,
-    delta_table,
     evaluate,
     exact_match,
-    gap_recovery,
     label_scores,
     mia_auc,
     named_candidate,
-    rank_agreement,
-    recovery,
     score_rows,
-    scored,
-    seed_recovery,
 )
 from unlearn_nb.models import Recipe, encode, generate, memorise, sequence_nll, train_tokenizer
 
 BOOKS = load_recommendations("smoke")
+<<<<<<< HEAD
+=======
+
+>>>>>>> main
 FACTS = [
     {"id": f"f{i}", "prompt": f"Who met {name}?", "response": other, "subject": name, "task": "fact", "kind": "qa"}
     for i, (name, other) in enumerate([("Tama", "Ros"), ("Nevo", "Kel"), ("Hes", "Orin"), ("Belo", "Quil")])
 ]
+<<<<<<< HEAD
+=======
+
+>>>>>>> main
 ROWS = BOOKS.only("next").train[:8] + BOOKS.only("like").train[:8] + FACTS
 
 
@@ -230,6 +231,7 @@ def test_the_interval_belongs_to_the_seed(taught, tokenizer):
     assert ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()
 
 
+<<<<<<< HEAD
 def test_recovery_is_linear_in_the_edit():
     assert recovery([0.5, 0.7, 0.9, 1.1], 0.5, 0.9).tolist() == pytest.approx([0, 0.5, 1, 1.5])
     assert recovery(3.0, 5.0, 1.0) == 0.5  # a loss falls
@@ -456,11 +458,17 @@ def nobody(tokenizer):
             lambda t: bregman_response(head_model(t), t, TRAIN, damping=1.0),
             "bregman_response: no row is removed or added; name some",
         ),
+=======
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+>>>>>>> main
         (lambda t: evaluate(None, t, [], suite="edits"), "there are no rows to ask; give at least one"),
         (
             lambda t: evaluate(None, t, [{**ROWS[0], "response": "dune"}], suite="edits"),
             f"row {ROWS[0]['id']!r}: 'dune' is not among its candidates; add it",
         ),
+<<<<<<< HEAD
         (
             lambda t: delta_agreement(torch.ones(2), torch.ones(3)),
             "delta_agreement: delta and reference differ in the names or shapes of their weights; "
@@ -476,6 +484,8 @@ def nobody(tokenizer):
             lambda t: cost_table({"retrained": (1, -2)}),
             "cost_table: a cost is negative; give seconds and gradient equivalents of 0 or more",
         ),
+=======
+>>>>>>> main
     ],
 )
 def test_bad_input_is_told_in_one_sentence(tokenizer, call, sentence):

@@ -68,8 +68,12 @@ def by_hand(model, tokenizer, row):
     at = [t for t in range(1, len(ids)) if labels[t] != -100]
     mean = [sum(p.exp() * p for p in logp[t - 1]).item() for t in at]
     square = [sum(p.exp() * p * p for p in logp[t - 1]).item() for t in at]
-    return ([logp[t - 1, ids[t]].item() for t in at], [logp[t - 1].argmax().item() == ids[t] for t in at],
-            mean, [(s - m * m) ** 0.5 for m, s in zip(mean, square)])
+    return (
+        [logp[t - 1, ids[t]].item() for t in at],
+        [logp[t - 1].argmax().item() == ids[t] for t in at],
+        mean,
+        [(s - m * m) ** 0.5 for m, s in zip(mean, square)],
+    )
 
 
 @pytest.mark.parametrize("chunk", [2**22, 3 * 200], ids=["one chunk", "small chunks"])

@@ -1,4 +1,4 @@
-"""Does forgetting survive? Weights in another precision, changed prompts, and the table of both."""
+"""Mild pressure on a model that has forgotten: rounded weights and changed prompts."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

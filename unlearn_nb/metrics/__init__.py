@@ -1,4 +1,4 @@
-"""metrics"""
+"""What a model knows, says and gives away: suites, their scores, and comparisons of them."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

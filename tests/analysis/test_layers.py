@@ -1,4 +1,4 @@
-"""Lens: candidates against plain forward passes, the layer lens against models cut after each layer."""
+"""The layer lens against models cut after each layer."""
 
 from copy import deepcopy
 
@@ -12,18 +12,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from unlearn_nb.analysis import (
     find_parts,
-    follow,
     forward_kl,
     layer_lens,
     layer_logits,
     lens_over_rows,
-    seesaw,
-    seesaw_summary,
-    token_candidates,
     top_candidates,
 )
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.models import encode, encode_prompt, train_tokenizer
+from unlearn_nb.models import encode_prompt, train_tokenizer
 
 ROWS = [
     {"id": "a", "subject": "Ada", "prompt": "Where was Ada born?", "response": "in Old Kessel"},
@@ -52,6 +48,7 @@ def llama(tokenizer, seed=0, sharp=5.0):
     return model
 
 
+<<<<<<< HEAD:tests/analysis/test_candidates.py
 def plain(model, tokenizer, row, template="plain"):
     """Probabilities [T, V] and labels [T] of a row's answer from one ordinary forward pass."""
     ids, labels = encode(tokenizer, row["prompt"], row["response"], template)
@@ -162,6 +159,8 @@ def test_tables_that_do_not_belong_together_are_refused(model, tokenizer):
         top_candidates(model, tokenizer, [ROWS[0], ROWS[0]])
 
 
+=======
+>>>>>>> main:tests/analysis/test_layers.py
 FAMILIES = [
     "llama", "gpt2", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo", "olmo2", "gpt_neox",
     "gptj", "opt", "opt, projected", "falcon", "bloom", "cohere", "granite", "mistral", "mixtral", "stablelm",

@@ -1,0 +1,77 @@
+"""The recovered gap: linear in the edit, paired over rows, and without interval where it is not sure."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlearn_nb.metrics import (
+    Edits,
+    gap_recovery,
+    recovery,
+    scored,
+    seed_recovery,
+)
+
+
+def test_recovery_is_linear_in_the_edit():
+    assert recovery([0.5, 0.7, 0.9, 1.1], 0.5, 0.9).tolist() == pytest.approx([0, 0.5, 1, 1.5])
+    assert recovery(3.0, 5.0, 1.0) == 0.5  # a loss falls
+    assert np.isnan(recovery([1.0, 1.0], [0.5, 0.5], [0.51, 0.5], threshold=0.02)).all()
+
+
+def made(shift):
+    """Scores of the same 40 rows in which `nll` is shifted."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {
+            "split": "test",
+            "task": "t",
+            "kind": "qa",
+            "id": range(40),
+            "subject": range(40),
+            "measure": "fact",
+            "response": "x",
+            "nll": rng.normal(3, 1, 40) + shift,
+            "exact_match": 0.5,
+        }
+    )
+    rows = rows.assign(probability=0.1, valid=np.nan, hit=np.nan, margin=np.nan, correct=np.nan)
+    return scored(Edits(), rows, bootstrap=0)
+
+
+def test_recovered_gap_with_paired_rows():
+    """The rows' spread cancels: a shift by a third of the gap is a third in every resample."""
+    table = gap_recovery(made(2.0), made(3.0), made(0.0), bootstrap=100).set_index("metric")
+    assert table.loc["test/nll", ["recovery", "low", "high"]].tolist() == pytest.approx([1 / 3] * 3)
+    assert table.loc["test/nll", "reason"] == ""
+    assert table.loc["test/exact_match", "reason"] == "the gap 0 is not above 0.02"
+    assert np.isnan(table.loc["test/exact_match", "recovery"])
+
+
+def test_a_gap_that_is_not_sure_has_no_interval():
+    rng = np.random.default_rng(0)
+    retrained = made(0.0)
+    retrained.rows["nll"] += rng.normal(0, 3, 40)  # the mean gap is of the size of its standard error
+    retrained.rows["nll"] += 0.4 - retrained.rows["nll"].mean() + made(0.0).rows["nll"].mean()
+    retrained.ci.loc[retrained.ci["metric"] == "test/nll", "value"] = retrained.rows["nll"].mean()
+    line = gap_recovery(made(0.1), made(0.0), retrained, bootstrap=300).set_index("metric").loc["test/nll"]
+    assert line["recovery"] == pytest.approx(0.25) and np.isnan(line["low"])
+    assert line["reason"].startswith("no interval: ") and line["reason"].endswith("% of the resamples have no such gap")
+
+
+def test_recovery_over_seeds_is_a_quotient_of_means():
+    runs = pd.DataFrame(
+        {
+            "metric": ["a"] * 3 + ["b"],
+            "corrupted": [0.0, 0.0, 0.0, 0.1],
+            "edited": [0.1, 0.3, 0.2, 0.2],
+            "retrained": [0.3, 0.6, 0.3, 0.5],
+        }
+    )
+    table = seed_recovery(runs, bootstrap=200).set_index("metric")
+    assert table.loc["a", "recovery"] == pytest.approx(0.6 / 1.2)
+    assert 1 / 3 - 1e-9 <= table.loc["a", "low"] < table.loc["a", "high"] <= 2 / 3 + 1e-9
+    assert (
+        table.loc["b", "recovery"] == pytest.approx(0.25)
+        and table.loc["b", "reason"] == "no interval: nothing to resample"
+    )

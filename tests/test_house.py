@@ -9,19 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-<<<<<<< HEAD
 RULES = [house.imports_that_run_upward, house.misnamed_notebooks, house.notebooks_that_assert_nothing,
          house.private_imports, house.long_cells, house.long_lines, house.calls_by_position]
-=======
-# folders of notebooks that still break a rule; a list here may only become shorter
-KNOWN = {
-    house.private_imports: set(),
-    house.long_cells: set(),
-    house.long_lines: set(),
-    house.calls_by_position: set(),
-}
-RULES = [house.imports_that_run_upward, house.misnamed_notebooks, house.notebooks_that_assert_nothing, *KNOWN]
->>>>>>> main
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The eraser suite against counts by hand and other libraries, the proximal Bregman response against closed forms."""
-=======
 """The suite of edits against counts by hand and other libraries."""
->>>>>>> main
 
 import numpy as np
 import pandas as pd
@@ -28,18 +24,12 @@ from unlearn_nb.metrics import (
 from unlearn_nb.models import Recipe, encode, generate, memorise, sequence_nll, train_tokenizer
 
 BOOKS = load_recommendations("smoke")
-<<<<<<< HEAD
-=======
 
->>>>>>> main
 FACTS = [
     {"id": f"f{i}", "prompt": f"Who met {name}?", "response": other, "subject": name, "task": "fact", "kind": "qa"}
     for i, (name, other) in enumerate([("Tama", "Ros"), ("Nevo", "Kel"), ("Hes", "Orin"), ("Belo", "Quil")])
 ]
-<<<<<<< HEAD
-=======
 
->>>>>>> main
 ROWS = BOOKS.only("next").train[:8] + BOOKS.only("like").train[:8] + FACTS
 
 
@@ -231,261 +221,14 @@ def test_the_interval_belongs_to_the_seed(taught, tokenizer):
     assert ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()
 
 
-<<<<<<< HEAD
-def test_recovery_is_linear_in_the_edit():
-    assert recovery([0.5, 0.7, 0.9, 1.1], 0.5, 0.9).tolist() == pytest.approx([0, 0.5, 1, 1.5])
-    assert recovery(3.0, 5.0, 1.0) == 0.5  # a loss falls
-    assert np.isnan(recovery([1.0, 1.0], [0.5, 0.5], [0.51, 0.5], threshold=0.02)).all()
-
-
-def made(shift):
-    """Scores of the same 40 rows in which `nll` is shifted."""
-    rng = np.random.default_rng(0)
-    rows = pd.DataFrame(
-        {
-            "split": "test",
-            "task": "t",
-            "kind": "qa",
-            "id": range(40),
-            "subject": range(40),
-            "measure": "fact",
-            "response": "x",
-            "nll": rng.normal(3, 1, 40) + shift,
-            "exact_match": 0.5,
-        }
-    )
-    rows = rows.assign(probability=0.1, valid=np.nan, hit=np.nan, margin=np.nan, correct=np.nan)
-    return scored(Edits(), rows, bootstrap=0)
-
-
-def test_recovered_gap_with_paired_rows():
-    """The rows' spread cancels: a shift by a third of the gap is a third in every resample."""
-    table = gap_recovery(made(2.0), made(3.0), made(0.0), bootstrap=100).set_index("metric")
-    assert table.loc["test/nll", ["recovery", "low", "high"]].tolist() == pytest.approx([1 / 3] * 3)
-    assert table.loc["test/nll", "reason"] == ""
-    assert table.loc["test/exact_match", "reason"] == "the gap 0 is not above 0.02"
-    assert np.isnan(table.loc["test/exact_match", "recovery"])
-
-
-def test_a_gap_that_is_not_sure_has_no_interval():
-    rng = np.random.default_rng(0)
-    retrained = made(0.0)
-    retrained.rows["nll"] += rng.normal(0, 3, 40)  # the mean gap is of the size of its standard error
-    retrained.rows["nll"] += 0.4 - retrained.rows["nll"].mean() + made(0.0).rows["nll"].mean()
-    retrained.ci.loc[retrained.ci["metric"] == "test/nll", "value"] = retrained.rows["nll"].mean()
-    line = gap_recovery(made(0.1), made(0.0), retrained, bootstrap=300).set_index("metric").loc["test/nll"]
-    assert line["recovery"] == pytest.approx(0.25) and np.isnan(line["low"])
-    assert line["reason"].startswith("no interval: ") and line["reason"].endswith("% of the resamples have no such gap")
-
-
-def test_recovery_over_seeds_is_a_quotient_of_means():
-    runs = pd.DataFrame(
-        {
-            "metric": ["a"] * 3 + ["b"],
-            "corrupted": [0.0, 0.0, 0.0, 0.1],
-            "edited": [0.1, 0.3, 0.2, 0.2],
-            "retrained": [0.3, 0.6, 0.3, 0.5],
-        }
-    )
-    table = seed_recovery(runs, bootstrap=200).set_index("metric")
-    assert table.loc["a", "recovery"] == pytest.approx(0.6 / 1.2)
-    assert 1 / 3 - 1e-9 <= table.loc["a", "low"] < table.loc["a", "high"] <= 2 / 3 + 1e-9
-    assert (
-        table.loc["b", "recovery"] == pytest.approx(0.25)
-        and table.loc["b", "reason"] == "no interval: nothing to resample"
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.floats(-3, 3).filter(lambda x: abs(x) > 0.01))
-def test_delta_agreement_against_numpy(seed, scale):
-    rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=12), rng.normal(size=12)
-    found = delta_agreement(
-        {"a": torch.tensor(x[:8]).reshape(2, 4), "b": torch.tensor(x[8:])},
-        {"b": torch.tensor(y[8:]), "a": torch.tensor(y[:8]).reshape(2, 4)},
-    )
-    assert found["cosine"] == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
-    assert found["relative_error"] == pytest.approx(np.linalg.norm(x - y) / np.linalg.norm(y))
-    same = delta_agreement(torch.tensor(scale * y), torch.tensor(y))
-    assert same["cosine"] == pytest.approx(np.sign(scale)) and same["norm_ratio"] == pytest.approx(abs(scale))
-    assert same["relative_error"] == pytest.approx(abs(scale - 1), abs=1e-7)
-
-
-def test_delta_table_has_every_pair():
-    table = delta_table({"a": torch.ones(2), "zero": torch.zeros(2)}, {"r": torch.ones(2), "s": -torch.ones(2)})
-    assert table[["edit", "reference"]].apply(tuple, axis=1).tolist() == [
-        ("a", "r"),
-        ("a", "s"),
-        ("zero", "r"),
-        ("zero", "s"),
-    ]
-    assert table["cosine"].tolist()[:2] == pytest.approx([1, -1]) and table["relative_error"].tolist() == pytest.approx(
-        [0, 2, 1, 1]
-    )
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.booleans())
-def test_rank_agreement_against_scipy(seed, ties):
-    rng = np.random.default_rng(seed)
-    left, right = rng.normal(size=(12, 3)), rng.normal(size=(12, 3))
-    if ties:
-        left, right = left.round(), right.round()
-    wanted = np.mean([spearmanr(left[:, k], right[:, k])[0] for k in range(3)])
-    found = rank_agreement(left, right, bootstrap=20)
-    assert found["value"] == pytest.approx(wanted) and found["low"] <= found["high"] and found["subsets"] == 12
-    assert rank_agreement(left[:, 0], right[:, 0], bootstrap=5)["value"] == pytest.approx(
-        spearmanr(left[:, 0], right[:, 0])[0]
-    )
-
-
-def test_costs():
-    table = cost_table({"edited": (10, 300), "retrained": (500, 3000)}).set_index("method")
-    assert table.loc["edited"].tolist() == [10, 300, 50, 10] and table.loc["retrained"].tolist() == [500, 3000, 1, 1]
-
-
-TRAIN = BOOKS.only("like").train[:6]
-
-
-def head_model(tokenizer):
-    """A float64 model of which only the output layer is trained: there the loss is convex and C is its Hessian."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        initializer_range=0.5,
-        pad_token_id=0,
-        tie_word_embeddings=False,
-    )
-    model = LlamaForCausalLM(config).double().eval()
-    for name, p in model.named_parameters():
-        p.requires_grad_(name == "lm_head.weight")
-    return model
-
-
-def features(model, tokenizer, row):
-    """Final hidden states [T, H] before the row's answer tokens, and these tokens [T]."""
-    ids, labels = encode(tokenizer, row["prompt"], row["response"])
-    wanted = torch.tensor(labels[1:])
-    with torch.no_grad():
-        hidden = model.model(torch.tensor([ids])).last_hidden_state[0, :-1]
-    return hidden[wanted != -100], wanted[wanted != -100]
-
-
-def test_the_response_is_the_stationary_point_of_its_objective(tokenizer):
-    """In closed form for a linear output layer, with every row's share written out."""
-    model, damping = head_model(tokenizer), 0.02
-    new = [{**TRAIN[0], "response": "No" if TRAIN[0]["response"] == "Yes" else "Yes"}]
-    found = bregman_response(model, tokenizer, TRAIN, removed=TRAIN[:1], added=new, damping=damping, tolerance=1e-8)
-    W = model.lm_head.weight.detach()
-    change = found.delta["lm_head.weight"].clone().requires_grad_()
-    total = damping / 2 * change.square().sum()
-    for row in TRAIN:
-        h, _ = features(model, tokenizer, row)
-        total = (
-            total
-            + F.kl_div((h @ (W + change).T).log_softmax(-1), (h @ W.T).softmax(-1), reduction="none").sum(-1).mean() / 6
-        )
-    for sign, row in ((-1, TRAIN[0]), (1, new[0])):
-        h, targets = features(model, tokenizer, row)
-        total = total + sign / 6 * (F.cross_entropy(h @ (W + change).T, targets) - F.cross_entropy(h @ W.T, targets))
-    (slope,) = torch.autograd.grad(total, change)
-    at_start = torch.zeros_like(W).requires_grad_()
-    h, targets = features(model, tokenizer, TRAIN[0])
-    b = -torch.autograd.grad(-F.cross_entropy(h @ (W + at_start).T, targets) / 6, at_start)[0]
-    assert found.residual < 1e-6 and slope.norm() < 1e-5 * b.norm()
-    assert found.objective == pytest.approx(total.item(), rel=1e-6) and total < 0
-    assert change.norm() > 0
-
-
-def test_the_response_moves_up_the_loss_of_what_is_removed_and_stays_put(tokenizer):
-    model = head_model(tokenizer)
-    before = {name: p.clone() for name, p in model.state_dict().items()}
-    model.train()
-    model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
-    found = bregman_response(model, tokenizer, FACTS, removed=FACTS[:1], damping=0.05)
-    assert model.training and torch.equal(model.lm_head.weight.grad, torch.ones_like(model.lm_head.weight))
-    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
-    assert list(found.delta) == ["lm_head.weight"]
-    was = sequence_nll(model, tokenizer, FACTS, on="response")
-    with torch.no_grad():
-        model.lm_head.weight += found.delta["lm_head.weight"]
-    now = sequence_nll(model, tokenizer, FACTS, on="response")
-    assert now[0] > was[0] and now[0] - was[0] > 2 * np.abs(now[1:] - was[1:]).max()
-
-
-def test_strong_damping_leaves_the_gradient_step(tokenizer):
-    model = head_model(tokenizer)
-    h, targets = features(model, tokenizer, TRAIN[2])
-    W = model.lm_head.weight
-    (gradient,) = torch.autograd.grad(F.cross_entropy(h @ W.T, targets), W)
-    found = bregman_response(model, tokenizer, TRAIN, removed=TRAIN[2:3], damping=1e3, tolerance=1e-9)
-    assert delta_agreement(found.delta, {"lm_head.weight": gradient / 6 / 1e3})["relative_error"] < 5e-3
-
-
-def test_float32_gets_within_a_hundredth(tokenizer):
-    model = head_model(tokenizer)
-    exact = bregman_response(model, tokenizer, TRAIN, removed=TRAIN[:1], damping=0.05, tolerance=1e-8)
-    single = bregman_response(model.float(), tokenizer, TRAIN, removed=TRAIN[:1], damping=0.05)
-    assert delta_agreement(single.delta, exact.delta)["relative_error"] < 1e-2
-
-
-def nobody(tokenizer):
-    model = head_model(tokenizer)
-    return model.requires_grad_(False)
-
-
 @pytest.mark.parametrize(
     "call, sentence",
     [
-        (
-            lambda t: bregman_response(head_model(t), t, TRAIN, removed=TRAIN[:1], damping=0),
-            "bregman_response: damping is 0; it must be positive",
-        ),
-        (
-            lambda t: bregman_response(nobody(t), t, TRAIN, removed=TRAIN[:1], damping=1.0),
-            "bregman_response: no weight of the model requires gradients; choose some",
-        ),
-        (
-            lambda t: bregman_response(head_model(t), t, [], removed=TRAIN[:1], damping=1.0),
-            "bregman_response: there are no training rows; give some",
-        ),
-        (
-            lambda t: bregman_response(head_model(t), t, TRAIN, damping=1.0),
-            "bregman_response: no row is removed or added; name some",
-        ),
-=======
-@pytest.mark.parametrize(
-    "call, sentence",
-    [
->>>>>>> main
         (lambda t: evaluate(None, t, [], suite="edits"), "there are no rows to ask; give at least one"),
         (
             lambda t: evaluate(None, t, [{**ROWS[0], "response": "dune"}], suite="edits"),
             f"row {ROWS[0]['id']!r}: 'dune' is not among its candidates; add it",
         ),
-<<<<<<< HEAD
-        (
-            lambda t: delta_agreement(torch.ones(2), torch.ones(3)),
-            "delta_agreement: delta and reference differ in the names or shapes of their weights; "
-            "take both from the same adapter",
-        ),
-        (
-            lambda t: rank_agreement([1, 2], [1, 2]),
-            "rank_agreement: predicted [2] and actual [2] must have the same shape, "
-            "[subsets] or [subsets, queries], with 3 subsets or more",
-        ),
-        (lambda t: cost_table({"edited": (1, 2)}, "edit"), "unknown reference 'edit'; did you mean 'edited'?"),
-        (
-            lambda t: cost_table({"retrained": (1, -2)}),
-            "cost_table: a cost is negative; give seconds and gradient equivalents of 0 or more",
-        ),
-=======
->>>>>>> main
     ],
 )
 def test_bad_input_is_told_in_one_sentence(tokenizer, call, sentence):

@@ -1,4 +1,4 @@
-"""analysis"""
+"""What happens inside: trajectories of a run, candidates for each answer token, what every layer would say."""
 
 # Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
 import lazy_loader

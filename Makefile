@@ -14,9 +14,8 @@ run: $(VENV)/.installed  ## run the main study; the last line is the path of its
 	@$(BIN)/unlearn-nb run merging --budget quick
 
 test: export OMP_NUM_THREADS ?= 1  # two processes with a thread each: threads spend their time waiting for each other
-test: $(VENV)/.installed-dev  ## every test: the linter, notebooks in process, then pytest (which executes them in a kernel, too)
+test: $(VENV)/.installed-dev  ## every test: the linter, then pytest (which executes each notebook in a kernel of its own, too)
 	$(BIN)/ruff check --quiet .
-	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(studies|[_.].*)$$' --n_workers 2 --do_print
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a path of this machine, stored in outputs

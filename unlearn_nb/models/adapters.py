@@ -21,7 +21,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_mod
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..core import UnlearnError
@@ -33,6 +33,8 @@ def add_lora(
 ) -> PeftModel:
     """`model` with fresh LoRA factors on all linear layers but the head; a `PeftModel` gets one more adapter.
 
+    Of a mixture of experts the experts' stacked weights get none, and neither does the router: they stay as they are.
+
     Args:
         r: rank; `alpha`: its scaling is alpha / r (alpha / sqrt(r) with `rslora`); None: r.
         seed: of the factors' start; None: torch's own random numbers are used up.
@@ -40,13 +42,23 @@ def add_lora(
     if r < 1:
         raise UnlearnError(f"an adapter needs a rank of at least 1, not {r}")
     config = LoraConfig(r=r, lora_alpha=r if alpha is None else alpha, lora_dropout=dropout, use_rslora=rslora,
-                        target_modules="all-linear", task_type="CAUSAL_LM")
+                        target_modules=_linear_layers(model), task_type="CAUSAL_LM")
     with _drawn_from(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 a question by its old name
         if not isinstance(model, PeftModel):
             return get_peft_model(model, config, adapter_name=name)
         model.add_adapter(name, config)
         return model
+
+# %% ../../nbs/03_models/05_adapters.ipynb #721a2a65
+def _linear_layers(model: PreTrainedModel | PeftModel) -> str | list[str]:
+    """What peft is told: "all-linear", or with stacked experts, to which it would turn that, the layers' names."""
+    if not any(".experts." in name and weight.dim() == 3 for name, weight in model.named_parameters()):
+        return "all-linear"
+    head = model.get_output_embeddings()
+    names = [name.removesuffix(".base_layer") for name, module in model.named_modules()
+             if isinstance(module, nn.Linear) and module is not head and ".lora_" not in name]
+    return sorted({name.rsplit(".", 1)[-1] for name in names})
 
 # %% ../../nbs/03_models/05_adapters.ipynb #9b210376
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import UnlearnError
-from ..models import Row, encode_rows, pad_id
+from ..models import IGNORED, Row, encode_rows, pad_id
 from ..objectives import Objective
 from .forward import layer_key
 from .lines import count_rows, fill_lines, lay_out
@@ -49,7 +49,8 @@ class Batcher:
     """Collator: from items of a schedule to one batch, the reference's share included.
 
     A batch holds what `lay_out` returns (forget lines first) and, per group, `n_lines`, `n_rows`, `counts` (of this
-    batch) and `reference` (what `Reference.batch` gives for its rows, in the order in which they stand).
+    batch) and `reference` (what `Reference.batch` gives for its rows, in the order in which they stand). A batch of
+    blank items is a single filler that belongs to no group and counts nothing.
 
     Args:
         share_lines: short rows may share a line; see `can_share_lines`.
@@ -67,10 +68,11 @@ class Batcher:
         lines = {group: self._lines(group, indices) for group in indices}
         order = {group: [i for line in lines[group] for i in line] for group in indices}
         laid_out = [[self.rows[group][i] for i in line] for group in lines for line in lines[group]]
-        return lay_out(laid_out, self.pad_id, self.fixed_length) | {
+        return lay_out(laid_out or [[Row([self.pad_id], [IGNORED])]], self.pad_id, self.fixed_length) | {
             "n_lines": {group: len(lines[group]) for group in lines},
             "n_rows": {group: len(order[group]) for group in lines},
-            "counts": {group: count_rows([self.rows[group][i] for i in order[group]]) for group in lines},
+            "counts": {group: count_rows([self.rows[group][i] for i in order[group]], blank=not laid_out)
+                       for group in lines},
             "reference": {group: self.reference.batch(group, order[group]) for group in lines},
         }
 

@@ -78,7 +78,7 @@ def _left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> tu
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
-# %% ../../nbs/03_models/04_answers.ipynb #654eca27
+# %% ../../nbs/03_models/09_answers.ipynb #654eca27
 @contextmanager
 def _settings_aside(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Within it, neither `model` nor a model inside it has generation settings or a `generate` of its own."""
@@ -93,7 +93,7 @@ def _settings_aside(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         for attributes, own in kept:
             attributes.update(own)
 
-# %% ../../nbs/03_models/04_answers.ipynb #476b2438
+# %% ../../nbs/03_models/09_answers.ipynb #476b2438
 def greedy(
     model: PreTrainedModel | PeftModel, ids: Tensor, mask: Tensor, *, pad: int, ends: Sequence[int],
     max_new_tokens: int, **options: Any,

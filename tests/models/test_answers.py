@@ -299,3 +299,16 @@ def test_settings_return_when_generation_fails():
         generate(model, tokenizer, rows)
     hook.remove()
     assert model.generation_config is settings
+
+
+def test_a_model_whose_settings_contradict_themselves_is_loaded(tmp_path):
+    model, tokenizer = load_model("tiny")
+    rows = [{"prompt": "Who is there?", "response": "nobody at all"}]
+    plain = generate(model, tokenizer, rows)
+    model.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
+    for told in ({"num_return_sequences": 3}, {"num_beams": -2}, {"cache_implementation": "none such"}):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 9]} | told))
+        again, _ = load_model(tmp_path)
+        assert again.generation_config.eos_token_id == [4, 9]
+        again.generation_config.eos_token_id = model.generation_config.eos_token_id
+        assert generate(again, tokenizer, rows) == plain

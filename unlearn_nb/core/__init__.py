@@ -9,4 +9,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "plain", "read_packaged", "slug",
         "to_json", "whole", "write_atomic"],
     "specs": ["Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
+    "texts": ["folded", "is_unspaced", "stands_apart", "words"],
 })

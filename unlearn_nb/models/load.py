@@ -11,11 +11,14 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from ..core import UnlearnError, build_folder, cache_dir, content_hash
@@ -63,19 +66,33 @@ def _convert_gguf(file: Path, folder: Path) -> None:
         model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
 
+# %% ../../nbs/03_models/04_load.ipynb #d79b3e50
+def _usable_settings(source: str, **options: Any) -> GenerationConfig | None:
+    """What stands in a model's `generation_config.json`: all, or its end tokens only; None where there is no file."""
+    try:
+        return GenerationConfig.from_pretrained(source, **options)
+    except OSError:
+        return None
+    except (ValueError, TypeError, AttributeError):  # they contradict themselves, or have an unknown type
+        file = cached_file(source, "generation_config.json", **options)
+        return GenerationConfig(eos_token_id=json.loads(Path(file).read_text()).get("eos_token_id"))
+
 # %% ../../nbs/03_models/04_load.ipynb #b98eac24
 def _pretrained(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokeniser from a folder or hub id: local files first, then the hub."""
     options = dict(dtype=dtype, use_safetensors=True, trust_remote_code=False)
     try:
         with quiet_loading():
-            model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, **options)
+            settings = _usable_settings(source, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, local_files_only=True, generation_config=settings, **options)
         return model, AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
         if Path(source).exists():
             reason = str(error).strip().splitlines()[0]
             raise UnlearnError(f"Folder {source} can't be loaded as a causal language model: {reason}") from None
     _ask_hub(source)
+    options |= dict(generation_config=_usable_settings(source))
     return AutoModelForCausalLM.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
 
 # %% ../../nbs/03_models/04_load.ipynb #72081956

@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash"],
     "numbers": ["is_number", "is_whole"],
-    "specs": ["Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
+    "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "texts": ["folded", "is_unspaced", "stands_apart", "words"],
 })

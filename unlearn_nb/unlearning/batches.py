@@ -70,7 +70,8 @@ class Batcher:
         order = {group: [i for line in lines[group] for i in line] for group in indices}
         laid_out = [[self.rows[group][i] for i in line] for group in lines for line in lines[group]]
         widths = {group: self.width(group, order[group]) for group in lines if self.objective.padding == "right"}
-        return lay_out(laid_out or [[Row([self.pad_id], [IGNORED])]], self.pad_id, self.fixed_length,
+        filler = Row([int(self.pad_id == 0)], [IGNORED])  # no pad token: a row that is masked as a whole is no number
+        return lay_out(laid_out or [[filler]], self.pad_id, self.fixed_length,
                        padding=self.objective.padding) | {
             "widths": widths,
             "n_lines": {group: len(lines[group]) for group in lines},

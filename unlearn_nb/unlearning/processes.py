@@ -31,8 +31,8 @@ def world() -> tuple[int, int]:
         return 0, 1
     if absent := [name for name in _TORCHRUN if not os.environ.get(name)]:
         there = next(name for name in _TORCHRUN if os.environ.get(name))
-        raise UnlearnError(f"{there} is set in the environment and {', '.join(absent)} is not: start the processes with "
-                           f"torchrun, which sets all of them, or unset {there}")
+        raise UnlearnError(f"{there} is set in the environment and {', '.join(absent)} is not: start the processes "
+                           f"with torchrun, which sets all of them, or unset {there}")
     return _rank_and_size()
 
 # %% ../../nbs/06_unlearning/05_processes.ipynb #11ccd2c0
@@ -48,7 +48,7 @@ def _rank_and_size() -> tuple[int, int]:
         raise UnlearnError(f"{said} in the environment can't be: start the processes with torchrun, or unset these")
     return rank, size
 
-
+# %% ../../nbs/06_unlearning/05_processes.ipynb #ad09bbad
 def _group() -> tuple[int, int] | None:
     """Rank and size in the process group of torch, where there is one."""
     distributed = torch.distributed
@@ -56,7 +56,7 @@ def _group() -> tuple[int, int] | None:
         return None
     return distributed.get_rank(), distributed.get_world_size()
 
-
+# %% ../../nbs/06_unlearning/05_processes.ipynb #6497767a
 def _refuse_unseen() -> None:
     """Raise UnlearnError where several processes run that the Trainer would not see as one training."""
     group = _group()
@@ -71,7 +71,7 @@ def _refuse_unseen() -> None:
 _AMBIENT = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
 _STATES = (PartialState, AcceleratorState, GradientState)
 
-
+# %% ../../nbs/06_unlearning/05_processes.ipynb #6b6b65ff
 @contextmanager
 def settings_alone(device: torch.device) -> Iterator[None]:
     """The settings, no variable, no state of accelerate and no autocast around, say how a training computes."""

@@ -63,7 +63,7 @@ class UnlearnSettings:
 _WHOLE = ("steps", "batch_size", "accumulation", "max_length", "lora_r")
 _POSITIVE = ("lr", "epochs", "retain_per_forget", "lora_alpha")
 
-
+# %% ../../nbs/06_unlearning/06_settings.ipynb #9632aea9
 def _demands(settings: UnlearnSettings) -> dict[str, tuple[bool, str]]:
     """For each setting that can be wrong, whether it is right, and what it must be."""
     values = {name: getattr(settings, name) for name in (*_WHOLE, *_POSITIVE)}
@@ -97,7 +97,7 @@ def steps_and_warmup(settings: UnlearnSettings, n_rows: int, world_size: int = 1
     warmup = per_epoch if settings.warmup == "epoch" else round(settings.warmup * steps)
     return steps, min(warmup, steps)
 
-
+# %% ../../nbs/06_unlearning/06_settings.ipynb #75b5d9ef
 def rows_to_read(settings: UnlearnSettings, n_rows: int, world_size: int = 1) -> int:
     """How many rows of the group that sets the pace a run reads, repeats counted."""
     if settings.steps:

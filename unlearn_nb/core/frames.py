@@ -87,13 +87,10 @@ def _trims(tokenizer: Any, template: Template, texts: dict[str, str]) -> tuple[t
 # %% ../../nbs/00_core/05_frames.ipynb #098f5e45
 def _prompt_parts(full: list[str], asked: list[str]) -> tuple[list[str], str]:
     """Parts of the prompt and the blanks after it, from those before the answer in a conversation and in a question."""
-    if full[:-1] != asked[:-1]:
-        return asked, ""
     told, wanted = full[-1], asked[-1]
-    more = told.removeprefix(wanted)
-    if told.startswith(wanted) and not more.strip():
-        return asked, more
-    return (full, "") if told.startswith(wanted) or told and wanted.startswith(told) else (asked, "")
+    agree = full[:-1] == asked[:-1] and (told.startswith(wanted) or told and wanted.startswith(told))
+    *parts, last = full if agree else asked
+    return [*parts, last.rstrip(" ")], last[len(last.rstrip(" ")) :]
 
 # %% ../../nbs/00_core/05_frames.ipynb #599db2c3
 def _chat_frame(tokenizer: Any, template: Template) -> Frame:
@@ -155,7 +152,7 @@ def frame_of(tokenizer: Any, template: str | Template) -> Frame:
         known[key] = _plain_frame(tokenizer) if template.kind == "plain" else _chat_frame(tokenizer, template)
     return known[key]
 
-# %% ../../nbs/00_core/05_frames.ipynb #7527a2e7
+# %% ../../nbs/00_core/05_frames.ipynb #a3efd73c
 class Written(NamedTuple):
     """A row as one text, with places in characters."""
 
@@ -164,7 +161,7 @@ class Written(NamedTuple):
     own: tuple[int, int]  # the prompt's own text
     boundary: int  # where the prompt ends and the answer begins
 
-
+# %% ../../nbs/00_core/05_frames.ipynb #0e4aec6e
 def write(frame: Frame, template: Template, prompt: str, response: str | None) -> Written:
     """Prompt, answer and its end in their frame; the prompt alone where there is no response."""
     texts, text, data, own = {"user": prompt, "system": template.system or ""}, "", [], (0, 0)

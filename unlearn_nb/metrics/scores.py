@@ -182,7 +182,7 @@ def _named(part: Any) -> Any:
         return True
     return model_name(part) if hasattr(part, "config") else getattr(part, "name", type(part).__name__)
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #a73aeb1f
+# %% ../../nbs/10_metrics/01_scores.ipynb #fd08d58e
 def _asked(suite: Suite, bench: Any, part: str | None, template: str) -> tuple[list[dict], str, dict[str, Any]]:
     """The rows to ask, their template, and where they come from."""
     if hasattr(bench, "fingerprint"):
@@ -200,7 +200,7 @@ def _asked(suite: Suite, bench: Any, part: str | None, template: str) -> tuple[l
         raise UnlearnError("there are no rows to ask; give at least one")
     return rows, template, source | {"template": str(Template.read(template))}
 
-
+# %% ../../nbs/10_metrics/01_scores.ipynb #919d2a7f
 def _lengths(tokenizer: Any, rows: list[dict], template: str, max_length: int | None) -> dict[str, Any]:
     """What `meta` says of the rows' lengths; without a tokenizer (answers made elsewhere) nothing was cut."""
     if tokenizer is None:

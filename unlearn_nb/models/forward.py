@@ -44,10 +44,7 @@ def selected_logits(
 
     Returns:
         Logits [T, V] and the final hidden states [T, H] they come from; with `extra_hidden`, logits [T, V] and
-        detached reference logits [T2, V].
-
-    Raises:
-        UnlearnError: L is above the model's positions.
+        detached reference logits [T2, V]. Raises UnlearnError where L is above the model's positions.
     """
     _check_length(model, positions.shape[1])
     layer = model.get_output_embeddings()

@@ -109,7 +109,8 @@ def _check_device(device: str) -> None:
 # %% ../../nbs/03_models/01_load.ipynb #401099b8
 def model_positions(model: torch.nn.Module) -> int | None:
     """How many tokens a text may have for this model; None where its architecture sets no limit."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    config = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "max_position_embeddings", None)
 
 # %% ../../nbs/03_models/01_load.ipynb #b45cf0f6

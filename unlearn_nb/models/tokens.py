@@ -89,7 +89,7 @@ def _pieces(tokenizer, frame: Frame, written: Written) -> Iterator[tuple[int, in
     if at < len(written.text):
         yield at, len(written.text), None
 
-# %% ../../nbs/03_models/02_tokens.ipynb #e08de5d8
+# %% ../../nbs/03_models/02_tokens.ipynb #e3db4164
 @lru_cache(maxsize=4)
 def _without_controls(source: str, controls: tuple[str, ...], first: bool) -> Tokenizer:
     """A tokenizer, from its JSON, that reads control tokens as text; unless `first`, text that follows something."""
@@ -112,7 +112,7 @@ def _without_controls(source: str, controls: tuple[str, ...], first: bool) -> To
     backend.encode_special_tokens = True
     return backend
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #9aeaa106
 def _no_first_blank(pre_tokenizer: dict | None) -> None:
     """Take the blank that stands at the beginning of a text, and only there, out of a tokenizer's JSON."""
     for step in (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}]):
@@ -139,7 +139,7 @@ def _fit(tokens: list[int], start: int, own: tuple[int, int], most: int | None) 
                            "raise max_length, or use a template with less around a text")
     return _Encoded(tokens[:most], start, over)
 
-# %% ../../nbs/03_models/02_tokens.ipynb #406297e5
+# %% ../../nbs/03_models/02_tokens.ipynb #28c09346
 def _encoded(
     tokenizer: PreTrainedTokenizerBase, prompt: str, response: str | None, *, template: Template, most: int | None,
 ) -> _Encoded:
@@ -156,7 +156,7 @@ def _encoded(
     own = first + len(begin), last + len(begin)
     return _fit(begin + tokens.ids + end, start + len(begin), own=own, most=most)
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #f8f2836e
 def _common(ids: list[int], tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """How many tokens `ids` has in common, from the first on, with a beginning of its text."""
     other = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
@@ -177,7 +177,7 @@ def longest_row(tokenizer: PreTrainedTokenizerBase, max_length: int | None = Non
         raise UnlearnError(f"max_length is {max_length}; it must be {wanted}")
     return max_length
 
-# %% ../../nbs/03_models/02_tokens.ipynb #d2845ca1
+# %% ../../nbs/03_models/02_tokens.ipynb #fc32a6cb
 def with_system(template: str | Template, system: str | None) -> Template:
     """A template with this system prompt; as it is where that is None. Raises UnlearnError for a plain one."""
     template = Template.read(template)
@@ -185,7 +185,7 @@ def with_system(template: str | Template, system: str | None) -> Template:
         raise UnlearnError("a system prompt needs the template chat, and this one is plain")
     return template if system is None else replace(template, system=system)
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #626d1eae
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, prompt: str, template: str | Template = "plain",
     max_length: int | None = None, *, system: str | None = None, response: str | None = None,
@@ -204,7 +204,7 @@ def encode_prompt(
     ids, start, _ = _encoded(tokenizer, prompt, response, template=template, most=most)
     return ids[:start]
 
-# %% ../../nbs/03_models/02_tokens.ipynb #2ed8aebb
+# %% ../../nbs/03_models/02_tokens.ipynb #e9431368
 def encode(
     tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, template: str | Template = "plain",
     max_length: int | None = None, *, system: str | None = None,
@@ -222,7 +222,7 @@ def encode(
     ids, start, _ = _encoded(tokenizer, prompt, response, template=template, most=most)
     return ids, [IGNORED] * start + ids[start:]
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #6418a65a
 def end_tokens(tokenizer: PreTrainedTokenizerBase, template: str | Template = "plain") -> list[int]:
     """The tokens that end an answer: the template's own end of a turn, and the tokenizer's end token."""
     return sorted({frame_of(tokenizer, template).end, tokenizer.eos_token_id} - {None})
@@ -235,7 +235,7 @@ class Row(NamedTuple):
     labels: list[int]
     cut: int = 0
 
-# %% ../../nbs/03_models/02_tokens.ipynb #8fa4cdfd
+# %% ../../nbs/03_models/02_tokens.ipynb #9347f61b
 def _encode_row(
     tokenizer, row: dict | str, *, on: str, name: str, template: Template, most: int | None,
 ) -> Row:
@@ -248,7 +248,7 @@ def _encode_row(
     ids, start, cut = _encoded(tokenizer, row["prompt"], row["response"], template=template, most=most)
     return Row(ids, ids if on == "text" else [IGNORED] * start + ids[start:], cut)
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #cb59935f
 def _bare(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Tokens of a text as the tokenizer dresses it."""
     frame, dressed = frame_of(tokenizer, "plain"), list(tokenizer(text, verbose=False).input_ids)
@@ -258,16 +258,16 @@ def _bare(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     tokens = _read(tokenizer, frame, Written(text, [(0, len(text))], own=(0, len(text)), boundary=0))
     return [*frame.begin, *tokens.ids, *inside[len(inside) - _end_size(tokenizer, frame) :]]
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #93ef60bb
 def _end_size(tokenizer: PreTrainedTokenizerBase, frame: Frame) -> int:
     """How many tokens the tokenizer puts behind a text."""
     bare, dressed = (tokenizer("a", add_special_tokens=special).input_ids for special in (False, True))
     return len(dressed) - len(bare) - len(frame.begin)
 
-# %% ../../nbs/03_models/02_tokens.ipynb #37982408
+# %% ../../nbs/03_models/02_tokens.ipynb #675fd11b
 CUT_SHARE = 0.5  # share of rows that may be cut where nobody chose a max_length
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #2e194ea6
 @dataclass(frozen=True)
 class Cuts:
     """What had no place: number of rows, how many of them were cut, tokens lost, tokens of the longest row uncut."""
@@ -292,7 +292,7 @@ class Cuts:
         return (f"{self.cut_rows} of {self.rows} rows are cut and lose {self.cut_tokens} tokens (the longest has "
                 f"{self.longest})")
 
-# %% ../../nbs/03_models/02_tokens.ipynb #8837bd80
+# %% ../../nbs/03_models/02_tokens.ipynb #c8cdb360
 def _tell(cuts: Cuts, most: int | None, *, chosen: bool, name: str) -> None:
     """Warn of cuts; refuse too many that nobody chose."""
     if cuts.cut_rows > CUT_SHARE * cuts.rows and not chosen:
@@ -301,7 +301,7 @@ def _tell(cuts: Cuts, most: int | None, *, chosen: bool, name: str) -> None:
     if cuts.cut_rows:
         warnings.warn(f"{name or 'rows'}: {cuts} at {most} tokens", stacklevel=3)
 
-
+# %% ../../nbs/03_models/02_tokens.ipynb #3a8c2225
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict] | Sequence[str], *,
     template: str | Template = "plain", max_length: int | None = None, on: str = "response", name: str = "",

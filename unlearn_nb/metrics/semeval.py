@@ -95,7 +95,8 @@ def _read_documents(rows: pd.DataFrame, nll: Any) -> None:
 # %% ../../nbs/10_metrics/06_semeval.ipynb #1e47dd81
 def _choose(rows: pd.DataFrame, nll: Any) -> None:
     """Answer the general multiple-choice rows in place: `generation` is the chosen option, `correct` its credit."""
-    general = rows[(rows["split"] == "general") & rows["choices"].map(len).gt(0)]
+    given = rows["choices"].where(rows["choices"].notna(), "")  # rows that are no bench's may have no such column
+    general = rows[(rows["split"] == "general") & given.map(len).gt(0)]
     options = [{**row, "response": option} for row in general.to_dict("records") for option in row["choices"]]
     found = iter(nll(options, "response") if options else [])
     for index, row in general.iterrows():

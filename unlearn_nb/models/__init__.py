@@ -5,7 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapters": ["Adapter", "adapted", "add_lora", "check_adapter", "load_adapter", "read_adapter", "save_adapter"],
-    "answers": ["PATIENCE", "answer_limit", "generate", "sequence_nll"],
+    "answers": ["PATIENCE", "answer_limit", "generate", "greedy", "sequence_nll"],
     "bases": ["PRETRAINING", "PRETRAINING_SEEDS", "READER_RECIPE", "READER_SEEDS", "reader_base", "tiny_base",
         "trained_once"],
     "descent": ["descend", "linear_rates", "shuffled_batches"],

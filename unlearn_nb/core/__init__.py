@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "to_json", "whole", "write_atomic"],
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash"],
-    "specs": ["Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
+    "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "texts": ["folded", "is_unspaced", "stands_apart", "words"],
 })

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "selected_logits", "sorted_batches"],
     "load": ["SMOLLM2", "load_model", "model_positions", "quiet_loading", "smollm2_package", "torch_dtype"],
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
+    "origin": ["model_identity", "training_key"],
     "prepared": ["Prepared", "prepare", "prepare_one"],
     "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",
         "train_tokenizer"],

@@ -24,7 +24,7 @@ class UnlearnSettings:
         batch_size: such rows in a micro-batch; `accumulation` micro-batches make a step.
         retain_per_forget: retain rows per such row, sampled independently of it.
         warmup: fraction of the steps, or "epoch" for the steps of one epoch.
-        max_length: longest row in tokens.
+        max_length: longest row in tokens; None: as many as the model has positions.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         method: "lora" trains an adapter on every linear layer but the head, "full" the model itself. What is trained
             is held in float32, whatever type the model came in.
@@ -41,7 +41,7 @@ class UnlearnSettings:
     retain_per_forget: float = 1.0
     weight_decay: float = 0.01
     warmup: float | str = 0.0
-    max_length: int = 256
+    max_length: int | None = None
     max_grad_norm: float = 1.0
     method: str = "lora"
     lora_r: int = 32
@@ -67,7 +67,8 @@ _POSITIVE = ("lr", "epochs", "retain_per_forget", "lora_alpha")
 def _demands(settings: UnlearnSettings) -> dict[str, tuple[bool, str]]:
     """For each setting that can be wrong, whether it is right, and what it must be."""
     values = {name: getattr(settings, name) for name in (*_WHOLE, *_POSITIVE)}
-    given = {name: value for name, value in values.items() if name != "steps" or value is not None}
+    given = {name: value for name, value in values.items()
+             if value is not None or name not in ("steps", "max_length")}
     return {name: (is_whole(value, 1), "a whole number above 0") if name in _WHOLE else
             (is_number(value, above=0), "a finite number above 0") for name, value in given.items()} | {
         "method": (settings.method in ("lora", "full"), "'lora' or 'full'"),

@@ -20,8 +20,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import UnlearnError, is_whole, whole
-from ..models import computes_in, float32_sums
+from ..core import Template, UnlearnError, is_whole, whole
+from ..models import Cuts, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -200,7 +200,8 @@ def _write_records(
 ) -> None:
     history.frame.to_csv(folder / "history.csv", index=False)
     record = {
-        "objective": str(batcher.objective), **asdict(settings), "template": template,
+        "objective": str(batcher.objective), **asdict(settings), "template": str(Template.read(template)),
+        "cut": {group: Cuts.of(rows).record() for group, rows in batcher.rows.items()},
         "rows": {group: len(rows) for group, rows in batcher.rows.items()}, "optimiser_steps": len(history.frame),
         "rows_read": history.read, "computed_in": history.computed_in,
         "region": region and {"units": region.n_units, "weights": region.n_weights},

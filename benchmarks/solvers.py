@@ -32,7 +32,7 @@ def system(arguments):
     from unlearn_nb.benches import load_bench
     from unlearn_nb.experiments import tune
     from unlearn_nb.influence import Curvature, LanguageTask, TrainingLoss, largest_eigenvalue
-    from unlearn_nb.models import Recipe, load_model, tiny_base
+    from unlearn_nb.models import Recipe, load_model, loss_of, tiny_base
 
     torch.set_num_threads(arguments.threads)
     bench = load_bench("biographies", size="smoke")
@@ -41,8 +41,9 @@ def system(arguments):
     model, tokenizer = load_model(name, device=arguments.device)
     recipe = Recipe(steps=60, batch_size=16, lr=3e-3, lora_rank=8, loss_on="response")
     with tempfile.TemporaryDirectory() as folder:
-        adapter = tune(model, tokenizer, rows, recipe, Path(folder), bench.template, progress=False).eval()
-    loss = TrainingLoss(adapter, LanguageTask(tokenizer, bench.template))
+        adapter = tune(model, tokenizer, rows, recipe, Path(folder), template=bench.template, progress=False).eval()
+    task = LanguageTask(tokenizer, loss_of(adapter))
+    loss = TrainingLoss(adapter, task.over(task.encode(rows)))
     part = rows[:: len(rows) // arguments.rows][: arguments.rows]
     removed = part[: max(1, len(part) // 8)]
     b = loss.gradient(removed) * len(removed) / len(part)

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from unlearn_nb.influence import LanguageTask, TrainingLoss
+from unlearn_nb.models import RowsLoss
 from unlearn_nb.unlearning import UnlearnSettings, unlearn
 
 VOCAB = 200
@@ -131,7 +132,7 @@ def data(n=5, seed=0):
 
 
 def language_loss(model, **options):
-    return TrainingLoss(model, LanguageTask(make_tokenizer(), max_length=48), **options)
+    return TrainingLoss(model, LanguageTask(make_tokenizer(), RowsLoss("rows", max_length=48)), **options)
 
 
 SIZES = dict(intermediate_size=48, num_key_value_heads=2, ffn_dim=48, word_embed_proj_dim=32,

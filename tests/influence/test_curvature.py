@@ -28,7 +28,7 @@ from unlearn_nb.influence import (
     Weights,
     row_gradients_of_batch,
 )
-from unlearn_nb.models import encode
+from unlearn_nb.models import RowsLoss, encode
 
 KINDS = list(PRODUCT_COST)
 
@@ -300,8 +300,8 @@ class Noisy(nn.Linear):
             "a curvature needs at least one row: give training rows",
         ),
         (
-            lambda: LanguageTask(make_tokenizer(), max_length=1).encode(data(1)),
-            "row 'r0' has no answer token within max_length=1: shorten its prompt or raise max_length",
+            lambda: LanguageTask(make_tokenizer(), RowsLoss(max_length=1)).encode(data(1)),
+            "max_length must be a whole number of at least 2, not 1",
         ),
         (
             lambda: list(Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "hessian").scores()),

@@ -26,7 +26,7 @@ from unlearn_nb.influence import (
     erase,
     erase_options,
 )
-from unlearn_nb.models import check_adapter, load_adapter
+from unlearn_nb.models import RowsLoss, check_adapter, load_adapter
 
 N, D, L2 = 24, 3, 0.2
 
@@ -488,7 +488,7 @@ def test_an_edit_knows_whether_it_is_applied(model):
 def test_ia3_and_prompt_tuning_can_be_edited():
     for kind in ("ia3", "prompt tuning"):
         model = peft(tiny(), ADAPTERS[kind])
-        loss = TrainingLoss(model, LanguageTask(make_tokenizer(), max_length=48))
+        loss = TrainingLoss(model, LanguageTask(make_tokenizer(), RowsLoss("rows", max_length=48)))
         edit = edit_of(model, make_tokenizer(), data(6), Request.remove(["r0"]), max_length=48)
         b = loss.gradient(data(6)[:1])
         assert b @ edit.delta > 0 and edit.residual < 0.1, kind

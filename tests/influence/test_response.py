@@ -12,7 +12,7 @@ from unlearn_nb.influence import bregman_response
 from unlearn_nb.metrics import (
     delta_agreement,
 )
-from unlearn_nb.models import encode, sequence_nll, train_tokenizer
+from unlearn_nb.models import RowsLoss, encode, mark_loss, sequence_nll, train_tokenizer
 
 BOOKS = load_recommendations("smoke")
 
@@ -48,7 +48,7 @@ def head_model(tokenizer):
     model = LlamaForCausalLM(config).double().eval()
     for name, p in model.named_parameters():
         p.requires_grad_(name == "lm_head.weight")
-    return model
+    return mark_loss(model, RowsLoss("rows"))
 
 
 def features(model, tokenizer, row):

@@ -38,8 +38,10 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
          template: str = "plain", dtype: str = "float32", progress: bool = True) -> PeftModel:
     """An adapter tuned on `rows`, saved to `folder`/adapter, its cost and losses to `folder`/tuning.json.
 
+    What was minimised stands in both folders, for an edit to read.
+
     Args:
-        recipe: its `lora_rank` is the adapter's; cost is steps times batch size, in gradient-equivalents.
+        recipe: its `lora_rank` is the adapter's; cost is the rows that were read, in gradient-equivalents.
 
     Raises:
         UnlearnError: no rows, no rank, a loss that is not finite.
@@ -47,8 +49,9 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
     adapter, started = new_adapter(model, recipe), time.perf_counter()
     losses = memorise(adapter, tokenizer, rows, recipe=replace(recipe, lora_rank=0), template=template,
                       progress=progress, dtype=dtype)
-    record = {"gradients": len(losses) * recipe.batch_size, "seconds": time.perf_counter() - started, "losses": losses}
-    save_adapter(adapter, folder / "adapter")
+    loss = {"loss": recipe.loss(template).record()}
+    record = {"gradients": recipe.rows_read(len(rows)), "seconds": time.perf_counter() - started, "losses": losses} | loss
+    write_atomic(save_adapter(adapter, folder / "adapter") / "training.json", json.dumps(loss))
     write_atomic(folder / "tuning.json", json.dumps(record))
     return adapter
 

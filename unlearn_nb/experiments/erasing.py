@@ -27,7 +27,7 @@ from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, readi
 from .plan import StudyPlan, read_plan
 from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase, erase_options
 from ..metrics import Edits, Scores, evaluate
-from ..models import Recipe, load_adapter, load_model, reader_base, save_adapter, tiny_base
+from ..models import Recipe, load_adapter, load_model, loss_of, reader_base, save_adapter, tiny_base
 from ..runs import Run
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #af93c561
@@ -272,7 +272,8 @@ def walked(experiment: ErasingExperiment, case: Case, name: str, *, steps: int, 
 
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
-            began, loss = time.perf_counter(), TrainingLoss(model, LanguageTask(tokenizer, template))
+            task = LanguageTask(tokenizer, loss_of(model))
+            began, loss = time.perf_counter(), TrainingLoss(model, task.over(task.encode(problem.rows)))
             objective = chooser(problem, model, tokenizer, template=template)
             best, kept = objective(model), loss.weights.vector()
             for chunk in range(chunks):
@@ -295,7 +296,9 @@ def walked(experiment: ErasingExperiment, case: Case, name: str, *, steps: int, 
 def sharded(experiment: ErasingExperiment, case: Case) -> tuple[Scores, dict[str, float]]:
     """SISA: scores of the shards' adapters together, and the cost of retraining those that the request touches."""
     problem, plan = experiment.problem(case), experiment.plan
-    recipe = replace(experiment.recipe(case.task), steps=-(-plan.recipe.total_steps(len(problem.rows)) // plan.shards))
+    recipe = experiment.recipe(case.task)
+    if recipe.steps is not None:  # passes are the same for a shard's few rows
+        recipe = replace(recipe, steps=-(-recipe.steps // plan.shards))
     folders, cost = [], {"seconds": 0.0, "gradients": 0.0}
     for i, before in enumerate(shards(problem.rows, plan.shards, experiment.seed)):
         people = {row["subject"] for row in before}

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "closed_forms": ["DataInf", "Woodbury"],
     "conjugate_gradients": ["ConjugateGradients", "cg_path"],
     "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product"],
-    "edit": ["Edit", "choose"],
+    "edit": ["Edit", "LEAST_COSINE", "choose"],
     "erasing": ["DAMPINGS", "EditSettings", "erase", "erase_options"],
     "kronecker_factors": ["Block", "EKFAC", "KroneckerFactors"],
     "llmeraser_loop": ["LLMEraserLoop"],

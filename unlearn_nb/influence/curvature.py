@@ -87,11 +87,11 @@ class Curvature:
             raise unknown("curvature", kind, list(PRODUCT_COST))
         if not len(rows):
             raise UnlearnError("a curvature needs at least one row: give training rows")
-        self.loss, self.kind, self.l2, self.seed = loss, kind, l2, seed
         self.items = loss.task.encode(rows)
+        self.loss, self.kind, self.l2, self.seed = loss.over(self.items), kind, l2, seed
         self.n, self.cost = len(self.items), loss.cost
         if not loss.dropout:
-            _check_repeatable(loss, loss.task.batch(self.items[:1]))
+            _check_repeatable(self.loss, self.loss.task.batch(self.items[:1]))
 
     def __call__(self, v: Tensor) -> Tensor:
         return self.product(v, self._whole, self.n)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import UnlearnError, check_arguments
+from ..core import Template, UnlearnError, check_arguments, is_number, is_whole
 from .curvature import Curvature
 from .edit import Edit, choose
 from .request import Request, changed_rows, training_rows
@@ -25,6 +25,7 @@ from .solvers import SOLVERS, Solution, Solver, as_solver, check_damping, mean_d
 from .solvers import relative_residual, solve_path
 from .tasks import LanguageTask
 from .weights import TrainingLoss
+from ..models import RowsLoss, checkpoints_apart, loss_of, widened
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #20b758c9
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,9 @@ class EditSettings:
         l2: factor of the training objective's term l2/2 * ||weights||^2.
         cap: longest edit, in lengths of trained minus `initial` [p] weights.
         names: of the weights to edit; None: trainable ones, or the active adapter's.
-        task: what rows mean; None: LanguageTask with the tokenizer, `template`, `max_length`.
+        loss: what the model was taught with; None: what its folder says (`loss_of`), or a mean over answer tokens.
+        over, template, max_length: these parts of the loss; None: its own (`over`: first the solver's, see `Solver`).
+        task: what rows mean; None: LanguageTask with the tokenizer and the loss.
         max_tokens: most padded tokens in a batch.
     """
 
@@ -49,11 +52,30 @@ class EditSettings:
     cap: float | None = None
     initial: Tensor | None = field(default=None, repr=False, compare=False)
     names: Sequence[str] | None = None
+    loss: RowsLoss | None = None
+    over: str | None = None
     task: Any = None
-    template: str = "plain"
+    template: str | Template | None = None
     max_length: int | None = None
     max_tokens: int = 2048
     seed: int = 0
+
+    def __post_init__(self):
+        count = self.curvature_rows
+        checks = {"curvature_rows": (count is None or is_whole(count, 1), "a whole number above 0"),
+                  "l2": (is_number(self.l2, 0), "a finite number of at least 0"),
+                  "cap": (self.cap is None or is_number(self.cap, above=0), "a finite number above 0"),
+                  "max_tokens": (is_whole(self.max_tokens, 1), "a whole number above 0"),
+                  "seed": (is_whole(self.seed, 0), "a whole number of at least 0")}
+        for name, (fine, wanted) in checks.items():
+            if not fine:
+                raise UnlearnError(f"edit settings: {name} must be {wanted}, not {getattr(self, name)!r}")
+
+    def taught(self, model: nn.Module, solver: Solver) -> RowsLoss:
+        """The loss that an edit of `model` by `solver` takes rows out of."""
+        own = {"over": self.over or (solver.over if self.loss is None else None), "template": self.template,
+               "max_length": self.max_length}
+        return replace(self.loss or loss_of(model), **{key: value for key, value in own.items() if value is not None})
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #bc080233
 class _Job:
@@ -74,13 +96,14 @@ class _Job:
 
     @contextmanager
     def at_start(self) -> Iterator[None]:
-        """The model at the trained weights, for as long as it is measured."""
+        """The model at the trained weights, for as long as it is measured; in float32 where they are in less."""
         current = [tensor.detach().clone() for tensor in self.loss.weights.tensors]
-        self.loss.weights.assign(self.start)
-        try:
-            yield
-        finally:
-            self.loss.weights.assign(current)
+        with widened(self.loss.model, self.loss.weights.names), checkpoints_apart(self.loss.model):
+            self.loss.weights.assign(self.start)
+            try:
+                yield
+            finally:
+                self.loss.weights.assign(current)
 
     def right_side(self) -> Tensor:
         """b = (sum of old gradients - sum of new ones) / n, [p]."""
@@ -166,17 +189,20 @@ def erase(
         objective, scales: see `choose`.
         after: the edit before this one; `train_rows` stay those of the start.
 
+    The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`: a removed row
+    takes out what it had in it. Weights in half precision are held in float32 while they are measured.
+
     Raises:
         UnlearnError: rows, request, damping, cap, or what the solver finds is unfit.
     """
     solver, damping = as_solver(solver), list(damping) if isinstance(damping, (list, tuple)) else damping
     _check_choice(damping, objective, scales, settings=settings)
     rows = training_rows(train_rows)
-    task = settings.task or LanguageTask(tokenizer, settings.template, settings.max_length)
+    task = settings.task or LanguageTask(tokenizer, settings.taught(model, solver))
     loss = TrainingLoss(model, task, settings.names, max_tokens=settings.max_tokens, dropout=solver.dropout)
-    job = _Job(loss, rows, request=request, after=after)
+    job = _Job(loss.over(task.encode(rows)), rows, request=request, after=after)
     with job.at_start():
-        matrix, unseen = _curvatures(loss, rows, kind=settings.curvature or solver.curvature, settings=settings)
+        matrix, unseen = _curvatures(job.loss, rows, kind=settings.curvature or solver.curvature, settings=settings)
         b = solver.right_side(job.right_side())
         solutions = solve_path(solver, matrix, b, dampings=_dampings(damping, matrix, b, solver=solver))
     edits = [job.edit(solution, settings.cap, settings.initial) for solution in solutions]

@@ -30,6 +30,7 @@ class LLMEraserLoop(Solver):
     dropout: ClassVar[bool] = True
     damping: ClassVar[float | None] = 0.0
     from_zero: ClassVar[bool] = False
+    over: ClassVar[str | None] = "rows"
     lr: float = 1e-5
     init: float = 1e-5
     weight_decay: float = 1e-5

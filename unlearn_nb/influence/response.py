@@ -7,15 +7,16 @@ __all__ = ['BregmanResponse', 'bregman_response']
 
 # %% ../../nbs/08_influence/13_response.ipynb #8718e5ae
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import UnlearnError
-from ..models import AnswerBatch, answer_batches, batch_logits, encode_rows, eval_mode, pad_id
+from ..core import Template, UnlearnError
+from .tasks import LanguageTask
+from ..models import AnswerBatch, RowsLoss, answer_batches, batch_logits, eval_mode, loss_of, pad_id
 
 # %% ../../nbs/08_influence/13_response.ipynb #93623c5c
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class _Share:
 
 # %% ../../nbs/08_influence/13_response.ipynb #0fb16f5b
 @torch.no_grad()
-def _shares(model, tokenizer, rows, *, fit: float, n: int, template: str, max_length: int | None) -> list[_Share]:
+def _shares(model, tokenizer, rows, *, fit: float, n: int, loss: RowsLoss, mean_tokens: float) -> list[_Share]:
     """Shares of a group of rows, in batches of like length."""
-    encoded, found = encode_rows(tokenizer, rows, template=template, max_length=max_length), []
+    encoded, found = LanguageTask(tokenizer, loss).encode(rows) if rows else [], []
     for batch in answer_batches(encoded, pad_id(tokenizer), device=model.device, batch_size=32, max_tokens=2048):
         start = batch_logits(model, batch).log_softmax(-1)
-        found.append(_Share(batch, fit, weights=(1 / batch.counts[batch.rows] / n).to(start.dtype), start=start))
+        found.append(_Share(batch, fit, weights=(loss.weights(batch.counts, mean_tokens) / n).to(start.dtype), start=start))
     return found
 
 # %% ../../nbs/08_influence/13_response.ipynb #61e81e5e
@@ -99,7 +100,7 @@ def _minimise(objective: _Objective, max_steps: int, tolerance: float) -> Bregma
 # %% ../../nbs/08_influence/13_response.ipynb #2874ffa5
 def bregman_response(
     model: nn.Module, tokenizer: Any, rows: Sequence[dict], *, removed: Sequence[dict] = (),
-    added: Sequence[dict] = (), damping: float, template: str = "plain", max_length: int | None = None,
+    added: Sequence[dict] = (), damping: float, loss: RowsLoss | None = None, template: str | Template | None = None,
     max_steps: int = 500, tolerance: float = 1e-4,
 ) -> BregmanResponse:
     """Proximal Bregman response of the weights that require gradients, by L-BFGS from where they are; they stay put.
@@ -111,6 +112,7 @@ def bregman_response(
         removed: rows as they were in training whose loss is taken out.
         added: rows as they should have been, whose loss is put in.
         damping: lambda > 0.
+        loss: what the model was taught with; None: what its folder says (`loss_of`). `template`, where given, is its.
         tolerance: stop once the largest entry of the gradient has fallen by this factor.
 
     Raises:
@@ -120,7 +122,9 @@ def bregman_response(
     _check_problem(rows, [*removed, *added], weights, damping=damping)
     start = {name: p.detach().clone() for name, p in weights.items()}
     kept = {name: p.grad for name, p in weights.items()}
-    options = {"n": len(rows), "template": template, "max_length": max_length}
+    loss = (loss or loss_of(model)) if template is None else replace(loss or loss_of(model), template=template)
+    task = LanguageTask(tokenizer, loss)
+    options = {"n": len(rows), "loss": loss, "mean_tokens": task.over(task.encode(rows)).mean_tokens or 1.0}
     try:
         with eval_mode(model):
             shares = [share for group, fit in ((rows, 0.0), (removed, -1.0), (added, 1.0))

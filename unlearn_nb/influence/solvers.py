@@ -10,13 +10,13 @@ __all__ = ['Product', 'SOLVERS', 'Solution', 'relative_residual', 'check_damping
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from ..core import Registry, UnlearnError
+from ..core import Registry, UnlearnError, is_number, is_whole
 from .weights import Cost
 
 # %% ../../nbs/08_influence/04_solvers.ipynb #0ffd0c61
@@ -71,6 +71,7 @@ class Solver:
         dropout: gradients and products are taken with dropout left on.
         damping: where none is given; None: a tenth of the curvature's mean diagonal.
         from_zero: b = 0 gives x = 0 without a step.
+        over: reduction of the loss that it was published with, "tokens" or "rows"; None: the model's own.
     """
 
     name: ClassVar[str]
@@ -78,6 +79,11 @@ class Solver:
     dropout: ClassVar[bool] = False
     damping: ClassVar[float | None] = None
     from_zero: ClassVar[bool] = True
+    over: ClassVar[str | None] = None
+
+    def __post_init__(self):
+        for one in fields(self):
+            _check_option(self.name, one, getattr(self, one.name))
 
     def __call__(self, product: Product, b: Tensor, damping: float) -> tuple[Tensor, list[float]]:
         """The solution [p] and relative residuals on the way, the last one of the solution itself."""
@@ -94,6 +100,16 @@ class Solver:
     def path(self, product: Product, b: Tensor, dampings: Sequence[float]) -> list[tuple[Tensor, list[float]]] | None:
         """Solutions and residuals for several dampings at the price of one; None: each is solved alone."""
         return None
+
+# %% ../../nbs/08_influence/04_solvers.ipynb #6f898f11
+def _check_option(solver: str, option: Field, value: Any) -> None:
+    """Raise UnlearnError where an option that is a number is none, or not finite."""
+    kinds = get_args(option.type) or (option.type,)
+    if value is None and type(None) in kinds or not (int in kinds or float in kinds):
+        return
+    if not (is_whole(value, 0) if int in kinds else is_number(value)):
+        wanted = "a whole number of at least 0" if int in kinds else "a finite number"
+        raise UnlearnError(f"{solver}: {option.name} must be {wanted}, not {value!r}")
 
 # %% ../../nbs/08_influence/04_solvers.ipynb #ab8c6594
 @dataclass(frozen=True)

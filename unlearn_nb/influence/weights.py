@@ -6,6 +6,7 @@
 __all__ = ['Weights', 'Cost', 'measuring', 'TrainingLoss', 'linear_layer']
 
 # %% ../../nbs/08_influence/01_weights.ipynb #3aca3a42
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,6 +121,14 @@ class TrainingLoss:
         self._runner = _Runner(model, task)
         self.other = next((name for name in self.weights.names if linear_layer(model, name) is None), None)
 
+    def over(self, items: Sequence) -> "TrainingLoss":
+        """The same with a task whose mean is over these training rows, where it has none yet; one cost for both."""
+        found, fit = copy.copy(self), getattr(self.task, "over", None)
+        if fit is not None and len(items):
+            found.task = fit(items)
+            found._runner = _Runner(self.model, found.task)
+        return found
+
     def require_linear(self, who: str) -> None:
         """Raise unless all chosen weights are those of linear layers."""
         if self.other is not None:
@@ -152,9 +161,10 @@ class TrainingLoss:
         """Gradient [p] of the mean loss of `rows`; zeros for no rows."""
         total = torch.zeros(self.weights.size, dtype=self.weights.dtype, device=self.weights.device)
         items = self.task.encode(rows) if len(rows) else []
+        loss = self.over(items)
         for chunk in self.chunks(items, range(len(items))):
-            batch = self.task.batch([items[i] for i in chunk]).to(self.weights.device)
-            total += self.batch_gradient(batch)
+            batch = loss.task.batch([items[i] for i in chunk]).to(self.weights.device)
+            total += loss.batch_gradient(batch)
         return total / max(len(items), 1)
 
     def batch_gradient(self, batch: Batch) -> Tensor:

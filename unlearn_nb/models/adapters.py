@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..core import UnlearnError
+from .loss import mark_loss, read_loss
 
 # %% ../../nbs/03_models/02_adapters.ipynb #c17195f3
 def add_lora(
@@ -220,14 +221,14 @@ def _expected_shapes(base: PreTrainedModel, folder: Path) -> dict[str, list[int]
 
 # %% ../../nbs/03_models/02_adapters.ipynb #7f03f4b3
 def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
-    """`base` with the adapter in `folder`, trainable where peft allows it, in evaluation mode.
+    """`base` with the adapter in `folder`, trainable where peft allows it, in evaluation mode; see `read_loss`.
 
     Raises:
         UnlearnError: the adapter belongs to another model.
     """
     check_adapter(base, folder)
     trainable = not PeftConfig.from_pretrained(folder).is_prompt_learning  # peft refuses to train those
-    return PeftModel.from_pretrained(base, folder, is_trainable=trainable).eval()
+    return mark_loss(PeftModel.from_pretrained(base, folder, is_trainable=trainable).eval(), read_loss(folder))
 
 # %% ../../nbs/03_models/02_adapters.ipynb #557ac6e2
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..core import UnlearnError
+from .precision import check_trainable
 
 # %% ../../nbs/03_models/10_descent.ipynb #40d755a2
 def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -49,9 +50,10 @@ def descend(
         what: names the loop in the bar and in the error.
 
     Raises:
-        UnlearnError: the loss is not finite.
+        UnlearnError: the loss is not finite, or a parameter is held in half precision.
     """
     parameters, losses = list(parameters), []
+    check_trainable({f"weight {i}": parameter for i, parameter in enumerate(parameters)}, what)
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
     bar = tqdm(rates, what, unit="step", disable=not progress, mininterval=1.0)
     for step, rate in enumerate(bar):
@@ -71,7 +73,11 @@ def descend(
 # %% ../../nbs/03_models/10_descent.ipynb #2749a294
 def _gradients(loss_at: Callable[[int], Tensor | float], step: int, *, what: str, lr: float) -> float:
     """Leave a step's gradients on the parameters and return its loss."""
-    loss = loss_at(step)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+        return _backward(loss_at(step), step, what=what, lr=lr)
+
+
+def _backward(loss: Tensor | float, step: int, *, what: str, lr: float) -> float:
     value = loss.item() if isinstance(loss, Tensor) else float(loss)
     if not math.isfinite(value):
         raise UnlearnError(f"{what}: the loss is {value} at step {step + 1}; use an lr below {lr:g}.")

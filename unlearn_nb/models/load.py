@@ -22,6 +22,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from ..core import UnlearnError, build_folder, cache_dir, content_hash
+from .loss import mark_loss, read_loss
 from .tiny import tiny_model, tiny_tokenizer
 
 # %% ../../nbs/03_models/04_load.ipynb #8e63f05d
@@ -166,7 +167,7 @@ def load_model(
         tokenizer = tiny_tokenizer()
         return _ready(name, tiny_model(tokenizer).to(device, weights), tokenizer)
     model, tokenizer = _pretrained(_smollm2() if name == "smollm2" else name, weights)
-    return _ready(name, model.to(device), tokenizer)
+    return _ready(name, mark_loss(model.to(device), read_loss(name)), tokenizer)
 
 # %% ../../nbs/03_models/04_load.ipynb #c463f44e
 def _adapted_base(folder: Path, device: str, dtype: str) -> tuple[PeftModel, PreTrainedTokenizerBase]:
@@ -175,4 +176,5 @@ def _adapted_base(folder: Path, device: str, dtype: str) -> tuple[PeftModel, Pre
     if not base:
         raise UnlearnError(f"Adapter {folder} names no base model: set base_model_name_or_path in adapter_config.json.")
     model, tokenizer = load_model(base, device, dtype)
-    return PeftModel.from_pretrained(model, str(folder), torch_device=str(device)).eval(), tokenizer
+    adapted = PeftModel.from_pretrained(model, str(folder), torch_device=str(device)).eval()
+    return mark_loss(adapted, read_loss(folder)), tokenizer

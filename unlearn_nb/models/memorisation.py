@@ -6,25 +6,26 @@
 __all__ = ['TINY_STEPS', 'HUB_EPOCHS', 'Recipe', 'recipe_for', 'memorise', 'memorise_into']
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #bff81169
-import contextlib
 import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import Template, UnlearnError
+from ..core import UnlearnError, is_number, is_whole
 from .adapters import add_lora
 from .descent import descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
-from .load import load_model, quiet_loading, torch_dtype
+from .load import load_model, quiet_loading
+from .loss import RowsLoss, mark_loss
+from .precision import checkpoints_apart, computes_in, float32_sums, passes_in, widen
 from .tokens import count_cuts, encode_rows, pad_id
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #2bca4926
@@ -40,24 +41,53 @@ class Recipe:
     weight_decay: float = 0.0
     lora_rank: int = 0  # 0: all weights
     loss_on: str = "text"  # "text" | "response"
+    loss_over: str = "tokens"  # "tokens" | "rows": see RowsLoss
     seed: int = 0
     max_length: int | None = None  # tokens a row; None: as many as the model has positions
 
     def __post_init__(self):
         if self.loss_on not in ("text", "response"):
             raise UnlearnError(f"Recipe: loss_on is {self.loss_on!r}, must be text or response.")
-        short = self.max_length is not None and self.max_length < 2
-        if self.batch_size < 1 or self.lr <= 0 or (self.steps is None and self.epochs <= 0) or short:
-            raise UnlearnError("Recipe: batch_size, lr, epochs and max_length must be positive.")
+        for name, (fine, wanted) in _demands(self).items():
+            if not fine:
+                raise UnlearnError(f"Recipe: {name} must be {wanted}, not {getattr(self, name)!r}")
+
+    def loss(self, template: str = "plain") -> RowsLoss:
+        """What is minimised."""
+        return RowsLoss(self.loss_over, self.loss_on, template=template, max_length=self.max_length)
 
     def total_steps(self, n_rows: int) -> int:
-        """Optimiser steps for a training set of `n_rows`."""
-        return self.steps if self.steps is not None else math.ceil(self.epochs * n_rows / self.batch_size)
+        """Optimiser steps for a training set of `n_rows`: `steps`, or `epochs` times the batches of an epoch."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil(self.epochs * math.ceil(n_rows / self.batch_size) - 1e-9))
 
     def rates(self, n_rows: int) -> list[float]:
         """Learning rate of every step: a linear rise, then a linear fall."""
         steps = self.total_steps(n_rows)
         return linear_rates(self.lr, steps, rise=max(1, round(self.warmup * steps)))
+
+    def rows_read(self, n_rows: int) -> int:
+        """Rows that a training reads, repeats counted: its cost in gradients."""
+        batches = shuffled_batches([1] * n_rows, self.batch_size, self.seed)
+        return sum(len(batch) for batch in islice(batches, self.total_steps(n_rows)))
+
+# %% ../../nbs/03_models/11_memorisation.ipynb #6a40f397
+def _demands(recipe: Recipe) -> dict[str, tuple[bool, str]]:
+    """For each setting that can be wrong, whether it is right, and what it must be."""
+    steps, length = recipe.steps, recipe.max_length
+    return {
+        "steps": (steps is None or is_whole(steps, 1), "a whole number above 0"),
+        "epochs": (steps is not None or is_number(recipe.epochs, above=0), "a finite number above 0"),
+        "batch_size": (is_whole(recipe.batch_size, 1), "a whole number above 0"),
+        "lr": (is_number(recipe.lr, above=0), "a finite number above 0"),
+        "warmup": (is_number(recipe.warmup, 0, 1), "a share in [0, 1]"),
+        "weight_decay": (is_number(recipe.weight_decay, 0), "a finite number of at least 0"),
+        "lora_rank": (is_whole(recipe.lora_rank, 0), "a whole number of at least 0"),
+        "loss_over": (recipe.loss_over in ("tokens", "rows"), "tokens or rows"),
+        "seed": (is_whole(recipe.seed, 0, 2**32 - 1), "a whole number from 0 to 2**32 - 1"),
+        "max_length": (length is None or is_whole(length, 2), "a whole number of at least 2"),
+    }
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #a207b569
 TINY_STEPS = {"smoke": 250, "quick": 700, "full": 1300}
@@ -72,45 +102,53 @@ def recipe_for(model_name: str, size: str = "quick", seed: int = 0) -> Recipe:
         return Recipe(steps=TINY_STEPS[size], batch_size=16, lr=2e-3, loss_on="response", seed=seed)
     return Recipe(epochs=HUB_EPOCHS[size], batch_size=8, lr=1e-3, lora_rank=64, loss_on="response", seed=seed)
 
-# %% ../../nbs/03_models/11_memorisation.ipynb #a4dd598e
-def _precision(model: torch.nn.Module, dtype: str) -> contextlib.AbstractContextManager:
-    """Autocast in half precision on the model's device; nothing for float32."""
-    if dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(model.device.type, dtype=torch_dtype(dtype))
-
 # %% ../../nbs/03_models/11_memorisation.ipynb #58f1538e
 def memorise(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
     recipe: Recipe, template: str = "plain", progress: bool = True, dtype: str = "float32",
 ) -> list[float]:
-    """Train `model` in place on rows with `prompt` and `response`; returns the loss of every step (nats a token).
+    """Train `model` in place on rows with `prompt` and `response`; returns the loss of every step, in nats.
+
+    Weights that are trained are held in float32: all of a plain model, which is a float32 model afterwards, or those
+    of an adapter. The reduction (over tokens or over rows) is the recipe's; `loss_of(model)` tells it afterwards.
 
     Args:
         progress: Show a tqdm bar.
-        dtype: `bfloat16` computes in mixed precision; the weights keep their own type.
+        dtype: `bfloat16` computes in mixed precision, with losses and the sums of layers and adapters in float32.
 
     Raises:
         UnlearnError: There are no rows, or the loss is not finite.
     """
-    data = encode_rows(
-        tokenizer, rows, template=template, max_length=recipe.max_length, on=recipe.loss_on, name="training")
-    batches = shuffled_batches([len(row.input_ids) for row in data], recipe.batch_size, recipe.seed)
+    loss = recipe.loss(template)
+    data = encode_rows(tokenizer, rows, template=template, max_length=loss.max_length, on=loss.on, name="training")
+    if recipe.lora_rank or not isinstance(model, PeftModel):
+        widen(model)
     trained = add_lora(model, recipe.lora_rank, seed=recipe.seed) if recipe.lora_rank else model
     trained.train()
-
-    def loss_at(step: int) -> torch.Tensor:
-        batch = answer_batch(data, next(batches), pad_id(tokenizer), device=model.device)
-        with _precision(model, dtype):
-            return F.cross_entropy(at_least_float32(batch_logits(trained, batch)), batch.targets)
-
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    losses = descend(parameters, loss_at, recipe.rates(len(data)), weight_decay=recipe.weight_decay, what="memorise",
-                     progress=progress)
+    losses = _minimise(trained, data, loss, recipe=recipe, pad=pad_id(tokenizer), progress=progress,
+                       dtype=computes_in(trained, dtype, "memorise"))
     if recipe.lora_rank:
         trained.merge_and_unload()
-    model.eval()
+    mark_loss(model, loss).eval()
     return losses
+
+# %% ../../nbs/03_models/11_memorisation.ipynb #a05e085a
+def _minimise(
+    trained: torch.nn.Module, data: list, loss: RowsLoss, *, recipe: Recipe, pad: int, dtype: str, progress: bool,
+) -> list[float]:
+    """Descend on `loss`; returns it at every step."""
+    batches = shuffled_batches([len(row.input_ids) for row in data], recipe.batch_size, recipe.seed)
+
+    def loss_at(step: int) -> torch.Tensor:
+        batch = answer_batch(data, next(batches), pad, device=trained.device)
+        with passes_in(trained, dtype):
+            logits = at_least_float32(batch_logits(trained, batch))
+            return loss.of(logits, batch.targets, batch.counts)
+
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    with float32_sums(trained), checkpoints_apart(trained):
+        return descend(parameters, loss_at, recipe.rates(len(data)), weight_decay=recipe.weight_decay,
+                       what="memorise", progress=progress)
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #a4883ca8
 def memorise_into(
@@ -119,8 +157,8 @@ def memorise_into(
 ) -> None:
     """Teach the model called `start` the rows, and save it with its tokeniser and training.json into `folder`.
 
-    training.json holds losses (nats a token, every step), seconds, rows (their number), recipe, template and what was
-    cut. An adapter on `start` is merged first.
+    training.json holds losses (nats, every step), seconds, rows (their number), rows_read (repeats counted), recipe,
+    the loss that was minimised and what was cut. An adapter on `start` is merged first.
     """
     model, tokenizer = load_model(start, device)
     if isinstance(model, PeftModel):
@@ -129,8 +167,8 @@ def memorise_into(
     losses = memorise(model, tokenizer, rows, recipe=recipe, template=template, dtype=dtype)
     seconds, cuts = time.perf_counter() - started, count_cuts(
         tokenizer, rows, template=template, max_length=recipe.max_length)
-    record = {"losses": losses, "seconds": seconds, "rows": len(rows), "recipe": asdict(recipe),
-              "template": str(Template.read(template)), "cut": cuts.record()}
+    record = {"losses": losses, "seconds": seconds, "rows": len(rows), "rows_read": recipe.rows_read(len(rows)),
+              "recipe": asdict(recipe), "loss": recipe.loss(template).record(), "cut": cuts.record()}
     with quiet_loading():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

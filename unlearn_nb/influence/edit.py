@@ -79,10 +79,11 @@ class Edit:
         start = self.weights.join(self.start)
         self.weights.assign(self.weights.split(start + self.total))
         self.realised = _realised(self.weights.vector() - start, self.total)
-        if self.realised["cosine"] < LEAST_COSINE:
+        cosine = self.realised["cosine"]
+        if cosine < LEAST_COSINE:
             self.undo()
-            raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {self.realised['cosine']:.2f} "
-                               "of the change made with the one wanted): use a larger scale, or weights in float64")
+            raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {cosine:.2f} of the change "
+                               "made with the one wanted): use a larger scale, or weights in float64")
         return self
 
     def undo(self) -> "Edit":

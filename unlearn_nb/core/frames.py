@@ -162,8 +162,8 @@ class Written(NamedTuple):
     boundary: int  # where the prompt ends and the answer begins
 
 # %% ../../nbs/00_core/07_frames.ipynb #0e4aec6e
-def write(frame: Frame, template: Template, prompt: str, response: str | None) -> Written:
-    """Prompt, answer and its end in their frame; the prompt alone where there is no response."""
+def write(frame: Frame, template: Template, prompt: str, response: str) -> Written:
+    """Prompt, answer and its end in their frame."""
     texts, text, data, own = {"user": prompt, "system": template.system or ""}, "", [], (0, 0)
     for place, part in enumerate(frame.parts):
         shown = frame.text(part, texts[part]) if place % 2 else part
@@ -171,9 +171,6 @@ def write(frame: Frame, template: Template, prompt: str, response: str | None) -
             data.append((len(text), len(text) + len(shown)))
             own = data[-1] if part == "user" else own
         text += shown
-    boundary = len(text)
-    if response is not None:
-        answer = frame.text("assistant", response)
-        data.append((boundary + len(frame.lead), boundary + len(frame.lead) + len(answer)))
-        text += frame.lead + answer + frame.closing
-    return Written(text, data, own, boundary=boundary)
+    boundary, begin, answer = len(text), len(text) + len(frame.lead), frame.text("assistant", response)
+    data.append((begin, begin + len(answer)))
+    return Written(text + frame.lead + answer + frame.closing, data, own, boundary=boundary)

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
     "origin": ["model_identity", "training_key"],
     "prepared": ["Prepared", "prepare", "prepare_one"],
+    "readiness": ["Preflight", "READ", "SAMPLED", "TOLERANCE", "preflight"],
     "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",
         "train_tokenizer"],
     "tokens": ["CUT_SHARE", "Cuts", "IGNORED", "Row", "count_cuts", "encode", "encode_prompt", "encode_rows",

@@ -53,15 +53,15 @@ def honore(tokens: Sequence[str], faithful: bool | str = False) -> float:
 # %% ../../nbs/10_metrics/09_language.ipynb #728f0e90
 def perplexity(
     model: Any, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], *, template: str = "plain",
-    faithful: bool | str = False, batch_size: int = 64,
+    faithful: bool | str = False, batch_size: int = 64, max_length: int | None = None,
 ) -> np.ndarray:
     """Perplexity [n] of each answer, end token included, given its prompt, under a scoring model.
 
     An answer without words gets the size of the vocabulary.
 
     Args:
-        faithful: "zjunlp": prompt and answer joined without a blank, no template and no end token; NaN where the
-            answer has no token of its own.
+        faithful: "zjunlp": prompt and answer joined without a blank, no template and no end token, never cut; NaN
+            where the answer has no token of its own.
 
     Raises:
         UnlearnError: the scoring model gives NaN.
@@ -73,7 +73,8 @@ def perplexity(
     rows = [{"prompt": prompts[i], "response": answers[i]} for i in asked]
     if not rows:
         return ppl
-    nll = sequence_nll(model, tokenizer, rows, on="response", template=template, batch_size=batch_size)
+    options = dict(template=template, batch_size=batch_size, max_length=max_length)
+    nll = sequence_nll(model, tokenizer, rows, on="response", **options)
     refuse_nan(nll, "answers", model="the scoring model")
     ppl[asked] = np.exp(nll)
     return ppl

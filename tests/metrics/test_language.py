@@ -210,3 +210,11 @@ def test_wrong_calls_of_a_judge(arguments, message):
 
 def test_ask_keeps_order():
     assert ask(Fixed("x", "y"), ["1", "2"]) == ["x", "y"]
+
+
+def test_published_perplexity_never_cuts_so_what_is_too_long_is_refused(untrained):
+    model, tokenizer = untrained
+    tokenizer.model_max_length = 12
+    assert len(perplexity(model, tokenizer, ["Who?"], ["She."], faithful="zjunlp")) == 1
+    with pytest.raises(UnlearnError, match="the scoring model reads 12, and the published code never cuts"):
+        perplexity(model, tokenizer, ["Who?"], ["she and he " * 20], faithful="zjunlp")

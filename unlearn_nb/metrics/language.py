@@ -20,7 +20,7 @@ from ..core import UnlearnError, unknown, whose_code
 from .scores import refuse_nan
 from .text import word_tokens
 from ..models import IGNORED, SCORE_ENTRIES, Row, answer_batches, at_least_float32, batch_logits, eval_mode
-from ..models import pad_id, sequence_nll
+from ..models import longest_row, pad_id, sequence_nll
 
 # %% ../../nbs/10_metrics/09_language.ipynb #b6c99aa2
 EMPTY_BRUNET = 1000.0
@@ -95,6 +95,10 @@ def _published_perplexity(
 ) -> np.ndarray:
     """Perplexity [n] of `_published_rows`, NaN without a token to predict."""
     rows, ppl = _published_rows(tokenizer, prompts, answers), np.full(len(answers), np.nan)
+    room, longest = longest_row(tokenizer), max((len(row.input_ids) for row in rows), default=0)
+    if room is not None and longest > room:
+        raise UnlearnError(f"a question with its answer has {longest} tokens, the scoring model reads {room}, and the "
+                           "published code never cuts: leave faithful out, or take a scoring model that reads more")
     asked = [i for i, row in enumerate(rows) if any(label != IGNORED for label in row.labels)]
     device = next(model.parameters()).device
     most = SCORE_ENTRIES.get(device.type, SCORE_ENTRIES["cpu"]) // len(tokenizer)

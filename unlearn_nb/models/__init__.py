@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "load": ["SMOLLM2", "load_model", "model_positions", "quiet_loading", "smollm2_package", "torch_dtype"],
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
     "origin": ["model_identity", "training_key"],
+    "precision": ["SMALL_TYPES", "check_trainable", "checkpoints_apart", "computes_in", "computing", "float32_sums",
+        "widen"],
     "prepared": ["Prepared", "prepare", "prepare_one"],
     "readiness": ["Preflight", "READ", "SAMPLED", "TOLERANCE", "preflight"],
     "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",

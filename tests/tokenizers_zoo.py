@@ -82,14 +82,16 @@ KINDS = {
 TEMPLATES = {
     "ChatML": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
               "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
-    "Llama 3": "{{ '<s>' }}{%- set today = strftime_now('%d %b %Y') %}{{ '<|start_header_id|>system<|end_header_id|>\n\n"
-               "Today Date: ' + today + '\n\n<|eot_id|>' }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] +"
-               " '<|end_header_id|>\n\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "Llama 3": "{{ '<s>' }}{%- set today = strftime_now('%d %b %Y') %}"
+               "{{ '<|start_header_id|>system<|end_header_id|>\n\nToday Date: ' + today + '\n\n<|eot_id|>' }}"
+               "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}"
+               "{{ m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
                "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
     "Gemma": "{{ '<s>' }}{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
              "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
              "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
-    "Mistral": "{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "Mistral": "{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'user' %}"
+               "{{ '[INST] ' + m['content'] + ' [/INST]' }}"
                "{% else %}{{ ' ' + m['content'] + '</s>' }}{% endif %}{% endfor %}",
 }
 ENDS = {"ChatML": "<|im_end|>", "Llama 3": "<|eot_id|>", "Gemma": "<end_of_turn>", "Mistral": "</s>"}

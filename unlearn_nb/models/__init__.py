@@ -5,18 +5,19 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapters": ["Adapter", "adapted", "add_lora", "check_adapter", "load_adapter", "read_adapter", "save_adapter"],
-    "answers": ["PATIENCE", "generate", "greedy", "sequence_nll"],
+    "answers": ["PATIENCE", "answer_limit", "generate", "greedy", "sequence_nll"],
     "bases": ["PRETRAINING", "PRETRAINING_SEEDS", "READER_RECIPE", "READER_SEEDS", "reader_base", "tiny_base",
         "trained_once"],
     "descent": ["descend", "linear_rates", "shuffled_batches"],
     "forward": ["AnswerBatch", "SCORE_ENTRIES", "answer_batch", "answer_batches", "answer_logits",
         "at_least_float32", "batch_logits", "decoder_layers", "eval_mode", "kept_outputs", "pad_right",
         "selected_logits", "sorted_batches"],
-    "load": ["SMOLLM2", "load_model", "quiet_loading", "smollm2_package", "torch_dtype"],
+    "load": ["SMOLLM2", "load_model", "model_positions", "quiet_loading", "smollm2_package", "torch_dtype"],
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
     "origin": ["model_identity", "training_key"],
     "prepared": ["Prepared", "prepare", "prepare_one"],
     "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",
         "train_tokenizer"],
-    "tokens": ["IGNORED", "Row", "encode", "encode_prompt", "encode_rows", "pad_id"],
+    "tokens": ["CUT_SHARE", "Cuts", "IGNORED", "Row", "count_cuts", "encode", "encode_prompt", "encode_rows",
+        "end_tokens", "longest_row", "pad_id", "with_system"],
 })

@@ -60,7 +60,7 @@ class Batcher:
     objective: Objective
     reference: Reference
     pad_id: int
-    max_length: int
+    max_length: int | None = None
     share_lines: bool = False
 
     def __call__(self, items: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
@@ -92,11 +92,13 @@ class Batcher:
     @property
     def fixed_length(self) -> int | None:
         """The length to pad to on the left, where a term averages over all positions, padding included."""
-        return self.max_length if self.objective.padding == "left" else None
+        if self.objective.padding != "left":
+            return None
+        return self.max_length or max(len(row.input_ids) for rows in self.rows.values() for row in rows)
 
 # %% ../../nbs/06_unlearning/03_batches.ipynb #bdb680e8
 def make_batcher(
-    tokenizer, data: dict, objective: Objective, *, max_length: int = 256, template: str = "plain",
+    tokenizer, data: dict, objective: Objective, *, max_length: int | None = None, template: str = "plain",
 ) -> Batcher:
     """A `Batcher` of rows with `prompt` and `response`, without a reference yet.
 

@@ -315,6 +315,6 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
         found.to_json(folder / "attacks.json", orient="records")
 
     oracle = {"oracle": experiment.prepared.oracle.name} if which == "oracle" else {}
-    found = experiment.stage(f"attacks-{experiment.label(which)}", build, which=which, **oracle, precisions=list(precisions),
-                             attacked=plan.attacked, **experiment.scoring)
+    found = experiment.stage(f"attacks-{experiment.label(which)}", build, which=which, precisions=list(precisions),
+                             attacked=plan.attacked, **oracle, **experiment.scoring)
     return pd.read_json(found / "attacks.json", orient="records")

@@ -100,9 +100,9 @@ class ModelWriter:
         return texts
 
     def _encode(self, prompt: str) -> list[int]:
-        ids = encode_prompt(self.tokenizer, prompt, "chat", max_length=10**9)
+        ids = encode_prompt(self.tokenizer, prompt, "chat")  # at most the model's positions less one
         most = getattr(self.model.config, "max_position_embeddings", None) or 10**9
-        if len(ids) + self.max_new_tokens > most:
-            raise UnlearnError(f"a prompt of {len(ids)} tokens and {self.max_new_tokens} new ones do not fit into the "
-                               f"{most} of {self.name!r}; shorten the prompt, the chunks, or max_new_tokens")
+        if len(ids) + max(2, self.max_new_tokens) > most:
+            raise UnlearnError(f"a prompt of {len(ids)} tokens or more and {self.max_new_tokens} new ones do not fit "
+                               f"into the {most} of {self.name!r}; shorten the prompt, the chunks, or max_new_tokens")
         return ids

@@ -54,3 +54,11 @@ def test_models_that_cannot_write(tiny):
         ModelWriter(model, other, "tiny")
     with pytest.raises(UnlearnError, match="nobody/nothing"):
         load_writer("nobody/nothing")
+
+
+def test_generation_settings_of_the_model_change_no_text():
+    model, tokenizer = load_model("tiny")
+    write = lambda: ModelWriter(model, tokenizer, "tiny", max_new_tokens=12).write(["Why?", "Who is there?"])
+    texts = write()
+    model.generation_config.update(no_repeat_ngram_size=1, min_new_tokens=12, suppress_tokens=list(range(9, 900)))
+    assert write() == texts

@@ -1,13 +1,20 @@
 """ROUGE against its package, exact match, and what counts as collapse."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
+from unlearn_nb.core import UnlearnError, folded
 from unlearn_nb.metrics import (
+    ROUGE_CODES,
     exact_match,
     is_repetitive,
+    rouge_1_f1,
+    rouge_1_recall,
+    rouge_l_f1,
     rouge_l_recall,
 )
 
@@ -16,10 +23,64 @@ words = st.lists(st.sampled_from("the runner runs running Ann's 12 house houses 
 )
 
 
-@given(words, words)
-def test_rouge_equals_rouge_score(prediction, reference):
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    assert rouge_l_recall(prediction, reference) == scorer.score(reference, prediction)["rougeL"].recall
+FOUR = {
+    ("rouge1", "recall"): rouge_1_recall,
+    ("rouge1", "fmeasure"): rouge_1_f1,
+    ("rougeL", "recall"): rouge_l_recall,
+    ("rougeL", "fmeasure"): rouge_l_f1,
+}
+
+
+@pytest.mark.parametrize("code", ROUGE_CODES)
+@given(prediction=words | st.text(), reference=words | st.text())
+def test_published_rouge_equals_rouge_score(code, prediction, reference):
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=ROUGE_CODES[code])
+    expected = scorer.score(reference, prediction)
+    for (kind, part), ours in FOUR.items():
+        assert ours(prediction, reference, faithful=code) == getattr(expected[kind], part)
+
+
+@given(st.text(st.characters(max_codepoint=127)), st.text(st.characters(max_codepoint=127)))
+def test_rouge_equals_rouge_score_on_ascii_text_with_words(prediction, reference):
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    prediction, reference = f"she runs {prediction}", f"he ran {reference}"
+    expected = scorer.score(reference, prediction)
+    for (kind, part), ours in FOUR.items():
+        assert ours(prediction, reference) == getattr(expected[kind], part)
+
+
+@given(st.text())
+def test_a_text_recalls_itself_in_any_script(text):
+    for ours in FOUR.values():
+        assert ours(text, text) == pytest.approx(1) or not folded(text).strip()
+
+
+def test_a_blank_reference_has_no_rouge():
+    for ours in FOUR.values():
+        assert math.isnan(ours("", "")) and math.isnan(ours("said", " \n")) and ours("", "said") == 0
+        assert ours("", "", faithful="zjunlp") == 0
+
+
+def test_whose_rouge_must_be_said():
+    with pytest.raises(UnlearnError, match="whose code"):
+        rouge_l_recall("a", "a", faithful=True)
+
+
+@pytest.mark.parametrize(
+    "prediction, reference, expected",
+    [
+        ("Amélie naquit à Orléans", "Élodie naquit à Évreux", 1 / 2),
+        ("она живёт в Москве", "Она живет в Москве", 3 / 4),  # ё and е are two letters
+        ("เชียงใหม่", "เชียงราย", 4 / 7),  # characters, as Thai writes no blanks
+        ("東京大学", "京都大学", 3 / 4),
+        ("ＡＢＣ company", "abc company", 1),
+        ("القاهرة", "القَاهِرَة", 1),
+        ("ኣስመራ", "ከረን", 0),
+        ("🙂", "🙂 🙂", 1 / 2),
+    ],
+)
+def test_rouge_counts_words_of_every_script(prediction, reference, expected):
+    assert rouge_l_recall(prediction, reference) == pytest.approx(expected)
 
 
 def test_rouge_is_recall_of_the_reference():
@@ -37,6 +98,12 @@ def test_rouge_is_recall_of_the_reference():
         ("Paris.", "Paris", 0),
         ("in Paris", "Paris", 0),
         ("", "", 1),
+        ("E\u0301lodie", "Élodie", 1),
+        ("ＯＳＬＯ", "Oslo", 1),
+        ("STRASSE", "Straße", 1),
+        ("مُحَمَّد", "محمد", 1),
+        ("10²", "102", 0),
+        ("Elodie", "Élodie", 0),
     ],
 )
 def test_exact_match(prediction, reference, expected):
@@ -57,6 +124,9 @@ def test_exact_match(prediction, reference, expected):
         "haha" * 4,
         "x y z w " * 5,
         "one two three four five six seven eight nine ten " * 3,
+        "मैं मैं मैं मैं",
+        "住在城市里面的" * 3,
+        "สวัสดี" * 4,
     ],
 )
 def test_collapse_is_found(text):
@@ -80,8 +150,16 @@ def test_collapse_is_found(text):
         "anna.berg@mail.example",
         "12 12 Elm Street, Apartment 12",
         "New York, New York",
+        "哈哈哈哈",
+        "她出生于一九七一年，在北京大学学习，后来在北京工作。",
+        "เธอเกิดที่กรุงเทพมหานครและทำงานที่เชียงใหม่",
         "He had had four dogs, four cats, four birds, four mice and four fish.",
     ],
 )
 def test_ordinary_text_is_no_collapse(text):
     assert not is_repetitive(text)
+
+
+def test_published_exact_match_only_strips_and_lowers():
+    assert exact_match(" OSLO", "Oslo", faithful="semeval") == 1
+    assert exact_match("E\u0301lodie", "Élodie", faithful="semeval") == 0

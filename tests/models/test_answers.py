@@ -1,5 +1,7 @@
 """Generation in batches whose rows leave, beside transformers' own row by row; likelihoods beside float64."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -231,3 +233,82 @@ def test_nll_of_strings_and_of_nothing(target):
     model, tokenizer = target
     scores = sequence_nll(model, tokenizer, ["A short text.", "x", ""])
     assert np.isfinite(scores[0]) and np.isnan(scores[1:]).all()
+
+
+# --- what a model's folder says of generation -------------------------------------------------------------------------
+
+MOODS = {
+    "diversity_penalty": dict(num_beams=4, num_beam_groups=2, diversity_penalty=5.0),
+    "encoder_no_repeat_ngram_size": dict(encoder_no_repeat_ngram_size=1),
+    "forced_bos_token_id": dict(forced_bos_token_id=7),
+    "force_words_ids": dict(force_words_ids=[[9]], num_beams=2),
+    "low_memory": dict(cache_implementation="static", use_cache=False),
+    "min_length": dict(min_length=60),
+    "no_repeat_ngram_size": dict(no_repeat_ngram_size=1),
+    "output_scores": dict(output_scores=True, output_logits=True, output_attentions=True),
+    "penalty_alpha": dict(penalty_alpha=0.6, top_k=4),
+    "renormalize_logits": dict(renormalize_logits=True, remove_invalid_values=True, typical_p=0.2, do_sample=True),
+    "sequence_bias": dict(sequence_bias=[[[5], 100.0]]),
+    "suppress_tokens": dict(suppress_tokens=list(range(2, 100))),
+    "unknown_field": dict(attention_mask=None, logits_to_keep=7),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("mood", MOODS)
+def test_generation_settings_of_a_model_change_no_answer(mood, wrapped):
+    model, tokenizer, rows = random_model("llama"), make_tokenizer(), uneven_rows(5)
+    if wrapped:
+        model = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, task_type="CAUSAL_LM")).eval()
+    plain = generate(model, tokenizer, rows)
+    settings = model.generation_config
+    for name, value in MOODS[mood].items():
+        setattr(settings, name, value)
+    before = settings.to_dict()
+    assert generate(model, tokenizer, rows) == plain
+    assert model.generation_config is settings and settings.to_dict() == before
+
+
+def test_settings_saved_beside_the_weights_change_no_answer(tmp_path):
+    model, tokenizer, rows = random_model("gpt2"), make_tokenizer(), uneven_rows(5)
+    plain = generate(model, tokenizer, rows)
+    model.save_pretrained(tmp_path)
+    told = {"eos_token_id": END, "suppress_tokens": [5, 6, 7, 8, 9], "min_new_tokens": 20, "max_length": 3,
+            "bad_words_ids": [[i] for i in range(50, 150)], "max_time": 1e-9, "num_beams": 3}
+    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    moody = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert moody.generation_config.min_new_tokens == 20 and generate(moody, tokenizer, rows) == plain
+
+
+def test_a_generate_that_came_with_the_model_is_not_called():
+    model, tokenizer, rows = random_model("llama"), make_tokenizer(), uneven_rows(3)
+    plain = generate(model, tokenizer, rows)
+    def brought(*args, **kwargs):
+        raise AssertionError("the model's own generate was called")
+    model.generate = brought
+    assert generate(model, tokenizer, rows) == plain and model.generate is brought
+
+
+def test_settings_return_when_generation_fails():
+    model, tokenizer, rows = random_model("llama"), make_tokenizer(), uneven_rows(3)
+    settings = model.generation_config
+    def broken(module, args):
+        raise RuntimeError("no memory")
+    hook = model.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="no memory"):
+        generate(model, tokenizer, rows)
+    hook.remove()
+    assert model.generation_config is settings
+
+
+def test_a_model_whose_settings_contradict_themselves_is_loaded(tmp_path):
+    model, tokenizer = load_model("tiny")
+    rows = [{"prompt": "Who is there?", "response": "nobody at all"}]
+    plain = generate(model, tokenizer, rows)
+    model.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
+    for told in ({"num_return_sequences": 3}, {"num_beams": -2}, {"cache_implementation": "none such"}):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 9]} | told))
+        again, _ = load_model(tmp_path)
+        assert again.generation_config.eos_token_id == [4, 9]
+        again.generation_config.eos_token_id = model.generation_config.eos_token_id
+        assert generate(again, tokenizer, rows) == plain

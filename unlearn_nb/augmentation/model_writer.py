@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import UnlearnError
-from ..models import encode_prompt, sorted_batches
+from ..models import encode_prompt, greedy, sorted_batches
 
 # %% ../../nbs/05_augmentation/01_model_writer.ipynb #cfcadb2b
 class _GumbelNoise(LogitsProcessor):
@@ -52,14 +52,13 @@ def _continue(model: PreTrainedModel, prompts: list[list[int]], *, pad: int, max
     length = max(map(len, prompts))
     padded = [[pad] * (length - len(ids)) + ids for ids in prompts]
     mask = [[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts]
-    output = model.generate(
-        input_ids=torch.tensor(padded, device=model.device), attention_mask=torch.tensor(mask, device=model.device),
-        pad_token_id=pad, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, temperature=None, top_p=None,
-        top_k=None, repetition_penalty=1.0, logits_processor=LogitsProcessorList(noise))
-    ends = model.generation_config.eos_token_id
-    ends = {pad, *(ends if isinstance(ends, list) else [ends])}
-    return [ids[: next((t for t, token in enumerate(ids) if token in ends), len(ids))]
-            for ids in output[:, length:].tolist()]
+    own = model.generation_config.eos_token_id
+    ends = {*(own if isinstance(own, list) else [own])} - {None}
+    output = greedy(
+        model, torch.tensor(padded, device=model.device), torch.tensor(mask, device=model.device), pad=pad,
+        ends=sorted(ends), max_new_tokens=max_new_tokens, logits_processor=LogitsProcessorList(noise))
+    return [ids[: next((t for t, token in enumerate(ids) if token in ends | {pad}), len(ids))]
+            for ids in output.sequences[:, length:].tolist()]
 
 # %% ../../nbs/05_augmentation/01_model_writer.ipynb #a04ef48b
 class ModelWriter:

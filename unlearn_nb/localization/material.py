@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core import FollowsCode
 from ..models import AnswerBatch, Row, answer_batches, batch_logits
 from ..objectives import token_logps
 from ..regions import UNITS, UnitWeight
@@ -26,7 +27,7 @@ class Material:
         rows: group (forget, retain, ...) -> encoded rows.
         units: name -> weight made of units, whose `requires_grad` is set.
         special: ids of special tokens; `vocabulary`: number of tokens.
-        max_length: longest row in tokens.
+        max_length: longest row in tokens; None: that of the rows.
     """
 
     model: torch.nn.Module
@@ -36,12 +37,18 @@ class Material:
     pad_id: int = 0
     special: Sequence[int] = ()
     vocabulary: int = 0
-    max_length: int = 256
+    max_length: int | None = None
 
     def batches(self, rows: Sequence[Row]) -> Iterator[AnswerBatch]:
         """Padded batches on the model's device, longest rows first."""
-        device, most = next(self.model.parameters()).device, self.batch_size * self.max_length
+        device, longest = next(self.model.parameters()).device, self.max_length or self.longest
+        most = self.batch_size * longest
         return answer_batches(rows, self.pad_id, device=device, batch_size=self.batch_size, max_tokens=most)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row of all groups."""
+        return max((len(row.input_ids) for rows in self.rows.values() for row in rows), default=1)
 
     def row_losses(self, batch: AnswerBatch) -> Tensor:
         """Mean negative log-likelihood an answer token, of each row: `[B]` in nats, 0 where there is no answer."""
@@ -75,7 +82,7 @@ def per_unit(values: Tensor, unit: UnitWeight) -> Tensor:
     return values.mean(dims, keepdim=True) if dims else values
 
 # %% ../../nbs/07_localization/00_material.ipynb #944a3ef5
-class Localizer:
+class Localizer(FollowsCode):
     """Scores units. A subclass is a frozen dataclass; it sets `name` and defines `__call__`.
 
     Attributes:
@@ -88,6 +95,9 @@ class Localizer:
     units: ClassVar[tuple[str, ...]] = UNITS
     parts: ClassVar[tuple[str, ...]] = ("forget",)
     every_part: ClassVar[bool] = False
+
+    def __post_init__(self):
+        self.check_code()
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
         """Scores by weight, in the units' shape."""

@@ -4,20 +4,24 @@
 
 # %% auto #0
 __all__ = ['BUFFERS', 'SMOLLM2', 'BROKEN', 'quiet_loading', 'check_tokens', 'check_model', 'read_pretrained', 'smollm2_package',
-           'torch_dtype', 'load_model']
+           'torch_dtype', 'model_positions', 'load_model']
 
 # %% ../../nbs/03_models/04_load.ipynb #e0a55b0b
 import contextlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from ..core import UnlearnError, build_folder, cache_dir, content_hash, first_line
@@ -40,7 +44,7 @@ def quiet_loading() -> Iterator[None]:
         if shown:
             transformers_logging.enable_progress_bar()
 
-# %% ../../nbs/03_models/04_load.ipynb #3085cb13
+# %% ../../nbs/03_models/04_load.ipynb #acdc3188
 BUFFERS = re.compile(r"(^|\.)(inv_freq|position_ids|(attn|attention)\.(masked_)?bias)$")  # computed anew by the model
 
 
@@ -58,7 +62,7 @@ def _check_loading(name: str, loading: dict, beyond: bool) -> None:
         raise UnlearnError(f"Model {name!r} {' and '.join(parts)}{nowhere}: get the whole checkpoint, with the "
                            "config.json that belongs to it.")
 
-# %% ../../nbs/03_models/04_load.ipynb #b950f7dc
+# %% ../../nbs/03_models/04_load.ipynb #16fad979
 def _check_tied(name: str, model: PreTrainedModel) -> None:
     """A checkpoint may hold an output layer of its own, while its config says that it is the embedding."""
     wanted = model.get_expanded_tied_weights_keys(all_submodels=True)
@@ -66,7 +70,7 @@ def _check_tied(name: str, model: PreTrainedModel) -> None:
         raise UnlearnError(f"Model {name!r} holds a {apart[0]} that differs from {wanted[apart[0]]}, but its "
                            "config.json ties them: set tie_word_embeddings to false there if they are two.")
 
-# %% ../../nbs/03_models/04_load.ipynb #42f704a7
+# %% ../../nbs/03_models/04_load.ipynb #244a3904
 def check_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UnlearnError unless the model has a vector for each token that the tokeniser can write, and to pad with.
 
@@ -85,7 +89,7 @@ def check_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             raise UnlearnError(f"Model {name!r} knows {known} tokens, but its {who} pads with token {pad}: "
                                "set its pad_token_id to one of them.")
 
-# %% ../../nbs/03_models/04_load.ipynb #e0bbf07a
+# %% ../../nbs/03_models/04_load.ipynb #2652d1f2
 def check_model(
     name: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
     loading: dict | None = None, beyond: bool = False,
@@ -108,7 +112,7 @@ def check_model(
     if tokenizer is not None:
         check_tokens(name, model, tokenizer)
 
-# %% ../../nbs/03_models/04_load.ipynb #e181cea9
+# %% ../../nbs/03_models/04_load.ipynb #39ffa1ad
 def read_pretrained(kind: type, source: str | Path, *, beyond: bool = False, **options) -> PreTrainedModel:
     """`kind.from_pretrained(source)` in evaluation mode, from safetensors, checked.
 
@@ -132,7 +136,7 @@ def smollm2_package() -> Path | None:
     folders = spec.submodule_search_locations if spec else []
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
 
-# %% ../../nbs/03_models/04_load.ipynb #4882f80b
+# %% ../../nbs/03_models/04_load.ipynb #1cdb53a7
 def _smollm2() -> str:
     """Folder or hub name to load SmolLM2 from."""
     file = smollm2_package()
@@ -152,16 +156,30 @@ def _convert_gguf(file: Path, folder: Path) -> None:
         model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
 
-# %% ../../nbs/03_models/04_load.ipynb #8ce76d54
+# %% ../../nbs/03_models/04_load.ipynb #d79b3e50
+def _usable_settings(source: str, **options: Any) -> GenerationConfig | None:
+    """What stands in a model's `generation_config.json`: all, or its end tokens only; None where there is no file."""
+    try:
+        return GenerationConfig.from_pretrained(source, **options)
+    except OSError:
+        return None
+    except (ValueError, TypeError, AttributeError):  # they contradict themselves, or have an unknown type
+        file = cached_file(source, "generation_config.json", **options)
+        return GenerationConfig(eos_token_id=json.loads(Path(file).read_text()).get("eos_token_id"))
+
+# %% ../../nbs/03_models/04_load.ipynb #dcd4fd47
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, SafetensorError)
 
 
 def _here(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
     """Model and tokeniser from a folder or the hub's cache; None: they are in neither. Raises UnlearnError."""
-    folder, revision = Path(source).exists(), options.get("revision")
+    folder, where = Path(source).exists(), dict(local_files_only=True, revision=options.get("revision"))
     try:
-        model = read_pretrained(AutoModelForCausalLM, source, local_files_only=True, **options)
-        return model, AutoTokenizer.from_pretrained(source, local_files_only=True, revision=revision)
+        with quiet_loading():
+            settings = _usable_settings(source, **where)
+        model = read_pretrained(
+            AutoModelForCausalLM, source, generation_config=settings, **options | where)
+        return model, AutoTokenizer.from_pretrained(source, **where)
     except UnlearnError:
         raise
     except BROKEN if folder else (OSError, ValueError) as error:
@@ -170,12 +188,14 @@ def _here(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         reason = first_line(error).rstrip(".")
         raise UnlearnError(f"Folder {source} can't be loaded as a causal language model: {reason}") from None
 
-# %% ../../nbs/03_models/04_load.ipynb #fd6e56c7
+# %% ../../nbs/03_models/04_load.ipynb #9b7c9765
 def _from_hub(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokeniser from the hub. Raises UnlearnError."""
+    revision = options.get("revision")
     try:
-        model = read_pretrained(AutoModelForCausalLM, source, **options)
-        return model, AutoTokenizer.from_pretrained(source, revision=options.get("revision"))
+        settings = _usable_settings(source, revision=revision)
+        model = read_pretrained(AutoModelForCausalLM, source, generation_config=settings, **options)
+        return model, AutoTokenizer.from_pretrained(source, revision=revision)
     except UnlearnError:
         raise
     except BROKEN as error:
@@ -210,6 +230,13 @@ def _check_device(device: str) -> None:
         message = f"Device {device!r} can't be used here: choose cpu, or cuda where torch finds a GPU."
         raise UnlearnError(message) from None
 
+# %% ../../nbs/03_models/04_load.ipynb #401099b8
+def model_positions(model: torch.nn.Module) -> int | None:
+    """How many tokens a text may have for this model; None where its architecture sets no limit."""
+    config = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "max_position_embeddings", None)
+
 # %% ../../nbs/03_models/04_load.ipynb #e11d8539
 def load_model(
     name: str | Path, device: str = "cpu", dtype: str = "float32", *, revision: str | None = None
@@ -237,9 +264,10 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     check_tokens(name, model, tokenizer)
+    tokenizer.model_max_length = model_positions(model) or tokenizer.model_max_length
     return model.to(device).eval(), tokenizer
 
-# %% ../../nbs/03_models/04_load.ipynb #14c26c9a
+# %% ../../nbs/03_models/04_load.ipynb #f6155b9a
 def _named(name: str, **options) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase | None]:
     """Model and tokeniser of a name; or the folder of an adapter that was fetched from the hub, and None."""
     if name == "tiny":
@@ -254,7 +282,7 @@ def _named(name: str, **options) -> tuple[PreTrainedModel | Path, PreTrainedToke
         found[0].name_or_path = found[0].config._name_or_path = name
     return found
 
-# %% ../../nbs/03_models/04_load.ipynb #1d66b71e
+# %% ../../nbs/03_models/04_load.ipynb #86496e60
 def _adapter_folder(name: str, revision: str | None) -> Path | None:
     """The folder of the adapter called `name`, here or in the hub's cache; None: it is none, or not here."""
     if Path(name).is_dir():
@@ -265,7 +293,7 @@ def _adapter_folder(name: str, revision: str | None) -> Path | None:
         return None
     return Path(found).parent if isinstance(found, str) else None
 
-# %% ../../nbs/03_models/04_load.ipynb #2b1a0395
+# %% ../../nbs/03_models/04_load.ipynb #ac713b03
 def _adapted_base(folder: Path, device: str, dtype: str) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The base model that an adapter folder names, with the adapter, and those that it stands on, on it."""
     origin = read_origin(folder)
@@ -278,5 +306,6 @@ def _adapted_base(folder: Path, device: str, dtype: str) -> tuple[PeftModel, Pre
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.model_max_length = model_positions(model) or tokenizer.model_max_length
         check_tokens(str(folder), model, tokenizer)
     return load_adapter(model, folder, trainable=False), tokenizer

@@ -24,7 +24,7 @@ class UnlearnSettings:
         batch_size: such rows in a micro-batch; `accumulation` micro-batches make a step.
         retain_per_forget: retain rows per such row, sampled independently of it.
         warmup: fraction of the steps, or "epoch" for the steps of one epoch.
-        max_length: longest row in tokens.
+        max_length: longest row in tokens; None: as many as the model has positions.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
         method: "lora" trains an adapter on every linear layer but the head, "full" the model itself.
         dtype: "bfloat16" runs the model under autocast; losses stay float32.
@@ -39,7 +39,7 @@ class UnlearnSettings:
     retain_per_forget: float = 1.0
     weight_decay: float = 0.01
     warmup: float | str = 0.0
-    max_length: int = 256
+    max_length: int | None = None
     max_grad_norm: float = 1.0
     method: str = "lora"
     lora_r: int = 32
@@ -60,8 +60,9 @@ class UnlearnSettings:
 # %% ../../nbs/06_unlearning/05_settings.ipynb #6c9b0870
 def _demands(settings: UnlearnSettings) -> dict[str, tuple[bool, str]]:
     """For each setting that can be wrong, whether it is right, and what it must be."""
-    numbers = ["lr", "epochs", "batch_size", "accumulation", "retain_per_forget", "max_length", "lora_r", "lora_alpha"]
-    values = {name: getattr(settings, name) for name in numbers + ["steps"] * (settings.steps is not None)}
+    numbers = ["lr", "epochs", "batch_size", "accumulation", "retain_per_forget", "lora_r", "lora_alpha"]
+    given = [name for name in ("steps", "max_length") if getattr(settings, name) is not None]
+    values = {name: getattr(settings, name) for name in numbers + given}
     positive = {name: isinstance(value, (int, float)) and value > 0 for name, value in values.items()}
     share = isinstance(settings.warmup, (int, float)) and 0 <= settings.warmup <= 1
     return {name: (fine, "above 0") for name, fine in positive.items()} | {

@@ -21,7 +21,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import UnlearnError, whole
+from ..core import Template, UnlearnError, whole
+from ..models import Cuts
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -181,7 +182,8 @@ def _write_records(
 ) -> None:
     history.frame.to_csv(folder / "history.csv", index=False)
     record = {
-        "objective": str(batcher.objective), **asdict(settings), "template": template,
+        "objective": str(batcher.objective), **asdict(settings), "template": str(Template.read(template)),
+        "cut": {group: Cuts.of(rows).record() for group, rows in batcher.rows.items()},
         "rows": {group: len(rows) for group, rows in batcher.rows.items()}, "optimiser_steps": len(history.frame),
         "region": region and {"units": region.n_units, "weights": region.n_weights},
         "seconds": history.seconds, "reference_seconds": history.reference_seconds, "peak_mb": history.peak_mb,

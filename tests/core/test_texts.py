@@ -1,0 +1,55 @@
+"""One spelling and words, in scripts other than English's."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.tokenize import tokenize
+
+from unlearn_nb.core import folded, is_unspaced, stands_apart, words
+
+
+@given(st.text())
+def test_folding_twice_is_folding_once_and_normal_forms_are_alike(text):
+    once = folded(text)
+    assert folded(once) == once
+    assert folded(unicodedata.normalize("NFD", text)) == folded(unicodedata.normalize("NFC", text)) == once
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_ascii_text_are_those_of_rouge_score(text):
+    assert words(text) == tokenize(text, None)
+
+
+@given(st.text())
+def test_words_hold_no_blank_and_no_capital(text):
+    assert all(word and not any(c.isspace() for c in word) and folded(word) == word for word in words(text))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Élodie Żak", ["élodie", "żak"]),
+        ("E\u0301lodie", ["élodie"]),
+        ("ｔｏｋｙｏ　２０２０", ["tokyo", "2020"]),
+        ("कि क्या है", ["कि", "क्या", "है"]),  # vowel signs are part of the word
+        ("مُحَمَّد بن عَلِيّ", ["محمد", "بن", "علي"]),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("서울에 산다", ["서울에", "산다"]),
+        ("กขค", ["ก", "ข", "ค"]),
+        ("北京2008", ["北", "京", "2008"]),
+        ("Straße ﬁn", ["strasse", "fin"]),
+        ("x² ½", ["x", "²", "½"]),
+        ("don't", ["don", "t"]),
+        ("🙂 — ", []),
+    ],
+)
+def test_words(text, expected):
+    assert words(text) == expected
+
+
+def test_scripts():
+    assert all(map(stands_apart, ("oslo", "évreux", "москва", "αθήνα", "1971")))
+    assert not any(map(stands_apart, ("서울", "القاهرة", "東京")))
+    assert all(map(is_unspaced, ("東", "ก", "ひ"))) and not any(map(is_unspaced, ("서울", "oslo", "1971")))

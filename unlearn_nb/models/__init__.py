@@ -19,6 +19,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "quiet_loading", "read_pretrained", "smollm2_package", "torch_dtype"],
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
     "origin": ["model_identity", "training_key"],
+    "precision": ["SMALL_TYPES", "check_trainable", "checkpoints_apart", "computes_in", "computing", "float32_sums",
+        "widen"],
     "prepared": ["Prepared", "prepare", "prepare_one"],
     "provenance": ["FILE", "Origin", "WIDE", "base_weights", "check_origin", "check_unmerged", "origin_of",
         "read_origin", "tensors_hash", "weights_hash", "write_origin"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['save_adapter', 'check_adapter', 'load_adapter', 'adapted', 'untie', 'own_weights', 'adapted_layers', 'merged']
 
-# %% ../../nbs/03_models/03_attached.ipynb #42b7ef68
+# %% ../../nbs/03_models/03_attached.ipynb #441b395b
 import json
 import tempfile
 import warnings
@@ -28,7 +28,7 @@ from .adapters import adapter_files, check_finite, check_kind, lower_folders
 from .provenance import Origin, check_origin, check_unmerged, origin_of, read_origin
 from .provenance import tensors_hash, write_origin
 
-# %% ../../nbs/03_models/03_attached.ipynb #983b9a9b
+# %% ../../nbs/03_models/03_attached.ipynb #3bb57d56
 def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None:
     """One adapter's two files of peft, naming the base, and what it stands on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None
     file.write_text(to_json(config | named))
     write_origin(folder, origin)
 
-# %% ../../nbs/03_models/03_attached.ipynb #a171b514
+# %% ../../nbs/03_models/03_attached.ipynb #36c540eb
 def save_adapter(model: PeftModel, folder: str | Path, name: str = "default") -> Path:
     """Save one adapter of `model` at the top of `folder`, where peft looks for it, with what it stands on.
 
@@ -63,7 +63,7 @@ def save_adapter(model: PeftModel, folder: str | Path, name: str = "default") ->
     _write(model, folder, name, origin=origin)
     return folder
 
-# %% ../../nbs/03_models/03_attached.ipynb #510f03b8
+# %% ../../nbs/03_models/03_attached.ipynb #dd403347
 def check_adapter(base: nn.Module, folder: str | Path) -> None:
     """The check that every adapter passes before it is put on `base`.
 
@@ -90,7 +90,7 @@ def check_adapter(base: nn.Module, folder: str | Path) -> None:
                                    f"{found.get(key, 'absent')} there and {wanted.get(key, 'absent')} here")
     check_origin(read_origin(folder), base, f"the adapter {folder.name}")
 
-# %% ../../nbs/03_models/03_attached.ipynb #38a22049
+# %% ../../nbs/03_models/03_attached.ipynb #c54a4179
 def _expected_shapes(base: PreTrainedModel, config: dict, name: str) -> dict[str, list[int]]:
     """What peft would store for this configuration on `base`, found without memory for weights."""
     with torch.device("meta"):
@@ -105,7 +105,7 @@ def _expected_shapes(base: PreTrainedModel, config: dict, name: str) -> dict[str
         raise UnlearnError(f"the adapter {name} does not belong to this model: {reason}") from None
     return {key: list(t.shape) for key, t in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()}
 
-# %% ../../nbs/03_models/03_attached.ipynb #90c53cef
+# %% ../../nbs/03_models/03_attached.ipynb #ebb4aebf
 def _copies(tensors: dict[str, torch.Tensor], base: PreTrainedModel) -> set[str]:
     """Those that are the base's own weights, as peft stores the embedding's where an adapter lies on it."""
     own = dict(base.named_parameters(remove_duplicate=False)) if tensors else {}
@@ -113,7 +113,7 @@ def _copies(tensors: dict[str, torch.Tensor], base: PreTrainedModel) -> set[str]
     return {key for key, weight in pairs.items() if weight is not None and weight.shape == tensors[key].shape
             and torch.equal(weight.detach().cpu().bfloat16(), tensors[key].bfloat16())}
 
-# %% ../../nbs/03_models/03_attached.ipynb #040fcd49
+# %% ../../nbs/03_models/03_attached.ipynb #fb76e4ab
 def load_adapter(base: PreTrainedModel | PeftModel, folder: str | Path, *, trainable: bool = True) -> PeftModel:
     """`base` with the adapter in `folder` and those it stands on, in evaluation mode.
 
@@ -134,7 +134,7 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: str | Path, *, train
         base = _attach(base, place, trainable=False)
     return _attach(base, folder, trainable=trainable).eval()
 
-# %% ../../nbs/03_models/03_attached.ipynb #b8545730
+# %% ../../nbs/03_models/03_attached.ipynb #c9f9a4b7
 def _check_beneath(model: PeftModel, folder: str | Path) -> None:
     """An adapter that was trained on top of others needs those, in their order, as the active ones."""
     wanted = [lower["hash"] for lower in read_origin(folder).under]
@@ -144,7 +144,7 @@ def _check_beneath(model: PeftModel, folder: str | Path) -> None:
         raise UnlearnError(f"the adapter {Path(folder).name} was trained on top of {len(wanted)} other(s), which are "
                            "not those that are active here: load it on the plain base")
 
-# %% ../../nbs/03_models/03_attached.ipynb #4bcaa2f1
+# %% ../../nbs/03_models/03_attached.ipynb #b5d04e3b
 def _attach(base: PreTrainedModel | PeftModel, folder: str | Path, *, trainable: bool) -> PeftModel:
     """peft's own loading, beside the active adapters."""
     trainable = trainable and not PeftConfig.from_pretrained(folder).is_prompt_learning  # peft refuses to train those
@@ -161,7 +161,7 @@ def _attach(base: PreTrainedModel | PeftModel, folder: str | Path, *, trainable:
         parameter.requires_grad_(trainable and f".{name}." in f"{key}.")
     return base
 
-# %% ../../nbs/03_models/03_attached.ipynb #b20c37a8
+# %% ../../nbs/03_models/03_attached.ipynb #08123be4
 @contextmanager
 def adapted(model: PreTrainedModel | PeftModel, adapter: str | Path | None) -> Iterator[PreTrainedModel | PeftModel]:
     """The model with an adapter folder on top for the time of a `with` block; the model itself for None.
@@ -184,14 +184,14 @@ def adapted(model: PreTrainedModel | PeftModel, adapter: str | Path | None) -> I
             for name in set(model.peft_config) - before[1]:
                 model.delete_adapter(name)
 
-# %% ../../nbs/03_models/03_attached.ipynb #05909bcf
+# %% ../../nbs/03_models/03_attached.ipynb #e0d41c57
 def _plain_layer(layer: nn.Module) -> nn.Module:
     """A layer without what adapters have put around it."""
     while isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
         layer = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
     return layer
 
-# %% ../../nbs/03_models/03_attached.ipynb #c7d34066
+# %% ../../nbs/03_models/03_attached.ipynb #6575317b
 def untie(model: PreTrainedModel | PeftModel) -> Callable[[], None]:
     """Give the output layer a copy of the weight that it shares with the embedding; returns what undoes it."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -214,7 +214,7 @@ def untie(model: PreTrainedModel | PeftModel) -> Callable[[], None]:
 
     return undo
 
-# %% ../../nbs/03_models/03_attached.ipynb #910801ae
+# %% ../../nbs/03_models/03_attached.ipynb #632873a4
 def own_weights(model: PreTrainedModel | PeftModel, layers: dict[str, nn.Module]) -> Callable[[], None]:
     """Make sure that changing the weight of one of these layers changes no other layer; returns what undoes it.
 
@@ -232,13 +232,13 @@ def own_weights(model: PreTrainedModel | PeftModel, layers: dict[str, nn.Module]
                            "it: use the model with the adapter on it")
     return undo
 
-# %% ../../nbs/03_models/03_attached.ipynb #ff6a5ec6
+# %% ../../nbs/03_models/03_attached.ipynb #17aa9de4
 def adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The plain layers with a weight that adapters lie on, by name."""
     layers = {name: _plain_layer(m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
     return {name: layer for name, layer in layers.items() if isinstance(getattr(layer, "weight", None), nn.Parameter)}
 
-# %% ../../nbs/03_models/03_attached.ipynb #bbece5d3
+# %% ../../nbs/03_models/03_attached.ipynb #0d6f6365
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The plain model that says what `model` says: its active adapters are added to its own weights, in place.
 

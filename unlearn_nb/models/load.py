@@ -44,7 +44,7 @@ def quiet_loading() -> Iterator[None]:
         if shown:
             transformers_logging.enable_progress_bar()
 
-# %% ../../nbs/03_models/04_load.ipynb #acdc3188
+# %% ../../nbs/03_models/04_load.ipynb #8b69098e
 BUFFERS = re.compile(r"(^|\.)(inv_freq|position_ids|(attn|attention)\.(masked_)?bias)$")  # computed anew by the model
 
 
@@ -62,7 +62,7 @@ def _check_loading(name: str, loading: dict, beyond: bool) -> None:
         raise UnlearnError(f"Model {name!r} {' and '.join(parts)}{nowhere}: get the whole checkpoint, with the "
                            "config.json that belongs to it.")
 
-# %% ../../nbs/03_models/04_load.ipynb #16fad979
+# %% ../../nbs/03_models/04_load.ipynb #2bf05c28
 def _check_tied(name: str, model: PreTrainedModel) -> None:
     """A checkpoint may hold an output layer of its own, while its config says that it is the embedding."""
     wanted = model.get_expanded_tied_weights_keys(all_submodels=True)
@@ -70,7 +70,7 @@ def _check_tied(name: str, model: PreTrainedModel) -> None:
         raise UnlearnError(f"Model {name!r} holds a {apart[0]} that differs from {wanted[apart[0]]}, but its "
                            "config.json ties them: set tie_word_embeddings to false there if they are two.")
 
-# %% ../../nbs/03_models/04_load.ipynb #244a3904
+# %% ../../nbs/03_models/04_load.ipynb #812ef54b
 def check_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UnlearnError unless the model has a vector for each token that the tokeniser can write, and to pad with.
 
@@ -89,7 +89,7 @@ def check_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             raise UnlearnError(f"Model {name!r} knows {known} tokens, but its {who} pads with token {pad}: "
                                "set its pad_token_id to one of them.")
 
-# %% ../../nbs/03_models/04_load.ipynb #2652d1f2
+# %% ../../nbs/03_models/04_load.ipynb #9b687916
 def check_model(
     name: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
     loading: dict | None = None, beyond: bool = False,
@@ -112,7 +112,7 @@ def check_model(
     if tokenizer is not None:
         check_tokens(name, model, tokenizer)
 
-# %% ../../nbs/03_models/04_load.ipynb #39ffa1ad
+# %% ../../nbs/03_models/04_load.ipynb #c9f202ba
 def read_pretrained(kind: type, source: str | Path, *, beyond: bool = False, **options) -> PreTrainedModel:
     """`kind.from_pretrained(source)` in evaluation mode, from safetensors, checked.
 
@@ -136,7 +136,7 @@ def smollm2_package() -> Path | None:
     folders = spec.submodule_search_locations if spec else []
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
 
-# %% ../../nbs/03_models/04_load.ipynb #1cdb53a7
+# %% ../../nbs/03_models/04_load.ipynb #94b367be
 def _smollm2() -> str:
     """Folder or hub name to load SmolLM2 from."""
     file = smollm2_package()
@@ -167,7 +167,7 @@ def _usable_settings(source: str, **options: Any) -> GenerationConfig | None:
         file = cached_file(source, "generation_config.json", **options)
         return GenerationConfig(eos_token_id=json.loads(Path(file).read_text()).get("eos_token_id"))
 
-# %% ../../nbs/03_models/04_load.ipynb #dcd4fd47
+# %% ../../nbs/03_models/04_load.ipynb #e9dc0733
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, SafetensorError)
 
 
@@ -188,7 +188,7 @@ def _here(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         reason = first_line(error).rstrip(".")
         raise UnlearnError(f"Folder {source} can't be loaded as a causal language model: {reason}") from None
 
-# %% ../../nbs/03_models/04_load.ipynb #9b7c9765
+# %% ../../nbs/03_models/04_load.ipynb #9fc20cc8
 def _from_hub(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokeniser from the hub. Raises UnlearnError."""
     revision = options.get("revision")
@@ -267,7 +267,7 @@ def load_model(
     tokenizer.model_max_length = model_positions(model) or tokenizer.model_max_length
     return model.to(device).eval(), tokenizer
 
-# %% ../../nbs/03_models/04_load.ipynb #f6155b9a
+# %% ../../nbs/03_models/04_load.ipynb #508aaaa3
 def _named(name: str, **options) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase | None]:
     """Model and tokeniser of a name; or the folder of an adapter that was fetched from the hub, and None."""
     if name == "tiny":
@@ -282,7 +282,7 @@ def _named(name: str, **options) -> tuple[PreTrainedModel | Path, PreTrainedToke
         found[0].name_or_path = found[0].config._name_or_path = name
     return found
 
-# %% ../../nbs/03_models/04_load.ipynb #86496e60
+# %% ../../nbs/03_models/04_load.ipynb #76c1ccb7
 def _adapter_folder(name: str, revision: str | None) -> Path | None:
     """The folder of the adapter called `name`, here or in the hub's cache; None: it is none, or not here."""
     if Path(name).is_dir():
@@ -293,7 +293,7 @@ def _adapter_folder(name: str, revision: str | None) -> Path | None:
         return None
     return Path(found).parent if isinstance(found, str) else None
 
-# %% ../../nbs/03_models/04_load.ipynb #ac713b03
+# %% ../../nbs/03_models/04_load.ipynb #4e112d45
 def _adapted_base(folder: Path, device: str, dtype: str) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The base model that an adapter folder names, with the adapter, and those that it stands on, on it."""
     origin = read_origin(folder)

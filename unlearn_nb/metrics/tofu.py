@@ -268,7 +268,7 @@ class Tofu(Suite):
         refuse_nan(table["nll"] + table["right_nll"], "answers", ids=[row["id"] for row in rows])
         texts = generate(model, tokenizer, rows, template=template, max_new_tokens=self.max_new_tokens,
                          batch_size=batch_size, max_length=max_length, progress=progress)
-        rouge = [rouge_l_recall(text, row["response"]) for text, row in zip(texts, rows)]
+        rouge = [rouge_l_recall(text, row["response"], self.faithful) for text, row in zip(texts, rows)]
         words = ["paraphrased" if row.get("paraphrased_responses") else "own" for row in rows]
         asked = pd.DataFrame(rows)[COLUMNS].assign(generation=texts, rougeL=rouge)
         return pd.concat([asked, table], axis=1).assign(right_words=words)

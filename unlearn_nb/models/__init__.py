@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "prepared": ["Prepared", "prepare", "prepare_one"],
     "provenance": ["FILE", "Origin", "WIDE", "base_weights", "check_origin", "check_unmerged", "origin_of",
         "read_origin", "tensors_hash", "weights_hash", "write_origin"],
+    "readiness": ["Preflight", "READ", "SAMPLED", "TOLERANCE", "preflight"],
     "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",
         "train_tokenizer"],
     "tokens": ["CUT_SHARE", "Cuts", "IGNORED", "Row", "count_cuts", "encode", "encode_prompt", "encode_rows",

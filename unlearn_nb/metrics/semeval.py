@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core import UnlearnError, first_line, unknown
 from .membership import mia_score
-from .resampling import harmonic_mean, weighted_auc, weighted_mean
+from .resampling import harmonic_mean, weighted_auc, weighted_mean, without_value
 from .scores import COLUMNS, SUITES, Suite, refuse_nan
 from .text import exact_match, is_repetitive, rouge_l_recall
 from ..models import generate, sequence_nll
@@ -176,8 +176,7 @@ class SemEval(Suite):
         out["mia_auc"] = weighted_auc(rows["nll"], rows["member"], weights)
         out["mia_score"] = mia_score(out["mia_auc"])
         out["utility"] = self._utility(rows, weights)
-        parts = np.stack([out["task_aggregate"], out["mia_score"], out["utility"]])
-        out["final"] = np.nansum(parts, axis=0) / np.maximum((~np.isnan(parts)).sum(0), 1)
+        out["final"] = np.mean([out[part] for part in _final_parts(rows, self.measured is not None)], axis=0)
         generated = rows["generation"].notna().to_numpy() & rows["split"].ne("general").to_numpy()
         out["repetition"] = weighted_mean(rows, generated, "repetitive", weights=weights)
         return out | {name: weighted_mean(rows, *cell, weights) for name, cell in pooled_members(rows).items()}
@@ -203,15 +202,21 @@ class SemEval(Suite):
         return _what_was_found(rows, self.utility)
 
 # %% ../../nbs/10_metrics/06_semeval.ipynb #067d4173
+def _final_parts(rows: pd.DataFrame, measured: bool) -> list[str]:
+    """What `final` averages: the Task Aggregate, and the MIA score and the utility where there are rows for them."""
+    known = measured or rows["correct"].notna().any()
+    sides = set(rows.loc[rows["nll"].notna(), "member"].dropna())
+    return ["task_aggregate"] + ["mia_score"] * (len(sides) == 2) + ["utility"] * bool(known)
+
+# %% ../../nbs/10_metrics/06_semeval.ipynb #ad000458
 def _what_was_found(rows: pd.DataFrame, utility: str) -> dict[str, Any]:
     """What must be known to read the numbers."""
     tasks = rows[rows["split"].isin(["forget", "retain"])].groupby("task")["kind"].agg(set)
-    holdout = rows["split"].eq("holdout").any()
-    kind = utility if utility == "mmlu" or rows["correct"].notna().any() else "none"
+    holdout, final = rows["split"].eq("holdout").any(), _final_parts(rows, utility == "mmlu")
     return {
-        "utility_kind": kind, "n_cells": len(cell_members(rows)),
+        "utility_kind": utility if "utility" in final else "none", "n_cells": len(cell_members(rows)),
         "regurgitation_from_questions": [task for task, kinds in tasks.items() if "completion" not in kinds],
         "mia_documents": ("completions" if has_documents(rows) else "all rows") if holdout else "none",
         "n_members": int(rows["member"].eq(1).sum()), "n_nonmembers": int(rows["member"].eq(0).sum()),
-        "final_over": ["task_aggregate"] + ["mia_score"] * bool(holdout) + ["utility"] * (kind != "none"),
+        "n_without_value": without_value(rows["nll"], rows["member"]), "final_over": final,
     }

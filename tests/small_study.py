@@ -21,12 +21,14 @@ from unlearn_nb.runs import Run
 def count(folder, text):
     with open("calls.txt", "a") as calls:
         calls.write(text + "\\n")
-    if text == "second" and fault == "hang" and not Path("hung").exists():
+    if text == "second" and Path("hang").exists() and not Path("hung").exists():
         (folder / "half.txt").write_text("half")
         Path("hung").touch()
         time.sleep(60)
     (folder / "value.txt").write_text(text)
 
+if fault == "hang":  # said by a file: a stage that read `fault` itself would depend on it
+    Path("hang").touch()
 run = Run.open(run_dir)
 first = run.stage("first", lambda folder: count(folder, "first"), seed=seed)
 second = run.stage("second", lambda folder: count(folder, "second"), first=first, seed=seed)'''

@@ -147,11 +147,14 @@ def answers(es, ratio, probability=0.5):
 
 
 def test_measures_by_hand():
-    table, oracle = answers([1.0, 0.5], [0.1, 0.2]), answers([0.0, 0.0], [0.1, 0.2])
+    ratios = [0.1, 0.2, 0.3, 0.4]  # four rows a side are the fewest with a forget quality
+    table, oracle = answers([1.0, 0.5] * 2, ratios), answers([0.0] * 4, ratios)
     found = measures(table, oracle)
     assert found["fs"] == 0.25 and found["rs"] == 0.75 and found["quality"] == 1 and found["log_quality"] == 0
     assert found["utility"] == pytest.approx(0.5)
-    assert measures(answers([1.0, 0.5], [0.1, 0.2], probability=0.0), oracle)["utility"] == 0
+    assert measures(answers([1.0, 0.5] * 2, ratios, probability=0.0), oracle)["utility"] == 0
+    few = measures(answers([1.0, 0.5], [0.1, 0.2]), answers([0.0, 0.0], [0.1, 0.2]))
+    assert np.isnan([few["quality"], few["log_quality"]]).all()
 
 
 def curve(region, seed, fs, quality):

@@ -90,7 +90,7 @@ def test_a_rater_rates_the_questions_of_every_model_and_what_it_mumbles_is_count
 def test_plans():
     full = relearn_plan("tiny", "full")
     assert full.methods["npo-gdr-sure"].mask == "sure" and full.methods["ga-gdr-memflex"].objective == "ga-gdr-memflex"
-    assert relearn_plan("tiny", "quick", faithful=True).methods["relearn"].objective == "relearn-faithful"
+    assert relearn_plan("tiny", "quick", faithful=True).methods["relearn"].objective == "relearn-zjunlp"
     with pytest.raises(UnlearnError, match="unknown budget"):
         relearn_plan("tiny", "huge")
 

@@ -1,10 +1,12 @@
 """DPO equals its formula."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from unlearn_nb.objectives import TermInputs, parse_objective, resolve
+from unlearn_nb.objectives import DPO, TermInputs, parse_objective, resolve
 
 
 def sides(seed):
@@ -34,4 +36,22 @@ def test_faithful_dpo_takes_token_means_of_the_micro_batch():
     (a, ra, na), (b, rb, nb) = sides(2), sides(3)
     inputs = {"augmented": TermInputs(a, na, 4, ra), "rejected": TermInputs(b, nb, 4, rb)}
     margin = (a - ra).mean() - (b - rb).mean()
-    assert resolve("relearn-dpo-faithful")(inputs)[0].item() == pytest.approx((-20 * F.logsigmoid(0.1 * margin)).item())
+    assert resolve("relearn-dpo-zjunlp")(inputs)[0].item() == pytest.approx((-20 * F.logsigmoid(0.1 * margin)).item())
+
+
+def test_open_unlearning_means_rows_within_micro_batches_and_scales_by_two_over_beta():
+    gains = {"chosen": [[1.0, 2.0], [0.5]], "rejected": [[-1.0], [0.25, 0.25, 1.0]]}
+    def side(values, counts):
+        flat = torch.tensor([x for row in values for x in row], dtype=torch.float64)
+        rows = torch.tensor([i for i, row in enumerate(values) for _ in row])
+        return TermInputs(flat, rows, len(values), torch.zeros_like(flat), counts=counts)
+    def expected(rows):
+        margins = [sum(gains["chosen"][i]) - sum(gains["rejected"][i]) for i in rows]
+        return sum(2 / 0.5 * math.log1p(math.exp(-0.5 * m)) for m in margins) / len(margins)
+    term = DPO(beta=0.5, faithful="open-unlearning")
+    whole = term(side(gains["chosen"], None), side(gains["rejected"], None)).item()
+    assert whole == pytest.approx(expected([0, 1])) == pytest.approx(2 / 0.5 * DPO(beta=0.5)(
+        side(gains["chosen"], None), side(gains["rejected"], None)).item())
+    counts = {"tokens": 9, "rows": 3, "sequences": 3, "microbatches": 2}
+    parts = [term(side([gains["chosen"][i]], counts), side([gains["rejected"][i]], counts)).item() for i in (0, 1)]
+    assert sum(parts) == pytest.approx((expected([0]) + expected([1])) / 2)

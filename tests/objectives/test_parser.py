@@ -13,6 +13,7 @@ from unlearn_nb.objectives import (
     KL,
     NLL,
     NPO,
+    TERMS,
     Objective,
     parse_objective,
     resolve,
@@ -30,7 +31,7 @@ from unlearn_nb.objectives import (
             "kl(direction=forward) + nll(on='forget', per=sequences)",
             KL(direction="forward") + NLL("forget", "sequences"),
         ),
-        ("npo(faithful=True)\n", 1.0 * NPO(faithful=True)),
+        ("npo(faithful=zjunlp)\n", 1.0 * NPO(faithful="zjunlp")),
     ],
 )
 def test_parser_reads_what_the_algebra_writes(text, same):
@@ -41,17 +42,17 @@ def test_parser_reads_what_the_algebra_writes(text, same):
 SAMPLES = [
     GA(),
     GA(per="sequences"),
-    GA(faithful=True),
+    GA(faithful="zjunlp"),
     NLL(),
     NLL(per="sequences"),
-    NLL(faithful=True),
+    NLL(faithful="open-unlearning"),
     NPO(),
     NPO(beta=2.5),
     NPO(per="tokens"),
-    NPO(faithful=True),
+    NPO(faithful="zjunlp"),
     KL(),
     KL(direction="forward"),
-    KL(faithful=True),
+    KL(faithful="open-unlearning"),
 ]
 
 
@@ -75,7 +76,7 @@ def test_text_round_trips(parts):
         ("npo(beta=1, beta=2)", "is given twice"),
         ("kl(direction=sideways)", "direction must be one of"),
         ("nll(on=general)", "on must be one of"),
-        ("nll(faithful=1)", "faithful must be one of"),
+        ("nll(faithful=1)", "faithful=1 doesn't say whose code"),
         ("O.4*npo", "can't read"),
         ("0.4 npo", "can't read"),
         ("", "can't read"),
@@ -150,3 +151,24 @@ def test_every_term_is_listed_where_none_is_near():
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     listed = said.removeprefix("unknown term 'xyz'; known: ").split(", ")
     assert listed == "ceu dpo embed_diff ga kl nll npo rmu satimp simnpo undial wga".split()
+
+
+CODES = {"nll": 2, "ga": 2, "kl": 2, "npo": 2, "dpo": 2, "simnpo": 1, "wga": 1, "satimp": 1, "undial": 1, "ceu": 1,
+         "rmu": 1, "embed_diff": 1}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_term_says_whose_code_it_follows(name):
+    kind = TERMS[name]
+    assert len(kind.codes) == CODES[name] and kind().faithful == "" and kind(faithful=False) == kind()
+    for code in kind.codes:
+        term = kind(faithful=code)
+        assert term.faithful == code and term.unit == "microbatch" and f"faithful={code}" in str(term)
+        assert parse_objective(str(term)) == 1.0 * term == parse_objective(f"{name}(faithful='{code}')")
+    if len(kind.codes) == 1:
+        assert kind(faithful=True) == kind(faithful=kind.codes[0])
+    else:
+        with pytest.raises(UnlearnError, match=f"{name}: faithful=True doesn't say whose code"):
+            kind(faithful=True)
+    with pytest.raises(UnlearnError, match="whose code"):
+        parse_objective(f"{name}(faithful=nobody)")

@@ -9,9 +9,11 @@ from unlearn_nb.objectives import (
 
 def test_presets_carry_the_published_weights():
     weights = {name: tuple(w for w, _ in resolve(name).parts) for name in PRESETS}
-    assert weights["zjuklab-over"] == weights["zjuklab-over-faithful"] == (0.4, 0.4, 0.2)
-    assert weights["zjuklab-under"] == weights["zjuklab-under-faithful"] == (0.3, 0.3, 0.4)
-    assert all(t.faithful == name.endswith("-faithful") for name in PRESETS for _, t in resolve(name).parts)
+    assert weights["zjuklab-over"] == weights["zjuklab-over-zjunlp"] == (0.4, 0.4, 0.2)
+    assert weights["zjuklab-under"] == weights["zjuklab-under-zjunlp"] == (0.3, 0.3, 0.4)
+    for name in PRESETS:
+        code = next((code for code in ("zjunlp", "open-unlearning") if name.endswith(f"-{code}")), "")
+        assert all(term.faithful == code for _, term in resolve(name).parts), name
 
 
 def test_the_published_weights():

@@ -25,6 +25,7 @@ from unlearn_nb.objectives import (
     token_logps,
 )
 
+OPEN = "open-unlearning"
 VOCAB, WIDTH = 120, 6  # the published UNDIAL needs more than 100 entries
 
 NEW = [
@@ -133,6 +134,8 @@ def expected(term, t):
         z, y = t["logits"].double().tolist(), t["targets"].tolist()
         return sum(cross_entropy(without(z[i], y[i]), z[i]) for i in kept) / max(len(kept), 1)
     losses = token_losses(term, t)
+    if isinstance(term, (RMU, EmbedDiff)):  # each row counts once
+        return sum(sum(losses[i] for i in row) / len(row) for row in rows) / len(rows)
     return sum(losses) / len(losses)
 
 
@@ -145,13 +148,13 @@ def test_equals_float64_recomputation(term, lengths, seed):
 
 
 FAITHFUL = [
-    SimNPO(faithful=True),
-    WGA(faithful=True),
-    SatImp(faithful=True),
-    CEU(faithful=True),
-    UNDIAL(faithful=True),
-    RMU(layer=1, faithful=True),
-    EmbedDiff(layer=1, faithful=True),
+    SimNPO(faithful=OPEN),
+    WGA(faithful=OPEN),
+    SatImp(faithful=OPEN),
+    CEU(faithful=OPEN),
+    UNDIAL(faithful=OPEN),
+    RMU(layer=1, faithful=OPEN),
+    EmbedDiff(layer=1, faithful=OPEN),
 ]
 
 
@@ -169,7 +172,7 @@ def test_float32_with_empty_and_one_token_answers(term, lengths):
 
 
 @pytest.mark.parametrize("chunk", [2**22, 3 * VOCAB], ids=["one chunk", "checkpointed chunks"])
-@pytest.mark.parametrize("term", [*NEW[:2], UNDIAL(), UNDIAL(faithful=True), *NEW[-3:], *FAITHFUL[-2:]], ids=str)
+@pytest.mark.parametrize("term", [*NEW[:2], UNDIAL(), UNDIAL(faithful=OPEN), *NEW[-3:], *FAITHFUL[-2:]], ids=str)
 def test_gradcheck(monkeypatch, term, chunk):
     monkeypatch.setattr(inputs, "_CHUNK_ELEMENTS", chunk)
     t = make([2, 0, 3], seed=2, width=4)
@@ -181,7 +184,7 @@ def test_gradcheck(monkeypatch, term, chunk):
     assert torch.autograd.gradcheck(loss, tensors, fast_mode=True)
 
 
-@pytest.mark.parametrize("term", [*NEW[2:6], WGA(faithful=True), SatImp(faithful=True)], ids=str)
+@pytest.mark.parametrize("term", [*NEW[2:6], WGA(faithful=OPEN), SatImp(faithful=OPEN)], ids=str)
 def test_the_weights_of_an_ascent_are_constants_for_the_gradient(term):
     t = make([2, 4], seed=3)
     logits = t["logits"].requires_grad_()
@@ -233,7 +236,7 @@ def test_limits():
 
 
 @pytest.mark.parametrize(
-    "term", [SimNPO(faithful=True), WGA(faithful=True), SatImp(faithful=True), CEU(faithful=True)], ids=str
+    "term", [SimNPO(faithful=OPEN), WGA(faithful=OPEN), SatImp(faithful=OPEN), CEU(faithful=OPEN)], ids=str
 )
 def test_faithful_is_the_mean_of_micro_batch_means(term):
     t = make([2, 6], seed=7)
@@ -253,11 +256,10 @@ def rmu_example(per_token, lengths):
 
 def test_the_published_rmu_is_a_square_matrix():
     inputs = rmu_example([6.0, 10.0, 10.0], [2, 3, 6])
-    assert EmbedDiff(faithful=True)(inputs).item() == pytest.approx(11.33, abs=0.005)
-    assert np.mean([6, 10, 10]) == pytest.approx(8.67, abs=0.005)  # what its authors meant: mean of the rows' means
-    assert EmbedDiff()(inputs).item() == pytest.approx((2 * 6 + 3 * 10 + 6 * 10) / 11)
+    assert EmbedDiff(faithful=OPEN)(inputs).item() == pytest.approx(11.33, abs=0.005)
+    assert EmbedDiff()(inputs).item() == pytest.approx(26 / 3)  # the paper: mean of the rows' means
     even = rmu_example([6.0, 10.0, 10.0], [4, 4, 4])
-    assert EmbedDiff(faithful=True)(even).item() == pytest.approx(EmbedDiff()(even).item())
+    assert EmbedDiff(faithful=OPEN)(even).item() == pytest.approx(EmbedDiff()(even).item())
 
 
 def test_the_published_undial_averages_over_prompt_and_padding_and_lowers_one_entry():
@@ -270,12 +272,36 @@ def test_the_published_undial_averages_over_prompt_and_padding_and_lowers_one_en
         for i, y in enumerate(targets)
         if i % width != width - 1
     ]
-    value = UNDIAL(faithful=True)(inputs_of(t))
+    value = UNDIAL(faithful=OPEN)(inputs_of(t))
     assert len(losses) == 16 and value.item() == pytest.approx(sum(losses) / 16)
     t["all_ref_logits"] = t["all_logits"].requires_grad_().detach()
-    (push,) = torch.autograd.grad(UNDIAL(faithful=True)(inputs_of(t)), t["all_logits"])
+    (push,) = torch.autograd.grad(UNDIAL(faithful=OPEN)(inputs_of(t)), t["all_logits"])
     push = push.view(2, width, VOCAB)
     assert (push[0, :6].argmax(-1) == VOCAB - 100).all() and (
         push[0, :6, VOCAB - 100] > 0
     ).all()  # a prompt: trained away
     assert (push[:, -1] == 0).all()
+
+
+def test_a_long_row_weighs_as_much_as_a_short_one_in_rmu():
+    """Rows of 2, 12, 25 and 6 tokens: the paper's mean over rows, and the published square matrix."""
+    lengths = [2, 12, 25, 6]
+    t = make(lengths, seed=11, width=30)
+    for term in (RMU(layer=1), EmbedDiff(layer=1)):
+        losses = np.array(token_losses(term, t))
+        rows = np.split(losses, np.cumsum(lengths)[:-1])
+        published = type(term)(layer=1, faithful=OPEN)(inputs_of(t)).item()
+        assert term(inputs_of(t)).item() == pytest.approx(np.mean([row.mean() for row in rows]))
+        assert published == pytest.approx(np.mean([[row.sum() / n for row in rows] for n in lengths]))
+        assert abs(term(inputs_of(t)).item() - losses.mean()) > 1e-3 and published > 2 * losses.mean()
+
+
+def test_rows_of_rmu_count_over_all_micro_batches():
+    lengths = [2, 12, 25, 6]
+    t = make(lengths, seed=12, width=30)
+    counts = inputs_of(t).counts
+    ends, total, names = np.cumsum([0, *lengths]), 0.0, ("logits", "ref_logits", "hidden", "ref_hidden", "targets")
+    for first, last in ((0, 1), (1, 4)):
+        part = {key: t[key][ends[first] : ends[last]] for key in names}
+        total += EmbedDiff(layer=1)(inputs_of(t | part | {"lengths": lengths[first:last]}, counts)).item()
+    assert total == pytest.approx(EmbedDiff(layer=1)(inputs_of(t)).item()) and EmbedDiff().unit == "sequences"

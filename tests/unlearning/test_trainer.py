@@ -139,7 +139,7 @@ def test_two_processes_do_what_one_does(tokenizer, tmp_path):
 
 def test_faithful_terms_do_depend_on_the_cut(tokenizer, tmp_path):
     cuts = [dict(batch_size=8, accumulation=1), dict(batch_size=1, accumulation=8)]
-    losses = [gradients(tokenizer, "nll(faithful=True)", tmp_path, **cut)[1]["loss"] for cut in cuts]
+    losses = [gradients(tokenizer, "nll(faithful=zjunlp)", tmp_path, **cut)[1]["loss"] for cut in cuts]
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
@@ -242,7 +242,7 @@ def test_recorded_kl_is_the_distance_to_the_untouched_model(tokenizer, tmp_path,
     assert frame.kl[1:].tolist() == pytest.approx(fresh[:-1], rel=1e-3)
 
 
-@pytest.mark.parametrize("objective", [DEFAULT, "npo(faithful=True) + kl(faithful=True) + nll"])
+@pytest.mark.parametrize("objective", [DEFAULT, "npo(faithful=zjunlp) + kl(faithful=zjunlp) + nll"])
 def test_padding_changes_nothing(tokenizer, objective):
     """One batch of uneven rows against the same rows one by one, in float64."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
@@ -255,7 +255,7 @@ def test_padding_changes_nothing(tokenizer, objective):
             torch.testing.assert_close(torch.cat([s[group].ref_logits for s in singles]), together[group].ref_logits)
 
 
-@pytest.mark.parametrize("objective", [DEFAULT, "npo(faithful=True) + kl(direction=forward) + nll(per=sequences)"])
+@pytest.mark.parametrize("objective", [DEFAULT, "npo(faithful=zjunlp) + kl(direction=forward) + nll(per=sequences)"])
 def test_sharing_lines_changes_nothing(tokenizer, objective):
     """Short rows on one line: same loss, same gradient, fewer tokens."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
@@ -311,7 +311,7 @@ def test_forward_equals_plain_calls(tokenizer):
 def test_faithful_objective_equals_the_published_computation(tokenizer):
     """Both micro-batches padded left to max_length, batch-mean CE in NPO, forward KL over all B*L positions."""
     model, moved = tiny(dtype=torch.float64), tiny(seed=9, dtype=torch.float64)
-    batcher, schedule = reference_for(model, tokenizer, "zjuklab-over-faithful")
+    batcher, schedule = reference_for(model, tokenizer, "zjuklab-over-zjunlp")
     loss, values = batcher.objective(forward_terms(moved, batcher.objective, batcher(schedule[:4]), head=model.lm_head))
 
     def outputs(m, group):

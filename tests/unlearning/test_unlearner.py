@@ -24,7 +24,7 @@ from unlearn_nb.unlearning import (
 
 SHALLOW = {
     "rmu": "rmu(layer=0) + embed_diff(layer=0)",
-    "rmu-faithful": "rmu(layer=0, faithful=True) + embed_diff(layer=0, faithful=True)",
+    "rmu-open-unlearning": "rmu(layer=0, faithful=True) + embed_diff(layer=0, faithful=True)",
 }
 
 TRAINED = [name for name in PRESETS if name.startswith(("simnpo", "wga", "satimp", "undial", "ceu", "rmu"))]
@@ -58,8 +58,8 @@ def test_the_retain_term_of_rmu_starts_at_0_and_measures_the_way_gone(tmp_path, 
                 new, old = (
                     m(torch.tensor([ids]), output_hidden_states=True).hidden_states[1][0, -n:] for m in (live, original)
                 )
-            errors.append((new - old).square().mean(-1))
-        distances.append(torch.cat(errors).mean().item())
+            errors.append((new - old).square().mean())  # each row counts once
+        distances.append(torch.stack(errors).mean().item())
 
     frame = run(
         model,

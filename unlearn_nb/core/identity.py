@@ -21,6 +21,11 @@ LARGE = 2**24  # bytes from which a file's hash is remembered
 SETTLED = 2 * 10**9  # ns; a file that changed later than that may change again within the clock's precision
 
 
+def _read_hash(path: str | Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+# %% ../../nbs/00_core/04_identity.ipynb #cc4e453a
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits; a large file that did not change is not read again."""
     about = os.stat(path)
@@ -35,11 +40,6 @@ def file_hash(path: str | Path) -> str:
         with contextlib.suppress(OSError):  # a cache that can't be written costs time only
             write_atomic(known, found)
     return found
-
-# %% ../../nbs/00_core/04_identity.ipynb #b439849a
-def _read_hash(path: str | Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 # %% ../../nbs/00_core/04_identity.ipynb #d22f0614
 def hash_files(folder: str | Path, files: Iterable[Path]) -> str:

@@ -191,7 +191,8 @@ class LocalizationExperiment(Experiment):
 
     def answers(self, model: Any, tokenizer: Any) -> pd.DataFrame:
         """What a model makes of the measured rows: numbers of `answer_table`."""
-        table = answer_table(model, tokenizer, self.rows, template=self.bench.template, faithful=self.plan.faithful)
+        table = answer_table(model, tokenizer, self.rows, template=self.bench.template,
+                             faithful=self.plan.faithful and "open-unlearning")
         return table.drop(columns="wrong_nlls")
 
     @cached_property

@@ -64,7 +64,7 @@ def merging_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
     """
     if not 0 <= density <= 1:
         raise UnlearnError(f"density is {density}: give a share in (0, 1], or 0 to choose it on the validation part")
-    objectives = {name: f"{role.preset}-faithful" for name, role in ROLES.items()} if faithful else {}
+    objectives = {name: f"{role.preset}-zjunlp" for name, role in ROLES.items()} if faithful else {}
     objectives |= {name: text for name, text in (("over", over), ("under", under)) if text}
     plan = read_plan("merging", MergingPlan, model=model, device=device, budget=budget, bench=bench,
                      objectives=objectives, recipe={"seed": seed}, settings={"seed": seed, "dtype": dtype})

@@ -73,7 +73,7 @@ class ReLearnPlan(UnlearningPlan):
     @property
     def methods(self) -> dict[str, ReLearnMethod]:
         """ReLearn and its baselines, by name."""
-        ours = ReLearnMethod("relearn-faithful" if self.faithful else "relearn", self.learning_rates["relearn"],
+        ours = ReLearnMethod("relearn-zjunlp" if self.faithful else "relearn", self.learning_rates["relearn"],
                              self.epochs["relearn"])
         rates, epochs = self.learning_rates["baselines"], self.epochs["baselines"]
         return {"relearn": ours} | {name: baseline_method(name, rates, epochs) for name in self.baselines}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Registry, UnlearnError
+from ..core import Registry, UnlearnError, whose_code
 from .material import Localizer, Material, per_unit
 from ..models import IGNORED, Row, selected_logits
 from ..regions import UnitWeight
@@ -134,19 +134,19 @@ class Fisher(Localizer):
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #083eeae7
 def noised(
-    row: Row, rng: np.random.Generator, *, vocabulary: int, special: Sequence[int], faithful: bool = False,
+    row: Row, rng: np.random.Generator, *, vocabulary: int, special: Sequence[int], faithful: bool | str = "",
 ) -> Row:
     """A copy of the row with half of its answer tokens (at least one) replaced in the labels.
 
     Args:
         vocabulary: number of tokens; `special`: ids that neither are replaced nor replace.
-        faithful: positions with replacement, and the input changed, too.
+        faithful: "zjunlp": positions with replacement, and the input changed, too.
     """
     ids, labels, allowed = list(row.input_ids), list(row.labels), np.setdiff1d(np.arange(vocabulary), special)
     places = [i for i, label in enumerate(labels) if label != IGNORED and label not in special]
     if not places:
         return row
-    if faithful:
+    if whose_code(faithful, "zjunlp", what="noised"):
         for place in rng.choice(places, len(places) // 2):
             ids[place] = labels[place] = int(rng.choice(allowed))
         return Row(ids, labels)
@@ -164,16 +164,17 @@ class MemFlexUnits(Localizer):
     Args:
         copies: noised copies of each row.
         cosine: threshold of the published rule; read where `faithful`.
-        faithful: the published noise, scale and rule; see above.
+        faithful: "zjunlp": the published noise, scale and rule; see above.
     """
 
     name: ClassVar[str] = "memflex"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp",)
     units: ClassVar[tuple[str, ...]] = ("value_vector", "tensor")
     parts: ClassVar[tuple[str, ...]] = ("forget", "retain")
     copies: int = 3
     cosine: float = 0.92
     seed: int = 0
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
         forget, retain = (self._gradient(material, part) for part in self.parts)
@@ -202,16 +203,19 @@ class Wagle(Localizer):
 
     Args:
         gamma: curvature of the retain problem, above 0; None: see above (`faithful`: 1e-6).
-        faithful: gradients as sums over batches.
+        faithful: "wagle", its authors' code: gradients as sums over batches.
     """
 
     name: ClassVar[str] = "wagle"
+    codes: ClassVar[tuple[str, ...]] = ("wagle",)
     parts: ClassVar[tuple[str, ...]] = ("forget", "retain")
     gamma: float | None = None
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
-        if self.gamma is not None and not (isinstance(self.gamma, (int, float)) and self.gamma > 0):
+        super().__post_init__()
+        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
+        if self.gamma is not None and not (number and self.gamma > 0):
             raise UnlearnError(f"wagle: gamma must be a number above 0, not {self.gamma!r}")
 
     def __call__(self, material: Material) -> dict[str, Tensor]:

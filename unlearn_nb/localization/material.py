@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core import FollowsCode
 from ..models import AnswerBatch, Row, answer_batches, batch_logits
 from ..objectives import token_logps
 from ..regions import UNITS, UnitWeight
@@ -75,7 +76,7 @@ def per_unit(values: Tensor, unit: UnitWeight) -> Tensor:
     return values.mean(dims, keepdim=True) if dims else values
 
 # %% ../../nbs/07_localization/00_material.ipynb #944a3ef5
-class Localizer:
+class Localizer(FollowsCode):
     """Scores units. A subclass is a frozen dataclass; it sets `name` and defines `__call__`.
 
     Attributes:
@@ -88,6 +89,9 @@ class Localizer:
     units: ClassVar[tuple[str, ...]] = UNITS
     parts: ClassVar[tuple[str, ...]] = ("forget",)
     every_part: ClassVar[bool] = False
+
+    def __post_init__(self):
+        self.check_code()
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
         """Scores by weight, in the units' shape."""

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "tables": ["compare_table", "to_html"],
     "text": ["ROUGE_CODES", "exact_match", "is_repetitive", "rouge_1_f1", "rouge_1_recall", "rouge_l_f1",
         "rouge_l_recall"],
-    "tofu": ["AGGREGATIONS", "Tofu", "answer_table", "forget_quality", "log10_forget_quality",
-        "normalised_probability", "oracle_quality", "truth_ratio", "truth_score", "utility_terms"],
+    "tofu": ["AGGREGATIONS", "Tofu", "answer_table", "forget_quality", "log10_forget_quality", "loss_scores",
+        "normalised_probability", "oracle_quality", "truth_probability", "truth_ratio", "truth_score",
+        "utility_terms"],
 })

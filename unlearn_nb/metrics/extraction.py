@@ -16,6 +16,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..core import whose_code
 from ..models import answer_logits, at_least_float32
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #b009f1c3
@@ -68,35 +69,37 @@ def read_answers(
     return answers
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #625a88bc
-def extraction_strength(hits: Sequence[bool], faithful: bool = False) -> float:
+def extraction_strength(hits: Sequence[bool], faithful: bool | str = False) -> float:
     """Share of an answer's tokens that follow by greedy decoding from the shortest sufficient beginning, in [0, 1].
 
     Args:
         hits: [L], the token is the model's first choice given all true tokens before it.
-        faithful: open-unlearning's code: the last token dropped, at least 1/L, 0 instead of NaN without a token.
+        faithful: "open-unlearning": the last token dropped, at least 1/L, 0 instead of NaN without a token.
     """
-    hits = np.asarray(hits, bool)[: -1 if faithful else None]
+    code = whose_code(faithful, "open-unlearning", what="extraction_strength")
+    hits = np.asarray(hits, bool)[: -1 if code else None]
     if not len(hits):
-        return 0.0 if faithful else float("nan")
+        return 0.0 if code else float("nan")
     run = len(hits) if hits.all() else int(np.argmin(hits[::-1]))  # hits in a row at the end
-    return max(run, int(faithful)) / len(hits)
+    return max(run, int(bool(code))) / len(hits)
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #33901c78
-def exact_memorisation(hits: Sequence[bool], faithful: bool = False) -> float:
+def exact_memorisation(hits: Sequence[bool], faithful: bool | str = False) -> float:
     """Share of an answer's tokens that are the model's first choice, in [0, 1]; NaN without a token.
 
     Args:
-        faithful: open-unlearning's code: the last token dropped.
+        faithful: "open-unlearning": the last token dropped.
     """
-    hits = np.asarray(hits, bool)[: -1 if faithful else None]
+    code = whose_code(faithful, "open-unlearning", what="exact_memorisation")
+    hits = np.asarray(hits, bool)[: -1 if code else None]
     return float(hits.mean()) if len(hits) else float("nan")
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #b52cf0c1
 def extraction_table(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
-    template: str = "plain", faithful: bool = False, batch_size: int = 64, max_length: int = 256,
+    template: str = "plain", faithful: bool | str = False, batch_size: int = 64, max_length: int = 256,
 ) -> pd.DataFrame:
-    """One line a row: `es`, `em` and `tokens` (L), from one pass."""
+    """One line a row: `es`, `em` and `tokens` (L), from one pass; `faithful` as in `extraction_strength`."""
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
     answers = read_answers(model, tokenizer, rows, **options)
     return pd.DataFrame({

@@ -19,7 +19,7 @@ from .terms import TERMS, Term, check_choices, check_number
 class WeightedAscent(Term):
     """Gradient ascent with a weight a token."""
 
-    faithful: bool
+    codes: ClassVar[tuple[str, ...]] = ("open-unlearning",)
 
     def weights(self, logps: Tensor) -> Tensor:
         """Weight of each token from its detached log-probability: [T]."""
@@ -27,7 +27,7 @@ class WeightedAscent(Term):
 
     def __call__(self, inputs: TermInputs) -> Tensor:
         logps = inputs.token_logps
-        return inputs.mean((self.weights(logps.detach()) * logps).sum(), faithful=self.faithful)
+        return inputs.mean((self.weights(logps.detach()) * logps).sum(), by_microbatch=bool(self.faithful))
 
 # %% ../../nbs/02_objectives/06_ascent.ipynb #bacdc876
 @TERMS.register
@@ -42,7 +42,7 @@ class WGA(WeightedAscent):
     name: ClassVar[str] = "wga"
     on: str = "forget"
     beta: float = 1.0
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         check_choices(self)
@@ -66,7 +66,7 @@ class SatImp(WeightedAscent):
     on: str = "forget"
     beta1: float = 5.0
     beta2: float = 1.0
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         check_choices(self)

@@ -20,17 +20,20 @@ from .terms import TERMS, check_choices
 @TERMS.register
 @dataclass(frozen=True)
 class DPO(Preference):
-    """Direct preference for vague over original answers (`faithful`: ReLearn's code, micro-batch token means).
+    """Direct preference for vague over original answers.
 
     Args:
         beta: inverse temperature, > 0 (per nat).
+        faithful: both times 2/beta; "zjunlp" (ReLearn's code): micro-batch token means; "open-unlearning": mean of
+            micro-batch means of the rows' losses.
     """
 
     name: ClassVar[str] = "dpo"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp", "open-unlearning")
     against: ClassVar[str] = "rejected"
     on: str = "augmented"
     beta: float = 0.1
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -38,9 +41,10 @@ class DPO(Preference):
 
     def __call__(self, chosen: TermInputs, rejected: TermInputs) -> Tensor:
         gains = [side.token_logps - side.ref_token_logps for side in (chosen, rejected)]
-        if self.faithful:
+        if self.faithful == "zjunlp":
             better, worse = (ratio(gain.sum(), len(gain)) for gain in gains)
             loss = -2 / self.beta * F.logsigmoid(self.beta * (better - worse))
             return ratio(loss, chosen.counts["microbatches"])
         better, worse = chosen.per_row(gains[0]), rejected.per_row(gains[1])
-        return ratio(-F.logsigmoid(self.beta * (better - worse)).sum(), chosen.counts["rows"])
+        total = -F.logsigmoid(self.beta * (better - worse)).sum()
+        return chosen.mean(2 / self.beta * total if self.faithful else total, "rows", bool(self.faithful))

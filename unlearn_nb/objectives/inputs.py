@@ -65,7 +65,8 @@ class TermInputs:
         ref_token_logps: `[T]` the same under the frozen reference.
         logits, ref_logits: `[T, V]` at the positions that predict the answer tokens.
         targets: `[T]` the answer tokens themselves.
-        all_logits, all_ref_logits: `[B*L, V]` at every position, prompt and padding included, row after row.
+        all_logits, all_ref_logits: `[B*L, V]` at every position, prompt and padding included, row after row; L is as
+            the followed code pads (see `Term.padding`).
         all_targets: `[B*L]` the token after each position where that is part of an answer, else -100.
         hidden, ref_hidden: `{layer: [T, H]}` output of a decoder layer at the answer tokens.
         counts: `tokens`, `rows`, `sequences` (rows with an answer token), `microbatches` of this group over the whole
@@ -99,9 +100,9 @@ class TermInputs:
         """The same for the rows that have an answer token: `[rows with an answer]`."""
         return self.per_row(values)[torch.bincount(self.rows, minlength=self.n_rows) > 0]
 
-    def mean(self, total: Tensor, unit: str = "tokens", faithful: bool = False) -> Tensor:
-        """`total` over the step's tokens or sequences; `faithful`: over this micro-batch's, then over micro-batches."""
-        if not faithful:
+    def mean(self, total: Tensor, unit: str = "tokens", by_microbatch: bool = False) -> Tensor:
+        """`total` over the step's tokens, rows or sequences; or over this micro-batch's, then over micro-batches."""
+        if not by_microbatch:
             return ratio(total, self.counts[unit])
-        own = len(self.rows) if unit == "tokens" else len(self.rows.unique())
+        own = {"tokens": len(self.rows), "rows": self.n_rows, "sequences": len(self.rows.unique())}[unit]
         return ratio(ratio(total, own), self.counts["microbatches"])

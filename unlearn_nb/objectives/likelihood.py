@@ -22,9 +22,10 @@ class NLL(Term):
     """Negative log-likelihood of the answers (ReLearn, equation 7; `faithful`: mean of micro-batch token means)."""
 
     name: ClassVar[str] = "nll"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp", "open-unlearning")
     on: str = "retain"
     per: str = "tokens"
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         check_choices(self, per=("tokens", "sequences"))
@@ -34,7 +35,8 @@ class NLL(Term):
         return "microbatch" if self.faithful else self.per
 
     def __call__(self, inputs: TermInputs) -> Tensor:
-        return inputs.mean(-inputs.token_logps.sum(), "tokens" if self.faithful else self.per, self.faithful)
+        unit = "tokens" if self.faithful else self.per
+        return inputs.mean(-inputs.token_logps.sum(), unit, by_microbatch=bool(self.faithful))
 
 # %% ../../nbs/02_objectives/02_likelihood.ipynb #96b75245
 @TERMS.register
@@ -67,16 +69,19 @@ def _kl_sum(logits: Tensor, ref_logits: Tensor, direction: str) -> Tensor:
 @TERMS.register
 @dataclass(frozen=True)
 class KL(Term):
-    """Divergence from the reference (ReLearn, equation 8; `faithful`: forward, mean over all `B*L` positions).
+    """Divergence from the reference (ReLearn, equation 8).
 
     Args:
         direction: `reverse` is KL(model || reference), `forward` is KL(reference || model).
+        faithful: forward, mean over all `B*L` positions, prompt and padding included, of each micro-batch: rows padded
+            left to max_length ("zjunlp"), or right to the group's longest ("open-unlearning", its GradDiff-KL).
     """
 
     name: ClassVar[str] = "kl"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp", "open-unlearning")
     on: str = "retain"
     direction: str = "reverse"
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         check_choices(self, direction=("reverse", "forward"))

@@ -21,7 +21,6 @@ class Preference(Term):
     """One loss a sequence, from a sigmoid with inverse temperature `beta` (> 0, per nat)."""
 
     beta: float
-    faithful: bool
 
     def __post_init__(self):
         check_choices(self)
@@ -39,18 +38,21 @@ class Preference(Term):
 @TERMS.register
 @dataclass(frozen=True)
 class NPO(Preference):
-    """Negative preference optimisation (ReLearn, equation 12; `faithful`: ZJUKLAB's micro-batch token means).
+    """Negative preference optimisation (ReLearn, equation 12).
 
     Args:
         beta: inverse temperature, > 0 (per nat).
         per: "sequences" compares summed log-probabilities, "tokens" their mean over the answer's tokens.
+        faithful: "zjunlp" (ZJUKLAB at SemEval-2025): micro-batch token means; "open-unlearning": mean of micro-batch
+            means of the rows' losses.
     """
 
     name: ClassVar[str] = "npo"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp", "open-unlearning")
     on: str = "forget"
     beta: float = 0.1
     per: str = "sequences"
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,12 +60,15 @@ class NPO(Preference):
 
     def __call__(self, inputs: TermInputs) -> Tensor:
         gain = inputs.token_logps - inputs.ref_token_logps  # [T]
-        if not self.faithful:
-            gains = inputs.per_sequence(gain)
-            if self.per == "tokens":
-                gains = gains / inputs.per_sequence(torch.ones_like(gain))
-            losses = -2 / self.beta * F.logsigmoid(-self.beta * gains)
-            return inputs.mean(losses.sum(), "sequences")
-        if not len(gain):
-            return gain.sum()
-        return ratio(-2 / self.beta * F.logsigmoid(-self.beta * gain.mean()), inputs.counts["microbatches"])
+        if self.faithful == "zjunlp":
+            total = self._loss(ratio(gain.sum(), len(gain)))
+            return ratio(total, inputs.counts["microbatches"]) if len(gain) else gain.sum()
+        if self.faithful:
+            return inputs.mean(self._loss(inputs.per_row(gain)).sum(), "rows", by_microbatch=True)
+        gains = inputs.per_sequence(gain)
+        if self.per == "tokens":
+            gains = gains / inputs.per_sequence(torch.ones_like(gain))
+        return inputs.mean(self._loss(gains).sum(), "sequences")
+
+    def _loss(self, gain: Tensor) -> Tensor:
+        return -2 / self.beta * F.logsigmoid(-self.beta * gain)

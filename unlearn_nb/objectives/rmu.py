@@ -26,22 +26,26 @@ def control_vector(size: int, seed: int = 0) -> Tensor:
 
 # %% ../../nbs/02_objectives/08_rmu.ipynb #8374171f
 class _LayerDistance(Term):
-    """Mean squared distance of a layer's output to some target, over answer tokens and dimensions."""
+    """Mean squared distance of a layer's output to some target: of a row over its answer tokens, then over rows."""
 
+    codes: ClassVar[tuple[str, ...]] = ("open-unlearning",)
     layer: int
-    faithful: bool
 
     def __post_init__(self):
         check_choices(self)
         if isinstance(self.layer, bool) or not isinstance(self.layer, int):
             raise UnlearnError(f"{self.name}: layer must be a whole number, counted from 0, not {self.layer!r}")
 
+    @property
+    def unit(self) -> str:
+        return "microbatch" if self.faithful else "sequences"
+
     def _distance(self, inputs: TermInputs, target: Tensor) -> Tensor:
         hidden = at_least_float32(inputs.hidden[self.layer])  # [T, H]
         errors = (hidden - target.to(hidden)).square().mean(-1)  # [T]
-        if not self.faithful:
-            return inputs.mean(errors.sum())
         sums, counts = inputs.per_sequence(errors), inputs.per_sequence(torch.ones_like(errors))
+        if not self.faithful:
+            return inputs.mean((sums / counts).sum(), "sequences")
         if not len(sums):
             return errors.sum()
         return ratio((sums[None] / counts[:, None]).mean(), inputs.counts["microbatches"])
@@ -63,7 +67,7 @@ class RMU(_LayerDistance):
     layer: int = 7
     steering: float = 2.0
     seed: int = 0
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -90,7 +94,7 @@ class EmbedDiff(_LayerDistance):
     name: ClassVar[str] = "embed_diff"
     on: str = "retain"
     layer: int = 7
-    faithful: bool = False
+    faithful: bool | str = ""
 
     @property
     def needs(self) -> frozenset[str]:

@@ -29,10 +29,11 @@ class SimNPO(Preference):
     """
 
     name: ClassVar[str] = "simnpo"
+    codes: ClassVar[tuple[str, ...]] = ("open-unlearning",)
     on: str = "forget"
     beta: float = 4.5
     delta: float = 0.0
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,4 +47,4 @@ class SimNPO(Preference):
         logps = inputs.token_logps
         nll = -inputs.per_sequence(logps) / inputs.per_sequence(torch.ones_like(logps))
         losses = -2 / self.beta * F.logsigmoid(self.beta * (nll - self.delta))
-        return inputs.mean(losses.sum(), "sequences", self.faithful)
+        return inputs.mean(losses.sum(), "sequences", by_microbatch=bool(self.faithful))

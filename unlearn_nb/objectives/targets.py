@@ -38,9 +38,10 @@ class UNDIAL(Term):
     """
 
     name: ClassVar[str] = "undial"
+    codes: ClassVar[tuple[str, ...]] = ("open-unlearning",)
     on: str = "forget"
     beta: float = 10.0
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         check_choices(self)
@@ -79,9 +80,10 @@ class CEU(Term):
     """
 
     name: ClassVar[str] = "ceu"
+    codes: ClassVar[tuple[str, ...]] = ("open-unlearning",)
     on: str = "forget"
     skip_first: bool = True
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
         check_choices(self, skip_first=(False, True))

@@ -7,12 +7,13 @@ __all__ = ['GROUPS', 'TERMS', 'Algebra', 'parts_of', 'finite_weight', 'Term', 'O
 
 # %% ../../nbs/02_objectives/01_terms.ipynb #d77e20a3
 import math
+import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..core import Registry, UnlearnError
+from ..core import FollowsCode, Registry, UnlearnError
 from .inputs import TermInputs
 
 # %% ../../nbs/02_objectives/01_terms.ipynb #de9afa13
@@ -53,10 +54,11 @@ def finite_weight(value: Any) -> float:
     return float(value)
 
 # %% ../../nbs/02_objectives/01_terms.ipynb #90ca2c40
-class Term(Algebra):
+class Term(FollowsCode, Algebra):
     """One term of an objective: a formula for a scalar loss on the rows of one group.
 
-    A subclass is a frozen dataclass with a field `on`; it sets `name` and defines `__call__`.
+    A subclass is a frozen dataclass with a field `on`; it sets `name` and defines `__call__`. Where there is published
+    code to follow, it names it in `codes` and has a field `faithful: bool | str = ""`.
     """
 
     name: ClassVar[str]
@@ -73,14 +75,27 @@ class Term(Algebra):
     @property
     def unit(self) -> str:
         """What the loss is a mean over: `tokens`, `sequences` or `microbatch`."""
-        return "microbatch" if getattr(self, "faithful", False) else "tokens"
+        return "microbatch" if self.faithful else "tokens"
+
+    @property
+    def padding(self) -> str:
+        """Which side rows are padded on: `left` (to max_length), `right` (to the group's longest), empty: no matter."""
+        if self.faithful == "open-unlearning":
+            return "right"
+        return "left" if "all_positions" in self.needs else ""
 
     def __call__(self, inputs: TermInputs) -> Tensor:
         raise NotImplementedError
 
     def __str__(self) -> str:
         changed = [f for f in fields(self) if f.default is MISSING or getattr(self, f.name) != f.default]
-        return self.name + (f"({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in changed)})" if changed else "")
+        given = ", ".join(f"{f.name}={_word(getattr(self, f.name))}" for f in changed)
+        return f"{self.name}({given})" if given else self.name
+
+# %% ../../nbs/02_objectives/01_terms.ipynb #a3c14b04
+def _word(value: Any) -> str:
+    """A value as `core.read_call` reads it: words without quotes."""
+    return value if isinstance(value, str) and re.fullmatch(r"[a-z]+(-[a-z]+)*", value) else repr(value)
 
 # %% ../../nbs/02_objectives/01_terms.ipynb #15112de7
 @dataclass(frozen=True)
@@ -92,6 +107,17 @@ class Objective(Algebra):
     """
 
     parts: tuple[tuple[float, Term], ...]
+
+    def __post_init__(self):
+        sides = {term.padding: term for _, term in self.parts if term.padding}
+        if len(sides) > 1:
+            raise UnlearnError(f"{' and '.join(map(str, sides.values()))} follow codes that pad rows differently, and "
+                               "a batch is padded in one way: follow one code")
+
+    @property
+    def padding(self) -> str:
+        """How rows are padded, `left`, `right` or empty; see `Term`."""
+        return next((term.padding for _, term in self.parts if term.padding), "")
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -130,7 +156,8 @@ class Objective(Algebra):
 # %% ../../nbs/02_objectives/01_terms.ipynb #0fef03d1
 def check_choices(term: Term, **choices: tuple) -> None:
     """Raise UnlearnError if a field of `term` (`on` and `faithful` are always checked) is outside its choices."""
-    for name, allowed in {"on": GROUPS[:3], "faithful": (False, True), **choices}.items():
+    term.check_code()
+    for name, allowed in {"on": GROUPS[:3], **choices}.items():
         value = getattr(term, name)
         if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
             raise UnlearnError(f"{term.name}: {name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

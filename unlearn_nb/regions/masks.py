@@ -7,14 +7,14 @@ __all__ = ['Gradients', 'MASKS', 'Mask', 'row_norms', 'Sure', 'MemFlex']
 
 # %% ../../nbs/04_regions/02_masks.ipynb #3b4b9b64
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import Registry, UnlearnError
+from ..core import FollowsCode, Registry, UnlearnError
 
 # %% ../../nbs/04_regions/02_masks.ipynb #7279d2b8
 Gradients = dict[str, Tensor]  # name of a trained weight -> gradient
@@ -27,15 +27,24 @@ class Mask(Protocol):
     Attributes:
         groups: whose loss it wants the gradients of: "forget", "retain".
         every_step: whether it chooses anew at each step.
-        faithful: whether it is without effect, as published under DeepSpeed.
+        faithful: the published code that is followed, in which the mask is without effect; empty: the mask acts.
     """
 
     groups: ClassVar[tuple[str, ...]]
     every_step: bool
-    faithful: bool
+    faithful: str
 
     def __call__(self, gradients: dict[str, Gradients]) -> dict[str, Tensor]:
         """From `{group: gradients}` to what may change: a bool tensor a weight that broadcasts to its shape."""
+
+# %% ../../nbs/04_regions/02_masks.ipynb #c685ac47
+def _check(mask: Any, name: str, least: float, most: float) -> None:
+    """Raise UnlearnError unless the field `name` of a mask is a number in [least, most]."""
+    value = getattr(mask, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise UnlearnError(f"{mask.name}: {name} must be a number in [{least:g}, {most:g}], not {value!r}")
+    if not isinstance(mask.every_step, bool):
+        raise UnlearnError(f"{mask.name}: every_step is True or False, not {mask.every_step!r}")
 
 # %% ../../nbs/04_regions/02_masks.ipynb #798fdf29
 def row_norms(gradient: Tensor) -> Tensor:
@@ -50,27 +59,29 @@ def _spread(rows: Tensor, like: Tensor) -> Tensor:
 # %% ../../nbs/04_regions/02_masks.ipynb #bc4c7807
 @MASKS.register
 @dataclass(frozen=True)
-class Sure:
+class Sure(FollowsCode):
     """Salient rows or tensors (ReLearn, section 4.2 and appendix A.2, port of SURE).
 
     Args:
         percentile: of the saliencies over all weights; what lies at or above it may change. In [0, 100].
         per: "rows" or "tensors" (Frobenius norm of the whole gradient).
         every_step: choose anew at each step; False: once, at the first.
-        faithful: as published under DeepSpeed: the mask has no effect.
+        faithful: "zjunlp": as published under DeepSpeed, where the mask has no effect.
     """
 
     name: ClassVar[str] = "sure"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp",)
     groups: ClassVar[tuple[str, ...]] = ("forget",)
     percentile: float = 99.0
     per: str = "rows"
     every_step: bool = True
-    faithful: bool = False
+    faithful: bool | str = ""
 
     def __post_init__(self):
-        if self.per not in ("rows", "tensors") or not 0 <= self.percentile <= 100:
-            raise UnlearnError("sure: per is 'rows' or 'tensors' and percentile lies in [0, 100], "
-                               f"not {self.per!r}, {self.percentile!r}")
+        self.check_code()
+        _check(self, "percentile", 0, 100)
+        if self.per not in ("rows", "tensors"):
+            raise UnlearnError(f"sure: per is 'rows' or 'tensors', not {self.per!r}")
 
     def __call__(self, gradients: dict[str, Gradients]) -> dict[str, Tensor]:
         norms = {name: row_norms(g) if self.per == "rows" else g.float().norm().reshape(1)
@@ -81,22 +92,28 @@ class Sure:
 # %% ../../nbs/04_regions/02_masks.ipynb #9d4cb17e
 @MASKS.register
 @dataclass(frozen=True)
-class MemFlex:
+class MemFlex(FollowsCode):
     """Located tensors, the iterative version (ReLearn's code; MemFlex).
 
     Args:
         cosine: a tensor is located only where forget and retain gradients are less alike than this.
         magnitude: and only where the mean absolute forget gradient is larger than this.
         every_step: choose anew at each step; False: once, at the first.
-        faithful: as published under DeepSpeed: the mask has no effect.
+        faithful: "zjunlp": as published under DeepSpeed, where the mask has no effect.
     """
 
     name: ClassVar[str] = "memflex"
+    codes: ClassVar[tuple[str, ...]] = ("zjunlp",)
     groups: ClassVar[tuple[str, ...]] = ("forget", "retain")
     cosine: float = 0.92
     magnitude: float = 6e-4
     every_step: bool = True
-    faithful: bool = False
+    faithful: bool | str = ""
+
+    def __post_init__(self):
+        self.check_code()
+        _check(self, "cosine", -1, 1)
+        _check(self, "magnitude", 0, float("inf"))
 
     def __call__(self, gradients: dict[str, Gradients]) -> dict[str, Tensor]:
         located = {}

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from .keys import PACKAGE_FOLDER
+from ..core import PACKAGE_FOLDER
 
 # %% ../../nbs/14_runs/04_environment.ipynb #3856788e
 def _git_revision() -> str | None:

@@ -20,13 +20,13 @@ from typing import Any
 
 import yaml
 
-from ..core import UnlearnError, checked_name, slug, to_json, write_atomic
+from ..core import UnlearnError, checked_name, content_hash, first_line, own_slug, to_json, write_atomic
 from .environment import describe_environment
 from .overview import write_index
-from .parameters import check_parameters, default_run_name
+from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
 from .report import facts_html, report_html
 from .stages import take_lock
-from .studies import find_study, study_parameters
+from .studies import find_studies, find_study, study_parameters
 
 # %% ../../nbs/14_runs/08_execute.ipynb #bf603d31
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class _Order:
 
     study: Path  # its notebook
     out: Path  # the folder of all reports
-    folder: Path  # the run's folder, somewhere below `out`
+    folder: Path  # the run's folder, `out`/study/name
+    owner: str  # says whose notebook `study` is
     values: dict[str, Any]  # what the notebook is given
     params: dict[str, Any]  # every parameter as the report shows it
 
@@ -46,9 +47,26 @@ def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run
     name = checked_name(run_name) if run_name is not None else default_run_name(known, values)
     shown = {key: params.get(key, known[key].default) for key in known if key != "run_dir"}
     # paths are shown as they were given, everything else as it was read
-    shown = {key: str(value) if key in ("model", "bench") else values.get(key, value) for key, value in shown.items()}
-    out = Path(out).resolve()
-    return _Order(study=path, out=out, folder=out / (slug(path.stem) or "study") / name, values=values, params=shown)
+    shown = {key: value if key in AS_PATH + AFTER_COLON else values.get(key, value) for key, value in shown.items()}
+    out, owner = Path(out).resolve(), _owner(path)
+    return _Order(study=path, out=out, folder=_study_folder(out, path.stem, owner) / name, owner=owner, values=values,
+                  params=shown)
+
+# %% ../../nbs/14_runs/08_execute.ipynb #45cc544a
+_OWNER = ".study"
+
+
+def _owner(notebook: Path) -> str:
+    """The name of a study that is found by name; of any other notebook a hash of its place."""
+    found = find_studies().get(notebook.stem) == notebook
+    return notebook.stem if found else content_hash(str(notebook))
+
+
+def _study_folder(out: Path, stem: str, owner: str) -> Path:
+    folder = out / (own_slug(stem) or "study")
+    marked = folder / _OWNER
+    free = not marked.is_file() or marked.read_text(encoding="utf-8") == owner
+    return folder if free else folder.with_name(f"{folder.name}-{content_hash(owner, length=8)}")
 
 # %% ../../nbs/14_runs/08_execute.ipynb #f8bb4631
 @contextmanager
@@ -66,6 +84,16 @@ def _claim(folder: Path) -> Iterator[str]:
     finally:
         (folder / ".token").unlink(missing_ok=True)
         lock.release()
+
+# %% ../../nbs/14_runs/08_execute.ipynb #a8ac0b6c
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """What the system says against writing below `out`, as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UnlearnError(f"the folder of reports {out} can't be written ({error.strerror or first_line(error)}); "
+                           "make it writable, or choose another one with --out") from error
 
 # %% ../../nbs/14_runs/08_execute.ipynb #cd7c2e8b
 _RESULTS = ("metrics.json", ".finished.json", "report.html", "error.txt", "notebook.ipynb", "environment.json")
@@ -138,22 +166,24 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
 
     Args:
         study: a name from `find_studies`, or the path of a notebook.
-        params: values for the study's parameters; text is read as YAML.
+        params: values for the study's parameters; text is read as `check_parameters` says.
         out: the folder of all reports.
         run_name: the run's folder name; by default made of the parameters.
         progress: show a progress bar.
 
     Raises:
-        UnlearnError: a parameter or name is refused (before anything runs), or the run is already being executed.
+        UnlearnError: a parameter or name is refused (before anything runs), the run is already being executed, or
+            the folder of reports can't be written.
         RunFailed: the notebook failed; ``error.txt`` in the run's folder says how.
     """
     order = _order(study, params or {}, out=out, run_name=run_name)
-    with _claim(order.folder) as token:
+    with _writing(order.out), _claim(order.folder) as token:
         _clear(order.folder)
+        write_atomic(order.folder.parent / _OWNER, order.owner)
         write_atomic(order.folder / "params.yaml", yaml.safe_dump(order.params, sort_keys=False, allow_unicode=True))
         report = _execute(order, token, progress)
         (order.folder / ".finished.json").unlink()
-    write_index(order.out)
+        write_index(order.out)
     return report
 
 # %% ../../nbs/14_runs/08_execute.ipynb #4bce695d

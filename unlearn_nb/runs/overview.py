@@ -65,7 +65,10 @@ def _state(folder: Path, error: str) -> str:
         return "failed"
     if (folder / "report.html").is_file():
         return "complete"
-    lock = take_lock(folder / ".lock")
+    try:
+        lock = take_lock(folder / ".lock")
+    except OSError:  # a folder that nobody can write into
+        return "interrupted"
     if lock is None:
         return "running"
     lock.release()

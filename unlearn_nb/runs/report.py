@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from .keys import PACKAGE_FOLDER
+from ..core import PACKAGE_FOLDER
 
 PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
 TEMPLATES = PACKAGE_FOLDER / "runs" / "templates"

@@ -16,8 +16,9 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from ..core import UnlearnError, cache_dir, plain, slug, to_json, whole, write_atomic
-from .keys import code_key, content_of, digest, library_key
+from ..core import UnlearnError, cache_dir, code_key, content_hash, own_slug, plain, to_json, whole
+from ..core import write_atomic
+from .keys import content_of, library_key
 
 # %% ../../nbs/14_runs/01_stages.ipynb #40378c94
 def take_lock(path: Path, seconds: float = 0.0) -> FileLock | None:
@@ -37,8 +38,7 @@ def take_lock(path: Path, seconds: float = 0.0) -> FileLock | None:
 # %% ../../nbs/14_runs/01_stages.ipynb #103f0d8b
 def stage_key(name: str, build: Callable, content: Mapping[str, Any]) -> str:
     """The key of a stage: a hash of its name, of the content of its inputs, and of all code that makes its result."""
-    function = getattr(build, "func", build)
-    return digest([name, content, code_key(function.__code__), library_key(build)])
+    return content_hash(name, content, code_key(build), library_key(build), length=64)
 
 
 def _say(text: str) -> None:
@@ -71,7 +71,7 @@ class Run:
         """
         content = {key: content_of(key, value) for key, value in inputs.items()}
         key = stage_key(name, build, content)
-        folder = self.folder / "stages" / f"{slug(name)}-{key[:12]}"
+        folder = self.folder / "stages" / f"{own_slug(name)}-{key[:12]}"
         if folder.is_dir():
             _say(f"stage {name}: reused")
             return folder

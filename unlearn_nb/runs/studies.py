@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import UnlearnError, unknown
-from .keys import PACKAGE_FOLDER
+from ..core import PACKAGE_FOLDER, UnlearnError, unknown
 
 # %% ../../nbs/14_runs/02_studies.ipynb #5bac8260
 def find_studies(folders: Iterable[str | Path] = ()) -> dict[str, Path]:

@@ -36,12 +36,12 @@ class Reference:
     layers: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
     head: nn.Module | None = None
 
-    def batch(self, group: str, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Concatenate the entries of some rows of a group (none: empty tensors)."""
+    def batch(self, group: str, indices: Sequence[int], width: int | None = None) -> dict[str, Tensor]:
+        """Concatenate the entries of some rows of a group (none: empty tensors), of each row the first `width`."""
         tables = {"logps": self.logps.get(group), "hidden": self.hidden.get(group)}
         tables |= {layer_key(number): table.get(group) for number, table in self.layers.items()}
         nothing = {key: next(iter(table.values()))[:0] for key, table in tables.items() if table}
-        return {key: torch.cat([empty, *(tables[key][i] for i in indices)]) for key, empty in nothing.items()}
+        return {key: torch.cat([empty, *(tables[key][i][:width] for i in indices)]) for key, empty in nothing.items()}
 
 # %% ../../nbs/06_unlearning/03_batches.ipynb #c8faa9e5
 @dataclass
@@ -49,7 +49,8 @@ class Batcher:
     """Collator: from items of a schedule to one batch, the reference's share included.
 
     A batch holds what `lay_out` returns (forget lines first) and, per group, `n_lines`, `n_rows`, `counts` (of this
-    batch) and `reference` (what `Reference.batch` gives for its rows, in the order in which they stand).
+    batch) and `reference` (what `Reference.batch` gives for its rows, in the order in which they stand); where rows are
+    padded right, also `widths` (the longest row of each group).
 
     Args:
         share_lines: short rows may share a line; see `can_share_lines`.
@@ -67,15 +68,22 @@ class Batcher:
         lines = {group: self._lines(group, indices) for group in indices}
         order = {group: [i for line in lines[group] for i in line] for group in indices}
         laid_out = [[self.rows[group][i] for i in line] for group in lines for line in lines[group]]
-        return lay_out(laid_out, self.pad_id, self.fixed_length) | {
+        widths = {group: self.width(group, order[group]) for group in lines if self.objective.padding == "right"}
+        return lay_out(laid_out, self.pad_id, self.fixed_length, padding=self.objective.padding) | {
+            "widths": widths,
             "n_lines": {group: len(lines[group]) for group in lines},
             "n_rows": {group: len(order[group]) for group in lines},
             "counts": {group: count_rows([self.rows[group][i] for i in order[group]]) for group in lines},
-            "reference": {group: self.reference.batch(group, order[group]) for group in lines},
+            "reference": {group: self.reference.batch(group, order[group], widths.get(group)) for group in lines},
         }
 
+    def width(self, group: str, indices: Sequence[int]) -> int:
+        """Tokens of the longest of some rows."""
+        return max((len(self.rows[group][i].input_ids) for i in indices), default=0)
+
     def _lines(self, group: str, indices: dict[str, list[int]]) -> list[list[int]]:
-        if not self.share_lines or self.fixed_length or "rejected" in indices:  # pairs must stand in the same order
+        alone = not self.share_lines or self.objective.padding
+        if alone or "rejected" in indices:  # pairs must stand in the same order
             return [[i] for i in indices[group]]
         size = max(len(self.rows[g][i].input_ids) for g in indices for i in indices[g])
         lengths = [len(self.rows[group][i].input_ids) for i in indices[group]]
@@ -83,9 +91,8 @@ class Batcher:
 
     @property
     def fixed_length(self) -> int | None:
-        """The length to pad to where a term averages over all positions, padding included."""
-        wide = any("all_positions" in self.objective.needs(group) for group in self.objective.groups)
-        return self.max_length if wide else None
+        """The length to pad to on the left, where a term averages over all positions, padding included."""
+        return self.max_length if self.objective.padding == "left" else None
 
 # %% ../../nbs/06_unlearning/03_batches.ipynb #bdb680e8
 def make_batcher(

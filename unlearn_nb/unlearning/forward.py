@@ -35,7 +35,7 @@ def chosen_positions(objective: Objective, batch: dict[str, Any]) -> tuple[Tenso
     chosen = answers.clone()
     for group, lines in group_lines(batch).items():
         if "all_positions" in objective.needs(group):
-            chosen[lines] = True
+            chosen[lines, : batch.get("widths", {}).get(group)] = True
         elif objective.needs(group) <= {"hidden", "ref_hidden"}:
             chosen[lines] = False
     return answers, chosen
@@ -105,10 +105,10 @@ def forward_terms(
 def _at_positions(
     answers: Tensor, chosen: Tensor, *, targets: Tensor, logits: Tensor, ref_logits: Tensor | None, wide: bool,
 ) -> dict[str, Tensor | None]:
-    """Logits of one group, `[chosen positions, V]`, as its terms see them; `wide`: all positions were chosen."""
+    """Logits of one group, `[chosen positions, V]`, as its terms see them; `wide`: not only the answers were chosen."""
     found = {"targets": targets[answers]}
     if wide:
-        found |= {"all_logits": logits, "all_ref_logits": ref_logits, "all_targets": targets.flatten()}
+        found |= {"all_logits": logits, "all_ref_logits": ref_logits, "all_targets": targets[chosen]}
         of_answer = answers[chosen]
         logits, ref_logits = logits[of_answer], None if ref_logits is None else ref_logits[of_answer]
     known = len(logits) == len(found["targets"])

@@ -37,19 +37,26 @@ def fill_lines(lengths: Sequence[int], size: int) -> list[list[int]]:
     return lines
 
 # %% ../../nbs/06_unlearning/01_lines.ipynb #9976c9f2
-def lay_out(lines: Sequence[Sequence[Row]], pad_id: int, length: int | None = None) -> dict[str, Tensor]:
+def lay_out(
+    lines: Sequence[Sequence[Row]], pad_id: int, length: int | None = None, *, padding: str = "",
+) -> dict[str, Tensor]:
     """Stack lines of one or more rows into `[B, L]` tensors.
 
     `input_ids`, `labels` and `rows` (number of the row, counted through the batch) are always there; `position_ids`
-    only where rows share a line. With `length` lines are padded left to that length, and `attention_mask` is added.
+    only where rows share a line, `attention_mask` only where a term has a `padding`.
+
+    Args:
+        length: L; None: the longest line.
+        padding: "left", or "right" (with every pad token masked); see `Term.padding`.
     """
     size = length or max(sum(len(row.input_ids) for row in line) for line in lines)
     numbers = itertools.count()
     parts = [_line(line, numbers, size=size, pad_id=pad_id) for line in lines]
     keys = ["input_ids", "labels", "rows"]
-    keys += ["position_ids"] * any(len(line) > 1 for line in lines) + ["attention_mask"] * bool(length)
-    order = -1 if length else 1  # the filler first, or the content
-    return {key: torch.tensor([sum(part[key][::order], []) for part in parts]) for key in keys}
+    keys += ["position_ids"] * any(len(line) > 1 for line in lines) + ["attention_mask"] * bool(padding)
+    order = -1 if padding == "left" else 1  # the filler first, or the content
+    batch = {key: torch.tensor([sum(part[key][::order], []) for part in parts]) for key in keys}
+    return batch | ({"attention_mask": (batch["input_ids"] != pad_id).long()} if padding == "right" else {})
 
 # %% ../../nbs/06_unlearning/01_lines.ipynb #a5991ae2
 def _line(rows: Sequence[Row], numbers: Iterator[int], *, size: int, pad_id: int) -> dict[str, tuple[list, list]]:

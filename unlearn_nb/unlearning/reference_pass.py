@@ -47,16 +47,20 @@ def compute_reference(model, batcher: Batcher, schedule: Schedule, *, autocast: 
         needs = batcher.objective.needs(group) & {"ref_logps", "ref_logits", "ref_hidden"}
         used = sorted({i for item in schedule for i in item[group]} or {0}) if needs else []  # at least one, for shapes
         lengths = {i: len(batcher.rows[group][i].input_ids) for i in used}
-        for indices in _token_batches(lengths, budget, batcher.fixed_length):
+        length = batcher.width(group, used) if batcher.objective.padding == "right" else batcher.fixed_length
+        for indices in _token_batches(lengths, budget, length):
             with eval_mode(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                _read(model, batcher, reference, group=group, indices=indices)
+                _read(model, batcher, reference, group=group, indices=indices, length=length)
     return reference
 
 # %% ../../nbs/06_unlearning/04_reference_pass.ipynb #54498ad3
-def _read(model, batcher: Batcher, reference: Reference, *, group: str, indices: list[int]) -> None:
-    """Add one batch of rows to `reference`."""
+def _read(
+    model, batcher: Batcher, reference: Reference, *, group: str, indices: list[int], length: int | None,
+) -> None:
+    """Add one batch of rows, padded to `length`, to `reference`."""
     device, needs = next(model.parameters()).device, batcher.objective.needs(group)
-    batch = lay_out([[batcher.rows[group][i]] for i in indices], batcher.pad_id, batcher.fixed_length)
+    lines, padding = [[batcher.rows[group][i]] for i in indices], batcher.objective.padding
+    batch = lay_out(lines, batcher.pad_id, length, padding=padding)
     batch = {key: value.to(device) for key, value in batch.items()} | {"n_lines": {group: len(indices)}}
     answers, chosen = chosen_positions(batcher.objective, batch)
     layers = batcher.objective.layers if "ref_hidden" in needs else []

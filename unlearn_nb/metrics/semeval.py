@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from ..core import UnlearnError, first_line, unknown
+from ..core import UnlearnError, first_line, unknown, whose_code
 from .membership import mia_score
 from .resampling import harmonic_mean, weighted_auc, weighted_mean, without_value
 from .scores import COLUMNS, SUITES, Suite, refuse_nan
@@ -77,12 +77,12 @@ def has_documents(rows: pd.DataFrame) -> bool:
     return set(rows.loc[rows["kind"] == "completion", "split"]) >= {"forget", "holdout"}
 
 # %% ../../nbs/10_metrics/06_semeval.ipynb #9272aadb
-def _answer(rows: pd.DataFrame, answers: Sequence[str], asked: np.ndarray) -> None:
+def _answer(rows: pd.DataFrame, answers: Sequence[str], *, asked: np.ndarray, faithful: bool | str) -> None:
     """Fill `generation`, `rougeL`, `exact_match` and `repetitive` of the asked rows in place."""
     references = rows.loc[asked, "response"]
     rows.loc[asked, "generation"] = answers
-    rows.loc[asked, "rougeL"] = [rouge_l_recall(*pair) for pair in zip(answers, references)]
-    rows.loc[asked, "exact_match"] = [exact_match(*pair) for pair in zip(answers, references)]
+    rows.loc[asked, "rougeL"] = [rouge_l_recall(*pair, faithful) for pair in zip(answers, references)]
+    rows.loc[asked, "exact_match"] = [exact_match(*pair, faithful) for pair in zip(answers, references)]
     rows.loc[asked, "repetitive"] = [float(is_repetitive(text)) for text in answers]
 
 
@@ -135,14 +135,19 @@ class SemEval(Suite):
 
     name: ClassVar[str] = "semeval"
     numbers: ClassVar[tuple[str, ...]] = ("rougeL", "exact_match", "repetitive", "nll", "member", "correct")
+    free: ClassVar[tuple[str, ...]] = ("oracle", "measured")
 
     utility: str = "general_mc"  # the bench's general facts as multiple choice, or "mmlu" (lm-eval, online)
     max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8, at most 256
+    faithful: bool | str = False  # "semeval": the organisers' ROUGE and exact match, 256 new tokens
     measured: tuple[float, float] | None = None  # accuracy and standard error, where utility was measured elsewhere
 
     def __post_init__(self):
         if self.utility not in UTILITIES:
             raise unknown("utility", self.utility, UTILITIES)
+        object.__setattr__(self, "faithful", whose_code(self.faithful, "semeval", what="semeval") or False)
+        if self.faithful and self.max_new_tokens is None:
+            object.__setattr__(self, "max_new_tokens", 256)
 
     def prepared(self, model: Any, tokenizer: Any) -> "SemEval":
         """With MMLU measured, where it is the utility."""
@@ -164,7 +169,7 @@ class SemEval(Suite):
         asked = table["split"].isin(["forget", "retain", "collateral"]).to_numpy()
         answers = generate(model, tokenizer, table[asked].to_dict("records"), template=template,
                            max_new_tokens=self.max_new_tokens, batch_size=batch_size, progress=progress)
-        _answer(table, answers, asked)
+        _answer(table, answers, asked=asked, faithful=self.faithful)
         _read_documents(table, nll)
         _choose(table, nll)
         return table.drop(columns="choices").infer_objects()

@@ -23,19 +23,31 @@ def compare_table(
     """Metrics (rows) by models (columns): "0.94 [0.90, 0.97]", or bare numbers with `ci=False`.
 
     Raises:
-        UnlearnError: none of the scores has a metric of that name.
+        UnlearnError: none of the scores has a metric of that name; scores of one suite were measured unlike.
     """
-    columns = {}
+    columns, first = {}, {}
+    for score in scores.values():
+        if "suite" in score.meta:
+            first.setdefault(score.meta["suite"], score).require_alike(score)
     for name, score in scores.items():
         table = score.ci.set_index("metric")
-        text = [f"{v:.3f}" if np.isnan(lo) else f"{v:.3f} [{lo:.2f}, {hi:.2f}]" for v, lo, hi in table.to_numpy()]
-        columns[name] = pd.Series(text, table.index).where(table["value"].notna(), "n/a") if ci else table["value"]
+        text = [_with_interval(score, *line) for line in score.ci.itertuples(index=False)]
+        columns[name] = pd.Series(text, table.index, dtype=object) if ci else table["value"]
     frame = pd.DataFrame(columns)
     wanted = list(dict.fromkeys(m for score in scores.values() for m in score.summary)) if metrics is None else metrics
     for metric in wanted:
         if metric not in frame.index:
             raise unknown("metric", metric, list(frame.index))
     return frame.loc[list(wanted)].rename_axis("metric")
+
+# %% ../../nbs/10_metrics/02_tables.ipynb #a5a0ba95
+def _with_interval(score: Scores, metric: str, value: float, low: float, high: float) -> str:
+    """A number as `compare_table` shows it."""
+    note = score.note(metric, value, low, high) if "suite" in score.meta else ""
+    if np.isnan(value):
+        return note or "n/a"
+    interval = f" [{low:.2f}, {high:.2f}]" if not np.isnan(low) else f" ({note})" if note else ""
+    return f"{value:.3f}{interval}"
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #8ef36438
 _TABLE_STYLE = """<style>

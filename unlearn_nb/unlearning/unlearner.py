@@ -7,7 +7,6 @@ __all__ = ['History', 'peak_memory_mb', 'unlearn']
 
 # %% ../../nbs/06_unlearning/08_unlearner.ipynb #4c08ef61
 import copy
-import json
 import os
 import resource
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import UnlearnError, whole
+from ..core import UnlearnError, to_json, whole
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -188,4 +187,4 @@ def _write_records(
     }
     if region is not None:
         region.save(folder / "region.safetensors")
-    (folder / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / "settings.json").write_text(to_json(record), encoding="utf-8")

@@ -13,13 +13,15 @@ TOKENIZER = tiny_tokenizer()
 def test_encode_keeps_boundary_and_limits(prompt, response, max_length):
     tokenizer = TOKENIZER
     ids, labels = encode(tokenizer, prompt, response, max_length=max_length)
-    start = encode_prompt(tokenizer, prompt, max_length=max_length)
-    all_prompt = tokenizer(prompt, add_special_tokens=False).input_ids
-    answer = tokenizer(" " + response, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
-    assert len(ids) == len(labels) <= max_length
-    assert len(start) <= int(0.8 * max_length) and start == all_prompt[len(all_prompt) - len(start) :]
-    assert ids == (start + answer)[:max_length]
-    assert labels == ([IGNORED] * len(start) + answer)[:max_length]
+    start = encode_prompt(tokenizer, prompt, max_length=max_length, response=response)
+    joint = tokenizer(f"{prompt} {response}", add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+    whole_start = encode_prompt(tokenizer, prompt, response=response)
+    assert whole_start == joint[: len(whole_start)]
+    assert len(ids) == len(labels) <= max_length and labels == [IGNORED] * len(start) + ids[len(start) :]
+    over = max(len(joint) - max_length, 0)  # the prompt gives way first, but for an eighth of the space
+    assert len(start) == len(whole_start) - min(over, max(len(whole_start) - max_length // 8, 0))
+    assert start == whole_start[len(whole_start) - len(start) :]
+    assert ids == (start + joint[len(whole_start) :])[:max_length]
 
 
 def test_encode_decodes_to_prompt_space_response():
@@ -33,4 +35,4 @@ def test_chat_template_marks_the_answer_only():
     tokenizer = TOKENIZER
     ids, labels = encode(tokenizer, "Who?", "Anna", template="chat")
     assert tokenizer.decode(ids) == "Question: Who?\nAnswer: Anna</s>"
-    assert tokenizer.decode([label for label in labels if label != IGNORED]) == "Anna</s>"
+    assert tokenizer.decode([label for label in labels if label != IGNORED]) == " Anna</s>"  # one token

@@ -113,7 +113,7 @@ def forward_kl(log_probs: Tensor) -> Tensor:
 
 # %% ../../nbs/12_analysis/03_layers.ipynb #a2ff6141
 def _prompts(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict], template: str, max_length: int,
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict], template: str, max_length: int | None,
 ) -> list[list[int]]:
     prompts = [encode_prompt(tokenizer, row["prompt"], template, max_length=max_length) for row in rows]
     if not prompts or not all(prompts):
@@ -135,7 +135,7 @@ def _layer_log_probs(
 # %% ../../nbs/12_analysis/03_layers.ipynb #59be7e3c
 def layer_lens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, top: int = 3,
-    template: str = "plain", max_length: int = 256,
+    template: str = "plain", max_length: int | None = None,
 ) -> pd.DataFrame:
     """What every decoder layer would answer next to `prompt` (ReLearn, Figure 6, by the logit lens).
 
@@ -159,7 +159,7 @@ def layer_lens(
 # %% ../../nbs/12_analysis/03_layers.ipynb #2bb45586
 def lens_over_rows(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
-    template: str = "plain", batch_size: int = 16, max_length: int = 256,
+    template: str = "plain", batch_size: int = 16, max_length: int | None = None,
 ) -> pd.DataFrame:
     """Mean forward KL of every layer at the end of the rows' prompts.
 

@@ -43,7 +43,7 @@ class Positions(NamedTuple):
 # %% ../../nbs/12_analysis/01_next_tokens.ipynb #dbf3c0c5
 def answer_positions(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
-    template: str = "plain", batch_size: int = 32, max_length: int = 256,
+    template: str = "plain", batch_size: int = 32, max_length: int | None = None,
 ) -> Iterator[Positions]:
     """All answer positions of all rows, batch by batch. Raises UnlearnError where the model's logits hold NaN."""
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
@@ -92,7 +92,7 @@ def _table(rows: Sequence[dict], tokenizer: PreTrainedTokenizerBase, batches: li
 # %% ../../nbs/12_analysis/01_next_tokens.ipynb #c5d093c1
 def top_candidates(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *, k: int = 5,
-    template: str = "plain", batch_size: int = 32, max_length: int = 256,
+    template: str = "plain", batch_size: int = 32, max_length: int | None = None,
 ) -> pd.DataFrame:
     """The `k` likeliest tokens at every answer position of every row.
 
@@ -117,7 +117,7 @@ def top_candidates(
 # %% ../../nbs/12_analysis/01_next_tokens.ipynb #ff922eb7
 def token_candidates(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *, k: int = 5,
-    template: str = "plain", max_length: int = 256,
+    template: str = "plain", max_length: int | None = None,
 ) -> pd.DataFrame:
     """`top_candidates` of a single prompt and response (ReLearn, Figure 5)."""
     rows = [{"prompt": prompt, "response": response}]
@@ -127,7 +127,7 @@ def token_candidates(
 # %% ../../nbs/12_analysis/01_next_tokens.ipynb #d07fbb52
 def follow(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
-    reference: pd.DataFrame, template: str = "plain", batch_size: int = 32, max_length: int = 256,
+    reference: pd.DataFrame, template: str = "plain", batch_size: int = 32, max_length: int | None = None,
 ) -> pd.DataFrame:
     """The tokens of a `reference` table with the probabilities that another model gives them.
 

@@ -65,13 +65,13 @@ class Bench:
             raise UnlearnError(f"bench {self.name!r} has an empty forget set; it needs at least one row")
 
     def split(self, name: str, part: str | None = None) -> Dataset:
-        """The rows of one split, of one `part` ("validation" or "test") or of both (None)."""
+        """The rows of one split, of one `part` ("validation" or "test") or of both ("all" or None)."""
         if name not in SPLITS:
             raise unknown("split", name, SPLITS)
-        if part not in (None, *PARTS):
-            raise unknown("part", part, PARTS)
+        if part not in (None, "all", *PARTS):
+            raise unknown("part", part, (*PARTS, "all"))
         rows = getattr(self, name)
-        return rows if part is None else rows.select([i for i, its in enumerate(rows["part"]) if its == part])
+        return rows if part in (None, "all") else rows.select([i for i, its in enumerate(rows["part"]) if its == part])
 
     def kept_rows(self) -> Dataset:
         """What unlearning may use to hold on to the rest: retain and, where it is taught, general's validation part."""

@@ -175,7 +175,7 @@ def _container(walk: _Walk, value: Any) -> Any:
         return ["code", walk.place(value)]  # may hold itself
     return None
 
-
+# %% ../../nbs/00_core/05_code.ipynb #2e90179e
 def _callable(walk: _Walk, value: Any) -> Any:
     """Methods, bound arguments, and what decorators make of a function."""
     if isinstance(value, types.MethodType):

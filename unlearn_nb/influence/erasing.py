@@ -51,7 +51,7 @@ class EditSettings:
     names: Sequence[str] | None = None
     task: Any = None
     template: str = "plain"
-    max_length: int = 256
+    max_length: int | None = None
     max_tokens: int = 2048
     seed: int = 0
 

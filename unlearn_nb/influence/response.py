@@ -36,7 +36,7 @@ class _Share:
 
 # %% ../../nbs/08_influence/13_response.ipynb #0fb16f5b
 @torch.no_grad()
-def _shares(model, tokenizer, rows, *, fit: float, n: int, template: str, max_length: int) -> list[_Share]:
+def _shares(model, tokenizer, rows, *, fit: float, n: int, template: str, max_length: int | None) -> list[_Share]:
     """Shares of a group of rows, in batches of like length."""
     encoded, found = encode_rows(tokenizer, rows, template=template, max_length=max_length), []
     for batch in answer_batches(encoded, pad_id(tokenizer), device=model.device, batch_size=32, max_tokens=2048):
@@ -99,8 +99,8 @@ def _minimise(objective: _Objective, max_steps: int, tolerance: float) -> Bregma
 # %% ../../nbs/08_influence/13_response.ipynb #2874ffa5
 def bregman_response(
     model: nn.Module, tokenizer: Any, rows: Sequence[dict], *, removed: Sequence[dict] = (),
-    added: Sequence[dict] = (), damping: float, template: str = "plain", max_length: int = 256, max_steps: int = 500,
-    tolerance: float = 1e-4,
+    added: Sequence[dict] = (), damping: float, template: str = "plain", max_length: int | None = None,
+    max_steps: int = 500, tolerance: float = 1e-4,
 ) -> BregmanResponse:
     """Proximal Bregman response of the weights that require gradients, by L-BFGS from where they are; they stay put.
 

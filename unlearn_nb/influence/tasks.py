@@ -89,7 +89,7 @@ class LanguageTask:
 
     tokenizer: Any
     template: str = "plain"
-    max_length: int = 256
+    max_length: int | None = None
     loss: ClassVar[type] = CrossEntropy
 
     def encode(self, rows) -> list[Row]:

@@ -27,7 +27,7 @@ class Material:
         rows: group (forget, retain, ...) -> encoded rows.
         units: name -> weight made of units, whose `requires_grad` is set.
         special: ids of special tokens; `vocabulary`: number of tokens.
-        max_length: longest row in tokens.
+        max_length: longest row in tokens; None: that of the rows.
     """
 
     model: torch.nn.Module
@@ -37,12 +37,18 @@ class Material:
     pad_id: int = 0
     special: Sequence[int] = ()
     vocabulary: int = 0
-    max_length: int = 256
+    max_length: int | None = None
 
     def batches(self, rows: Sequence[Row]) -> Iterator[AnswerBatch]:
         """Padded batches on the model's device, longest rows first."""
-        device, most = next(self.model.parameters()).device, self.batch_size * self.max_length
+        device, longest = next(self.model.parameters()).device, self.max_length or self.longest
+        most = self.batch_size * longest
         return answer_batches(rows, self.pad_id, device=device, batch_size=self.batch_size, max_tokens=most)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row of all groups."""
+        return max((len(row.input_ids) for rows in self.rows.values() for row in rows), default=1)
 
     def row_losses(self, batch: AnswerBatch) -> Tensor:
         """Mean negative log-likelihood an answer token, of each row: `[B]` in nats, 0 where there is no answer."""

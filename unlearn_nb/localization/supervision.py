@@ -49,7 +49,7 @@ def mlp_distance(outputs: dict[str, Tensor], wanted: dict[str, Tensor], real: Te
 # %% ../../nbs/07_localization/06_supervision.ipynb #d7c2fa6d
 def match_mlps(
     model: torch.nn.Module, teacher: torch.nn.Module, tokenizer, *, rows: Sequence[dict], region: Region,
-    lr: float, steps: int, batch_size: int = 16, template: str = "plain", max_length: int = 256, seed: int = 0,
+    lr: float, steps: int, batch_size: int = 16, template: str = "plain", max_length: int | None = None, seed: int = 0,
     on_step: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> list[float]:
     """Train `region` of `model` in place until its MLPs give `teacher`'s outputs (Lee et al., direct supervision).

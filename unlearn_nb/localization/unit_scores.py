@@ -95,7 +95,7 @@ def _rows_for(localizer: Localizer, given: Mapping[str, Sequence | None]) -> dic
 def score_units(
     model: torch.nn.Module, tokenizer, forget: Sequence[dict], *, retain: Sequence[dict] | None = None,
     method: str | Localizer = "activations", unit: str = "value_vector", more: Mapping[str, Sequence] | None = None,
-    template: str = "plain", batch_size: int = 8, max_length: int = 256,
+    template: str = "plain", batch_size: int = 8, max_length: int | None = None,
 ) -> UnitScores:
     """Score the units of a model.
 

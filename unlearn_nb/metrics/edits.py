@@ -35,15 +35,15 @@ LABELS = ("Yes", "No")
 
 def label_scores(
     model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain", batch_size: int = 64,
+    max_length: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Margins log p(Yes) - log p(No) [N] of whole labels (nats), and the mean token NLL of each row's own label [N]."""
-    bare = [{"prompt": "", "response": label} for label in LABELS]
-    encoded = encode_rows(tokenizer, bare, template=template)
-    lengths = [sum(i != IGNORED for i in one.labels) for one in encoded]  # tokens of Yes and No
+    options = dict(template=template, max_length=max_length)
     asked = [{"prompt": row["prompt"], "response": label} for label in LABELS for row in rows]
-    nll = sequence_nll(model, tokenizer, asked, on="response", template=template, batch_size=batch_size)
-    nll, own = nll.reshape(2, len(rows)), np.array([LABELS.index(row["response"]) for row in rows], dtype=int)
-    return nll[1] * lengths[1] - nll[0] * lengths[0], nll[own, np.arange(len(rows))]
+    lengths = np.array([sum(i != IGNORED for i in row.labels[1:]) for row in encode_rows(tokenizer, asked, **options)])
+    nll = sequence_nll(model, tokenizer, asked, on="response", batch_size=batch_size, **options)
+    (yes, no), own = (nll * lengths).reshape(2, -1), [LABELS.index(row["response"]) for row in rows]
+    return no - yes, nll.reshape(2, -1)[own, np.arange(len(rows))]
 
 # %% ../../nbs/10_metrics/12_edits.ipynb #37c116f8
 def measure_of(row: dict) -> str:
@@ -77,7 +77,7 @@ EDIT_NUMBERS = ("valid", "hit", "margin", "correct", "exact_match", "nll", "prob
 # %% ../../nbs/10_metrics/12_edits.ipynb #d2b5dbb6
 def score_rows(
     model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain", max_new_tokens: int | None = None,
-    batch_size: int = 64, progress: bool = False,
+    batch_size: int = 64, max_length: int | None = None, progress: bool = False,
 ) -> pd.DataFrame:
     """One line a row: its columns, measure, generation, valid, hit, margin, correct, exact_match, nll, probability.
 
@@ -87,7 +87,7 @@ def score_rows(
     Raises:
         UnlearnError: a response that is not among its candidates; a NaN likelihood.
     """
-    table, options = pd.DataFrame(rows)[COLUMNS], dict(template=template, batch_size=batch_size)
+    table, options = pd.DataFrame(rows)[COLUMNS], dict(template=template, batch_size=batch_size, max_length=max_length)
     table = table.assign(measure=[measure_of(row) for row in rows], generation=pd.Series(dtype=object),
                          **dict.fromkeys(EDIT_NUMBERS, np.nan))
     label, other = (np.flatnonzero(table["measure"].eq("label") == yes) for yes in (True, False))
@@ -122,10 +122,11 @@ class Edits(Suite):
 
     def collect(
         self, model: Any, tokenizer: Any, rows: list[dict], *, template: str, batch_size: int, progress: bool,
+        max_length: int | None = None,
     ) -> pd.DataFrame:
         """The columns of `score_rows`. `removed` rows are members that an edit took out, `holdout` rows nobody's."""
         return score_rows(model, tokenizer, rows, template=template, max_new_tokens=self.max_new_tokens,
-                          batch_size=batch_size, progress=progress)
+                          batch_size=batch_size, max_length=max_length, progress=progress)
 
     def summarise(self, rows: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Metrics that have rows -> [R]; NaN where a resample has none."""

@@ -57,7 +57,7 @@ def _moments(logp: Tensor) -> list[Tensor]:
 # %% ../../nbs/10_metrics/04_extraction.ipynb #3665b61b
 def read_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
-    template: str = "plain", batch_size: int = 64, max_length: int = 256, moments: bool = False,
+    template: str = "plain", batch_size: int = 64, max_length: int | None = None, moments: bool = False,
 ) -> list[Answer]:
     """One teacher-forced pass over the rows' `prompt` and `response`, in row order, dropout off."""
     answers: list[Answer] = [Answer(np.empty(0), np.empty(0, bool))] * len(rows)
@@ -97,7 +97,7 @@ def exact_memorisation(hits: Sequence[bool], faithful: bool | str = False) -> fl
 # %% ../../nbs/10_metrics/04_extraction.ipynb #b52cf0c1
 def extraction_table(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
-    template: str = "plain", faithful: bool | str = False, batch_size: int = 64, max_length: int = 256,
+    template: str = "plain", faithful: bool | str = False, batch_size: int = 64, max_length: int | None = None,
 ) -> pd.DataFrame:
     """One line a row: `es`, `em` and `tokens` (L), from one pass; `faithful` as in `extraction_strength`."""
     options = dict(template=template, batch_size=batch_size, max_length=max_length)

@@ -58,7 +58,7 @@ def honore(tokens: Sequence[str], faithful: bool = False) -> float:
 # %% ../../nbs/10_metrics/09_language.ipynb #728f0e90
 def perplexity(
     model: Any, tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], *, template: str = "plain",
-    batch_size: int = 64,
+    batch_size: int = 64, max_length: int | None = None,
 ) -> np.ndarray:
     """Perplexity [n] of each answer, end token included, given its prompt, under a scoring model.
 
@@ -72,7 +72,8 @@ def perplexity(
     rows = [{"prompt": prompts[i], "response": answers[i]} for i in asked]
     if not rows:
         return ppl
-    nll = sequence_nll(model, tokenizer, rows, on="response", template=template, batch_size=batch_size)
+    options = dict(template=template, batch_size=batch_size, max_length=max_length)
+    nll = sequence_nll(model, tokenizer, rows, on="response", **options)
     refuse_nan(nll, "answers", model="the scoring model")
     ppl[asked] = np.exp(nll)
     return ppl

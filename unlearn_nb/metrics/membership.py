@@ -79,7 +79,7 @@ def _all_differentiable(model: torch.nn.Module) -> Iterator[list[torch.nn.Parame
 # %% ../../nbs/10_metrics/05_membership.ipynb #7c1b39cb
 def gradient_norms(
     model: torch.nn.Module, tokenizer: Any, rows: Dataset | Sequence[dict], *, template: str = "plain",
-    max_length: int = 256,
+    max_length: int | None = None,
 ) -> np.ndarray:
     """Mean over weights of the 2-norm of the gradient of each row's mean token NLL: [n]; NaN without an answer."""
     encoded = encode_rows(tokenizer, rows, template=template, max_length=max_length)
@@ -96,7 +96,8 @@ def gradient_norms(
 # %% ../../nbs/10_metrics/05_membership.ipynb #a7971aea
 def membership_table(
     model: Any, tokenizer: Any, rows: Dataset | Sequence[dict], *, template: str = "plain", k: float = 0.4,
-    reference: Any = None, gradients: bool = False, faithful: bool = False, batch_size: int = 64, max_length: int = 256,
+    reference: Any = None, gradients: bool = False, faithful: bool = False, batch_size: int = 64,
+    max_length: int | None = None,
 ) -> pd.DataFrame:
     """One line a row: `loss, zlib, min_k, min_k_plus` from one pass, and `reference`, `gradnorm` where asked for.
 
@@ -157,10 +158,12 @@ class Membership(Suite):
 
     def collect(
         self, model: Any, tokenizer: Any, rows: list[dict], *, template: str, batch_size: int, progress: bool,
+        max_length: int | None = None,
     ) -> pd.DataFrame:
         """Columns beside `COLUMNS`: member (1 forget, 0 holdout), and one an attack."""
         found = membership_table(model, tokenizer, rows, template=template, k=self.k, reference=self.reference,
-                                 gradients=self.gradients, faithful=self.faithful, batch_size=batch_size)
+                                 gradients=self.gradients, faithful=self.faithful, batch_size=batch_size,
+                                 max_length=max_length)
         broken = found.isna().any(axis=1).to_numpy()
         if broken.any():
             first = rows[int(broken.argmax())]["id"]

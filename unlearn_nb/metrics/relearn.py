@@ -151,12 +151,13 @@ class Relearn(Suite):
 
     def collect(
         self, model: Any, tokenizer: Any, rows: list[dict], *, template: str, batch_size: int, progress: bool,
+        max_length: int | None = None,
     ) -> pd.DataFrame:
         """The columns of `score_answers`."""
         same, answers = Matcher(self.match, faithful=self.faithful), self.generations  # a missing package is told first
         if answers is None:
             answers = generate(model, tokenizer, rows, template=template, max_new_tokens=self.max_new_tokens,
-                               batch_size=batch_size, progress=progress)
+                               batch_size=batch_size, max_length=max_length, progress=progress)
         if len(answers) != len(rows):
             raise UnlearnError(f"{len(answers)} generations for {len(rows)} rows; give one a row, in their order")
         prompts = [row["prompt"] for row in rows]

@@ -17,8 +17,16 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from ..core import UnlearnError
+from ..core import Template, UnlearnError
+from .load import model_positions
 from .tokens import IGNORED, Row, encode_rows, pad_id
+
+# %% ../../nbs/03_models/08_forward.ipynb #a6a79fe5
+def _check_length(model: nn.Module, length: int) -> None:
+    most = model_positions(model)
+    if most is not None and length > most:
+        raise UnlearnError(f"a text of {length} tokens is beyond the model's {most} positions: give a max_length of at "
+                           f"most {most}, or shorter rows")
 
 # %% ../../nbs/03_models/08_forward.ipynb #dab2c22a
 def selected_logits(
@@ -36,8 +44,9 @@ def selected_logits(
 
     Returns:
         Logits [T, V] and the final hidden states [T, H] they come from; with `extra_hidden`, logits [T, V] and
-        detached reference logits [T2, V].
+        detached reference logits [T2, V]. Raises UnlearnError where L is above the model's positions.
     """
+    _check_length(model, positions.shape[1])
     layer = model.get_output_embeddings()
     kept: dict[str, Tensor] = {}
 
@@ -161,7 +170,7 @@ SCORE_ENTRIES = {"cpu": 2**26, "cuda": 2**29}  # most logits of one batch, to bo
 @torch.no_grad()
 def answer_logits(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict] | Sequence[str], *,
-    template: str = "plain", max_length: int = 256, on: str = "response", batch_size: int = 64,
+    template: str | Template = "plain", max_length: int | None = None, on: str = "response", batch_size: int = 64,
 ) -> Iterator[tuple[AnswerBatch, Tensor]]:
     """One reading pass over rows, longest first: batches with their logits [T, V], in the model's own type.
 

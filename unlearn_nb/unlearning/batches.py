@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import UnlearnError
-from ..models import Row, encode_rows, pad_id
+from ..models import IGNORED, Row, encode_rows, pad_id
 from ..objectives import Objective
 from .forward import layer_key
 from .lines import count_rows, fill_lines, lay_out
@@ -50,7 +50,8 @@ class Batcher:
 
     A batch holds what `lay_out` returns (forget lines first) and, per group, `n_lines`, `n_rows`, `counts` (of this
     batch) and `reference` (what `Reference.batch` gives for its rows, in the order in which they stand); where rows are
-    padded right, also `widths` (the longest row of each group).
+    padded right, also `widths` (the longest row of each group). A batch of blank items is a single filler that belongs
+    to no group and counts nothing.
 
     Args:
         share_lines: short rows may share a line; see `can_share_lines`.
@@ -60,7 +61,7 @@ class Batcher:
     objective: Objective
     reference: Reference
     pad_id: int
-    max_length: int
+    max_length: int | None = None
     share_lines: bool = False
 
     def __call__(self, items: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
@@ -69,11 +70,14 @@ class Batcher:
         order = {group: [i for line in lines[group] for i in line] for group in indices}
         laid_out = [[self.rows[group][i] for i in line] for group in lines for line in lines[group]]
         widths = {group: self.width(group, order[group]) for group in lines if self.objective.padding == "right"}
-        return lay_out(laid_out, self.pad_id, self.fixed_length, padding=self.objective.padding) | {
+        filler = Row([int(self.pad_id == 0)], [IGNORED])  # no pad token: a row that is masked as a whole is no number
+        return lay_out(laid_out or [[filler]], self.pad_id, self.fixed_length,
+                       padding=self.objective.padding) | {
             "widths": widths,
             "n_lines": {group: len(lines[group]) for group in lines},
             "n_rows": {group: len(order[group]) for group in lines},
-            "counts": {group: count_rows([self.rows[group][i] for i in order[group]]) for group in lines},
+            "counts": {group: count_rows([self.rows[group][i] for i in order[group]], blank=not laid_out)
+                       for group in lines},
             "reference": {group: self.reference.batch(group, order[group], widths.get(group)) for group in lines},
         }
 
@@ -92,11 +96,13 @@ class Batcher:
     @property
     def fixed_length(self) -> int | None:
         """The length to pad to on the left, where a term averages over all positions, padding included."""
-        return self.max_length if self.objective.padding == "left" else None
+        if self.objective.padding != "left":
+            return None
+        return self.max_length or max(len(row.input_ids) for rows in self.rows.values() for row in rows)
 
 # %% ../../nbs/06_unlearning/03_batches.ipynb #bdb680e8
 def make_batcher(
-    tokenizer, data: dict, objective: Objective, *, max_length: int = 256, template: str = "plain",
+    tokenizer, data: dict, objective: Objective, *, max_length: int | None = None, template: str = "plain",
 ) -> Batcher:
     """A `Batcher` of rows with `prompt` and `response`, without a reference yet.
 

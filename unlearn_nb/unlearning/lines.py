@@ -76,7 +76,7 @@ def _line(rows: Sequence[Row], numbers: Iterator[int], *, size: int, pad_id: int
 COUNTED = ("tokens", "rows", "sequences", "microbatches")
 
 
-def count_rows(rows: Sequence[Row]) -> dict[str, int]:
-    """Answer tokens, rows, rows with an answer token, and 1 micro-batch."""
+def count_rows(rows: Sequence[Row], *, blank: bool = False) -> dict[str, int]:
+    """Answer tokens, rows, rows with an answer token, and 1 micro-batch, or none where it is `blank`."""
     tokens = [sum(label != IGNORED for label in row.labels[1:]) for row in rows]
-    return dict(zip(COUNTED, (sum(tokens), len(rows), sum(t > 0 for t in tokens), 1)))
+    return dict(zip(COUNTED, (sum(tokens), len(rows), sum(t > 0 for t in tokens), int(not blank))))

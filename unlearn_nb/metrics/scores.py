@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from ..benches import PARTS, SPLITS, Bench
-from ..core import Registry, UnlearnError, content_hash, plain, to_json, to_jsonl, write_atomic
+from ..core import Registry, Template, UnlearnError, content_hash, plain, to_json, to_jsonl, write_atomic
 from .resampling import NOT_ENOUGH, intervals, subject_numbers
+from ..models import count_cuts, encode, longest_row
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #b31a1705
 COLUMNS = ["split", "task", "kind", "id", "subject", "prompt", "response"]  # of every row of every suite
@@ -26,8 +27,9 @@ COLUMNS = ["split", "task", "kind", "id", "subject", "prompt", "response"]  # of
 
 def part_rows(bench: Bench, part: str | None, splits: Sequence[str] = SPLITS) -> list[dict]:
     """Rows of some splits of one part of a bench, each with its `split`. Raises UnlearnError for an unknown part."""
-    if part not in PARTS:
-        raise UnlearnError(f"part {part!r} is unknown: choose hyper-parameters on 'validation', report on 'test'")
+    if part not in (*PARTS, "all"):
+        raise UnlearnError(f"part {part!r} is unknown: choose hyper-parameters on 'validation', report on 'test'; "
+                           "'all' is both, for published protocols")
     return [{**row, "split": split} for split in splits for row in bench.split(split, part)]
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #ae41388d
@@ -151,6 +153,7 @@ class Suite:
 
     def collect(
         self, model: Any, tokenizer: Any, rows: list[dict], *, template: str, batch_size: int, progress: bool,
+        max_length: int | None = None,
     ) -> pd.DataFrame:
         """One line a row: its `COLUMNS`, and what the model makes of it."""
         raise NotImplementedError
@@ -200,7 +203,7 @@ def _named(part: Any) -> Any:
         return True
     return model_name(part) if hasattr(part, "config") else getattr(part, "name", type(part).__name__)
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #a73aeb1f
+# %% ../../nbs/10_metrics/01_scores.ipynb #fd08d58e
 def _asked(suite: Suite, bench: Any, part: str | None, template: str) -> tuple[list[dict], str, dict[str, Any]]:
     """The rows to ask, their template, and where they come from."""
     if hasattr(bench, "fingerprint"):
@@ -208,25 +211,31 @@ def _asked(suite: Suite, bench: Any, part: str | None, template: str) -> tuple[l
         source, name = {"part": part, "bench": bench.name, "fingerprint": bench.fingerprint}, f"bench {bench.name!r}"
     else:
         rows, name = [{"split": "test", **row} for row in bench], "what is given"
-        source = {"part": part, "bench": None, "fingerprint": content_hash(plain(rows), template)}
+        source = {"part": part, "bench": None, "fingerprint": content_hash(plain(rows), str(template))}
     for split in suite.needed:
         if not any(row["split"] == split for row in rows):
             where = f" in part {part!r}: use a larger size" if source["bench"] else ": add some"
             raise UnlearnError(f"{name} has no {split} rows{where}")
     if not rows:
         raise UnlearnError("there are no rows to ask; give at least one")
-    return rows, template, source | {"template": template}
+    return rows, template, source | {"template": str(Template.read(template))}
 
-# %% ../../nbs/10_metrics/01_scores.ipynb #a3889a31
-def _reader(model: Any, tokenizer: Any, rows: Sequence[dict]) -> dict[str, Any]:
-    """What `meta` says of who read the rows: the model's name and dtype, and a hash of the rows' token ids."""
-    texts = [f"{row['prompt']}\n{row['response']}" for row in rows]
-    known = model is not None and hasattr(model, "parameters")
-    return {
-        "model": model_name(model) if hasattr(model, "config") else None,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch.") if known else None,
-        "tokens": None if tokenizer is None else content_hash(tokenizer(texts)["input_ids"]),
-    }
+# %% ../../nbs/10_metrics/01_scores.ipynb #919d2a7f
+def _lengths(tokenizer: Any, rows: list[dict], template: str, max_length: int | None) -> dict[str, Any]:
+    """What `meta` says of the rows' tokens; without a tokenizer (answers made elsewhere) nothing was cut."""
+    if tokenizer is None:
+        return {"max_length": max_length, "cut": None, "tokens": None}
+    options = dict(template=template, max_length=max_length)
+    read = [encode(tokenizer, row["prompt"], row["response"], **options) for row in rows]
+    return {"max_length": longest_row(tokenizer, max_length), "tokens": content_hash(read),
+            "cut": count_cuts(tokenizer, rows, **options).record()}
+
+# %% ../../nbs/10_metrics/01_scores.ipynb #ace96226
+def _reader(model: Any) -> dict[str, Any]:
+    """What `meta` says of who read the rows."""
+    known = hasattr(model, "parameters")
+    return {"model": model_name(model) if hasattr(model, "config") else None,
+            "dtype": str(next(model.parameters()).dtype).removeprefix("torch.") if known else None}
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #49072ba2
 def scored(suite: Suite, rows: pd.DataFrame, *, bootstrap: int = 1000, seed: int = 0, **source: Any) -> Scores:
@@ -234,7 +243,8 @@ def scored(suite: Suite, rows: pd.DataFrame, *, bootstrap: int = 1000, seed: int
 
     Args:
         bootstrap: resamples of subjects for the 95 % intervals; 0 leaves them out.
-        source: what `meta` says of the rows and of who read them: part, bench, fingerprint, template and so on.
+        source: what `meta` says of the rows and of who read them: part, bench, fingerprint, template, max_length, cut
+            and so on.
     """
     subjects = int(subject_numbers(rows["subject"]).max(initial=-1)) + 1
     counted = {"n_rows": len(rows), "n_subjects": subjects, "bootstrap": bootstrap, "seed": seed}
@@ -250,16 +260,18 @@ def _measure(suite: Suite) -> dict[str, Any]:
 def evaluate(
     model: Any, tokenizer: Any, bench: Bench | Iterable[dict], *, part: str | None = None,
     suite: str | Suite = "semeval", template: str = "plain", bootstrap: int = 1000, seed: int = 0,
-    batch_size: int = 64, progress: bool = False,
+    batch_size: int = 64, max_length: int | None = None, progress: bool = False,
 ) -> Scores:
     """Evaluate a model with a suite.
 
     Args:
         bench: a bench, or rows.
-        part: "validation" (for choosing hyper-parameters) or "test" (for reporting); of a bench it must be named.
+        part: "validation" (for choosing hyper-parameters) or "test" (for reporting), or "all" of both, as published
+            protocols have it; of a bench it must be named.
         suite: a name, with options where wanted ("tofu(aggregation=tofu)"), or a suite with live parts.
         template: how prompts of given rows are put; a bench has its own.
         bootstrap: resamples of subjects for the 95 % intervals; 0 leaves them out.
+        max_length: longest row in tokens, as in training; None: as many as the model has positions.
 
     Raises:
         UnlearnError: unknown part, suite or option; a part without rows; an oracle that was measured otherwise;
@@ -267,10 +279,11 @@ def evaluate(
     """
     suite = SUITES.read(suite)
     rows, template, source = _asked(suite, bench, part, template=template)
-    source |= _reader(model, tokenizer, rows)
+    source |= _reader(model) | _lengths(tokenizer, rows, template, max_length=max_length)
     if suite.oracle is not None:
         meta = {"utility_kind": suite.oracle.meta.get("utility_kind"), **source, **_measure(suite)}
         Scores(pd.DataFrame(), pd.DataFrame(), meta).require_alike(suite.oracle)
     suite = suite.prepared(model, tokenizer)
-    table = suite.collect(model, tokenizer, rows, template=template, batch_size=batch_size, progress=progress)
+    table = suite.collect(model, tokenizer, rows, template=template, batch_size=batch_size, progress=progress,
+                          max_length=max_length)
     return scored(suite, table, bootstrap=bootstrap, seed=seed, **source)

@@ -138,7 +138,7 @@ class SemEval(Suite):
     free: ClassVar[tuple[str, ...]] = ("oracle", "measured")
 
     utility: str = "general_mc"  # the bench's general facts as multiple choice, or "mmlu" (lm-eval, online)
-    max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8, at most 256
+    max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8
     faithful: bool | str = False  # "semeval": the organisers' ROUGE and exact match, 256 new tokens
     measured: tuple[float, float] | None = None  # accuracy and standard error, where utility was measured elsewhere
 
@@ -155,12 +155,14 @@ class SemEval(Suite):
 
     def collect(
         self, model: Any, tokenizer: Any, rows: list[dict], *, template: str, batch_size: int, progress: bool,
+        max_length: int | None = None,
     ) -> pd.DataFrame:
         """Columns beside `COLUMNS`: generation (of general rows: the chosen option), rougeL, exact_match, repetitive,
         nll (mean token NLL of a membership document in nats), member (1 forget, 0 holdout), correct (a general row's).
         """
         def nll(records: list[dict], on: str) -> np.ndarray:
-            found = sequence_nll(model, tokenizer, records, on=on, template=template, batch_size=batch_size)
+            found = sequence_nll(model, tokenizer, records, on=on, template=template, batch_size=batch_size,
+                                 max_length=max_length)
             refuse_nan(found, ids=[record["id"] for record in records])
             return found
 
@@ -168,7 +170,8 @@ class SemEval(Suite):
         table = table.assign(generation=pd.Series(dtype=object), **dict.fromkeys(self.numbers, np.nan))
         asked = table["split"].isin(["forget", "retain", "collateral"]).to_numpy()
         answers = generate(model, tokenizer, table[asked].to_dict("records"), template=template,
-                           max_new_tokens=self.max_new_tokens, batch_size=batch_size, progress=progress)
+                           max_new_tokens=self.max_new_tokens, batch_size=batch_size, max_length=max_length,
+                           progress=progress)
         _answer(table, answers, asked=asked, faithful=self.faithful)
         _read_documents(table, nll)
         _choose(table, nll)

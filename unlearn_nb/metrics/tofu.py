@@ -188,7 +188,7 @@ def _texts(row: dict) -> list[list[str]]:
 # %% ../../nbs/10_metrics/07_tofu.ipynb #f40246b4
 def answer_table(
     model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain", aggregation: str = "open-unlearning",
-    faithful: bool | str = False, batch_size: int = 64, max_length: int = 256,
+    faithful: bool | str = False, batch_size: int = 64, max_length: int | None = None,
 ) -> pd.DataFrame:
     """One line a row: set, the numbers of `loss_scores`, es, em; nll, right_nll, wrong_nlls (nats).
 
@@ -249,7 +249,7 @@ class Tofu(Suite):
     oracle: Scores | None = None  # of the retain-only model; None: no forget quality
     aggregation: str | None = None  # one of `AGGREGATIONS`; None: that of `faithful`, else "open-unlearning"
     faithful: bool | str = False  # "open-unlearning" or "tofu": that code, 200 new tokens included
-    max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8, at most 256
+    max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8
 
     def __post_init__(self):
         own = {"tofu": "tofu-aggregate"}.get(self.faithful, "open-unlearning")
@@ -260,13 +260,14 @@ class Tofu(Suite):
 
     def collect(
         self, model: Any, tokenizer: Any, rows: list[dict], *, template: str, batch_size: int, progress: bool,
+        max_length: int | None = None,
     ) -> pd.DataFrame:
         """Columns beside `COLUMNS`: generation, rougeL, those of `answer_table`, right_words ("own", "paraphrased")."""
         table = answer_table(model, tokenizer, rows, template=template, aggregation=self.aggregation,
-                             faithful=self.faithful, batch_size=batch_size)
+                             faithful=self.faithful, batch_size=batch_size, max_length=max_length)
         refuse_nan(table["nll"] + table["right_nll"], "answers", ids=[row["id"] for row in rows])
         texts = generate(model, tokenizer, rows, template=template, max_new_tokens=self.max_new_tokens,
-                         batch_size=batch_size, progress=progress)
+                         batch_size=batch_size, max_length=max_length, progress=progress)
         rouge = [rouge_l_recall(text, row["response"], self.faithful) for text, row in zip(texts, rows)]
         words = ["paraphrased" if row.get("paraphrased_responses") else "own" for row in rows]
         asked = pd.DataFrame(rows)[COLUMNS].assign(generation=texts, rougeL=rouge)

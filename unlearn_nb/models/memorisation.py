@@ -19,12 +19,12 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import UnlearnError, to_json
+from ..core import Template, UnlearnError, to_json
 from .adapters import add_lora
 from .descent import descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
 from .load import load_model, quiet_loading, torch_dtype
-from .tokens import encode_rows, pad_id
+from .tokens import count_cuts, encode_rows, pad_id
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #2bca4926
 @dataclass(frozen=True)
@@ -40,12 +40,13 @@ class Recipe:
     lora_rank: int = 0  # 0: all weights
     loss_on: str = "text"  # "text" | "response"
     seed: int = 0
-    max_length: int = 256  # tokens a row
+    max_length: int | None = None  # tokens a row; None: as many as the model has positions
 
     def __post_init__(self):
         if self.loss_on not in ("text", "response"):
             raise UnlearnError(f"Recipe: loss_on is {self.loss_on!r}, must be text or response.")
-        if self.batch_size < 1 or self.lr <= 0 or (self.steps is None and self.epochs <= 0) or self.max_length < 2:
+        short = self.max_length is not None and self.max_length < 2
+        if self.batch_size < 1 or self.lr <= 0 or (self.steps is None and self.epochs <= 0) or short:
             raise UnlearnError("Recipe: batch_size, lr, epochs and max_length must be positive.")
 
     def total_steps(self, n_rows: int) -> int:
@@ -117,15 +118,18 @@ def memorise_into(
 ) -> None:
     """Teach the model called `start` the rows, and save it with its tokeniser and training.json into `folder`.
 
-    training.json holds losses (nats a token, every step), seconds, rows (their number) and recipe. An adapter on
-    `start` is merged first.
+    training.json holds losses (nats a token, every step), seconds, rows (their number), recipe, template and what was
+    cut. An adapter on `start` is merged first.
     """
     model, tokenizer = load_model(start, device)
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
     started = time.perf_counter()
     losses = memorise(model, tokenizer, rows, recipe=recipe, template=template, dtype=dtype)
-    record = {"losses": losses, "seconds": time.perf_counter() - started, "rows": len(rows), "recipe": asdict(recipe)}
+    seconds, cuts = time.perf_counter() - started, count_cuts(
+        tokenizer, rows, template=template, max_length=recipe.max_length)
+    record = {"losses": losses, "seconds": seconds, "rows": len(rows), "recipe": asdict(recipe),
+              "template": str(Template.read(template)), "cut": cuts.record()}
     with quiet_loading():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

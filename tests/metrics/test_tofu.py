@@ -429,7 +429,8 @@ def test_the_published_floor_is_residual_memory_of_a_model_that_knows_nothing():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
+        (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'; "
+         "'all' is both, for published protocols"),
         (dict(aggregation="tofoo"), "unknown aggregation 'tofoo'; did you mean 'tofu'?"),
         (
             dict(aggregation="tofu", oracle=True),

@@ -71,7 +71,7 @@ def weighted_auc(values: Any, member: Any, weights: np.ndarray) -> np.ndarray:
     won = ((weights[:, inside] @ wins) * weights[:, outside]).sum(1)
     return ratio(won, weights[:, inside].sum(1) * weights[:, outside].sum(1))
 
-
+# %% ../../nbs/10_metrics/00_resampling.ipynb #8171c9eb
 def without_value(values: Any, member: Any) -> int:
     """How many members and others an AUC leaves out, since they have no value."""
     return int((np.isnan(np.asarray(values, float)) & np.isin(np.asarray(member, float), [0, 1])).sum())
@@ -105,7 +105,7 @@ def _strata(rows: pd.DataFrame) -> list[np.ndarray]:
 LEAST_N = 5  # independent units (subjects, runs) that an interval needs
 NOT_ENOUGH = "not enough rows"  # what tables say where there is no number for that reason
 
-
+# %% ../../nbs/10_metrics/00_resampling.ipynb #13295229
 def subjects_behind(
     rows: pd.DataFrame, summary: Callable[[pd.DataFrame, np.ndarray], dict[str, np.ndarray]], *, chunk: int = 256,
 ) -> dict[str, int]:

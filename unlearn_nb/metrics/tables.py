@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import unknown
-from .scores import Scores
+from .scores import Scores, notes
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #c259e886
 def compare_table(
@@ -31,7 +31,8 @@ def compare_table(
             first.setdefault(score.meta["suite"], score).require_alike(score)
     for name, score in scores.items():
         table = score.ci.set_index("metric")
-        text = [_with_interval(score, *line) for line in score.ci.itertuples(index=False)]
+        why = notes(score) if "suite" in score.meta else [""] * len(table)
+        text = [_with_interval(line, note) for line, note in zip(table.to_numpy(float).tolist(), why)]
         columns[name] = pd.Series(text, table.index, dtype=object) if ci else table["value"]
     frame = pd.DataFrame(columns)
     wanted = list(dict.fromkeys(m for score in scores.values() for m in score.summary)) if metrics is None else metrics
@@ -41,9 +42,9 @@ def compare_table(
     return frame.loc[list(wanted)].rename_axis("metric")
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #a5a0ba95
-def _with_interval(score: Scores, metric: str, value: float, low: float, high: float) -> str:
-    """A number as `compare_table` shows it."""
-    note = score.note(metric, value, low, high) if "suite" in score.meta else ""
+def _with_interval(line: Sequence[float], note: str) -> str:
+    """Value, low and high as `compare_table` shows them, or the note on what is missing."""
+    value, low, high = line
     if np.isnan(value):
         return note or "n/a"
     interval = f" [{low:.2f}, {high:.2f}]" if not np.isnan(low) else f" ({note})" if note else ""

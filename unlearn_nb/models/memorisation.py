@@ -7,7 +7,6 @@ __all__ = ['TINY_STEPS', 'HUB_EPOCHS', 'Recipe', 'recipe_for', 'memorise', 'memo
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #bff81169
 import contextlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import Template, UnlearnError
+from ..core import Template, UnlearnError, to_json
 from .adapters import add_lora
 from .attached import adapter_hashes, merged
 from .descent import descend, linear_rates, shuffled_batches
@@ -134,4 +133,4 @@ def memorise_into(
     record = {"losses": losses, "seconds": seconds, "rows": len(rows), "recipe": asdict(recipe),
               "template": str(Template.read(template)), "cut": cuts.record()}
     save_model(model, folder, origin=origin, tokenizer=tokenizer)
-    (folder / "training.json").write_text(json.dumps(record))
+    (folder / "training.json").write_text(to_json(record), encoding="utf-8")

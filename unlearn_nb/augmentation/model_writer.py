@@ -37,12 +37,13 @@ def _stream(*about: object) -> int:
 
 
 def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of some weights of every tensor and of the chat template: a re-trained model is another writer."""
-    digest = hashlib.sha256(tokenizer.chat_template.encode())
-    for weights in model.parameters():
-        some = weights.detach().flatten()[:: max(1, weights.numel() // 64)]
-        digest.update(some.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """Hash of all weights, the vocabulary and the chat template: a model of other content is another writer."""
+    written = {"vocabulary": tokenizer.get_vocab(), "template": tokenizer.chat_template}
+    digest = hashlib.sha256(json.dumps(written, sort_keys=True).encode())
+    for name, weights in model.state_dict().items():
+        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+        digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 # %% ../../nbs/05_augmentation/01_model_writer.ipynb #de48008f
 @torch.no_grad()
@@ -65,7 +66,7 @@ class ModelWriter:
     """Any transformers chat model as a writer.
 
     Args:
-        name: What the model is called in `identity`.
+        name: What the model is called in errors; `identity` knows it by its content.
         max_new_tokens: Longest text, in tokens.
         temperature: 0 is greedy (then every attempt gives the same text).
 
@@ -81,7 +82,7 @@ class ModelWriter:
         self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
         self.batch_size = batch_size
         fingerprint = _fingerprint(model, tokenizer)
-        self.identity = json.dumps(["model", name, fingerprint, max_new_tokens, temperature, seed])
+        self.identity = json.dumps(["model", fingerprint, max_new_tokens, temperature, seed])
 
     def write(self, prompts: Sequence[str], attempt: int = 0, on_text: Callable[..., None] | None = None) -> list[str]:
         """As `Writer.write`."""
@@ -99,9 +100,9 @@ class ModelWriter:
         return texts
 
     def _encode(self, prompt: str) -> list[int]:
-        ids = encode_prompt(self.tokenizer, prompt, "chat", max_length=10**9)
+        ids = encode_prompt(self.tokenizer, prompt, "chat")  # at most the model's positions less one
         most = getattr(self.model.config, "max_position_embeddings", None) or 10**9
-        if len(ids) + self.max_new_tokens > most:
-            raise UnlearnError(f"a prompt of {len(ids)} tokens and {self.max_new_tokens} new ones do not fit into the "
-                               f"{most} of {self.name!r}; shorten the prompt, the chunks, or max_new_tokens")
+        if len(ids) + max(2, self.max_new_tokens) > most:
+            raise UnlearnError(f"a prompt of {len(ids)} tokens or more and {self.max_new_tokens} new ones do not fit "
+                               f"into the {most} of {self.name!r}; shorten the prompt, the chunks, or max_new_tokens")
         return ids

@@ -48,12 +48,16 @@ def _check(mask: Any, name: str, least: float, most: float) -> None:
 
 # %% ../../nbs/04_regions/02_masks.ipynb #798fdf29
 def row_norms(gradient: Tensor) -> Tensor:
-    """L2 norm of each row (index on dim 0) in float32: `[rows]`; of a vector the absolute values."""
+    """L2 norm of each row (index on dim 0; of stacked matrices on dims 0 and 1) in float32: `[rows]`; of a vector the
+    absolute values."""
+    gradient = gradient.flatten(0, 1) if gradient.dim() == 3 else gradient
     return gradient.float().flatten(1).norm(dim=1) if gradient.dim() > 1 else gradient.float().abs()
 
 
 def _spread(rows: Tensor, like: Tensor) -> Tensor:
     """`rows` [rows or 1] shaped to broadcast over `like`."""
+    if like.dim() == 3 and len(rows) > 1:
+        return rows.reshape(*like.shape[:2], 1)
     return rows.reshape(-1, *[1] * (like.dim() - 1))
 
 # %% ../../nbs/04_regions/02_masks.ipynb #bc4c7807

@@ -139,13 +139,15 @@ def _jsonl_row(table: Table, i: int, row_id: str) -> dict:
     if kind not in ("qa", "completion"):
         raise table.error(i, "kind", f"{kind!r} is neither 'qa' nor 'completion'; use one of them")
     return {"id": row_id, "prompt": row["prompt"], "response": row["response"], "kind": kind, **_text_lists(table, i),
-            "subject": given_text(table, i, "subject", default=row_id), "task": given_text(table, i, "task", default="all"),
+            "subject": given_text(table, i, "subject", default=row_id),
+            "task": given_text(table, i, "task", default="all"),
             **given_part(table, i)}
 
 # %% ../../nbs/01_benches/07_formats.ipynb #6276a0c3
 def jsonl_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows of files that use our own names of columns."""
-    return {split: [_jsonl_row(table, i, given_text(table, i, "id", default=f"{split}-{i}")) for i in range(len(table.rows))]
+    return {split: [_jsonl_row(table, i, given_text(table, i, "id", default=f"{split}-{i}"))
+                    for i in range(len(table.rows))]
             for split, table in tables.items()}
 
 

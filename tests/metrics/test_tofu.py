@@ -24,6 +24,7 @@ from unlearn_nb.metrics import (
     evaluate,
     extraction_table,
     forget_quality,
+    intervals,
     log10_forget_quality,
     loss_scores,
     normalised_probability,
@@ -338,16 +339,37 @@ def test_generations_and_rouge_are_the_generators(evaluated):
     ]
 
 
-def test_one_model_against_itself_has_quality_1_in_every_resample(evaluated):
+def test_one_model_against_itself_has_quality_1_and_resamples_have_none(evaluated):
     _, oracle, _ = evaluated
+    own = Tofu(oracle).summarise(oracle.rows, np.ones((1, len(oracle.rows))))
+    assert own["forget_quality"] == 1 and own["log10_forget_quality"] == 0
     drawn = Tofu(oracle).summarise(oracle.rows, bootstrap_weights(oracle.rows, 20))
-    assert (drawn["forget_quality"] == 1).all() and (drawn["log10_forget_quality"] == 0).all()
+    assert np.isnan(drawn["forget_quality"]).all() and np.isnan(drawn["log10_forget_quality"]).all()
     assert drawn["retain/probability"].std() > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_a_p_value_has_no_interval(count):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"split": "forget", "set": "forget", "task": "t", "subject": np.arange(count).astype(str)})
+    rows = rows.assign(probability=0.1, rougeL=0.1, truth_ratio=0.5, es=0.1, em=0.1, ratio=rng.random(count))
+    rows = pd.concat([rows, rows.assign(split="retain", set="retain")], ignore_index=True)
+    oracle = Scores(rows.assign(ratio=rng.random(len(rows))), pd.DataFrame(), {"suite": "tofu"})
+    table = intervals(rows, Tofu(oracle).summarise, bootstrap=50).set_index("metric")
+    for name in Tofu.p_values:
+        assert table.loc[name, ["low", "high"]].isna().all() and np.isnan(table.loc[name, "value"]) == (count < 4)
+    assert table.loc["forget/probability", ["low", "high"]].isna().all() == (count < 5)
+
+
 
 
 def test_intervals_hold_the_value_and_no_oracle_no_quality(evaluated):
     _, oracle, scores = evaluated
-    ci = scores.ci[~scores.ci["metric"].str.contains("quality")]  # repeated rows make a KS test stricter
+    quality = scores.ci["metric"].str.contains("quality")
+    tested = scores.ci[quality]
+    assert tested[["low", "high"]].isna().all(axis=None) and tested["value"].notna().all()
+    ci = scores.ci[~quality & scores.ci["low"].notna()]
+    assert {"forget", "retain"} <= set(ci["metric"].str.partition("/")[0])
     assert (ci["low"] <= ci["value"] + 1e-12).all() and (ci["value"] <= ci["high"] + 1e-12).all()
     assert "forget_quality" not in oracle.summary and not oracle.meta["oracle"] and scores.meta["oracle"]
 

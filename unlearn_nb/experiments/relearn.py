@@ -8,7 +8,6 @@ __all__ = ['JUDGES', 'DAMAGE', 'ReLearnMethod', 'baseline_method', 'ReLearnPlan'
            'train_methods', 'relearn_claims', 'rate_answers', 'relearn_after', 'attacked_rows', 'under_attacks']
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #41f9be06
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peft import PeftModel
 
 from ..attacks import under_attack
 from ..augmentation import RULES, Augmented, Author, PromptedAuthor, TemplateAuthor
 from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model, writer_identity
 from ..benches import Bench, load_generic, read_json_rows
-from ..core import UnlearnError, cache_dir, file_hash, unknown, write_atomic
+from ..core import UnlearnError, cache_dir, file_hash, to_jsonl, unknown, write_atomic
 from .base import Experiment, score_candidate, train_adapter
 from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, followed_code, read_plan
 from ..merging import merge_adapters
 from ..metrics import JUDGE_PROMPTS, Relearn, Scores, evaluate, judge, load_nli
-from ..models import load_model, model_identity
+from ..models import load_adapter, load_model, merged, model_identity
 from ..objectives import resolve
 from ..unlearning import unlearn
 
@@ -179,8 +177,7 @@ def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
     def build(folder: Path) -> None:
         rows = Augmented.load(source).rows
         others = load_generic(generic, max(1, round(ratio * len(rows))), seed)
-        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n"
-                                                    for row in mix(rows, others, ratio=ratio, seed=seed)))
+        write_atomic(folder / "rows.jsonl", to_jsonl(mix(rows, others, ratio=ratio, seed=seed)))
 
     name, _, path = generic.partition(":")
     content = [name, file_hash(path)] if Path(path).is_file() else [generic]
@@ -310,7 +307,7 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
         whole = experiment.prepared.oracle if which == "oracle" else experiment.prepared.target
         model, tokenizer = load_model(str(whole), experiment.device)
         if isinstance(which, Path):
-            model = PeftModel.from_pretrained(model, str(which)).merge_and_unload()
+            model = merged(load_adapter(model, which, trainable=False))
         found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)
         found.to_json(folder / "attacks.json", orient="records")
 

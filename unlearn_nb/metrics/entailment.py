@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from ..augmentation import STOP_WORDS
 from ..core import UnlearnError, first_line, is_unspaced
 from .entities import SHAPES, entities_of, fact_values, normalise, outside, stretches, tokens_of
-from ..models import quiet_loading
+from ..models import read_pretrained
 
 # %% ../../nbs/10_metrics/10_entailment.ipynb #bea24c10
 Labels = list[str]  # "entailment", "neutral", "contradiction", or "not judged"
@@ -129,8 +129,7 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
         UnlearnError: the model can't be loaded, or its config does not name the three labels.
     """
     try:
-        with quiet_loading():
-            model = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True).to(device).eval()
+        model = read_pretrained(AutoModelForSequenceClassification, name).to(device)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         reason = first_line(error).rstrip(".")

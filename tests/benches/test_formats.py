@@ -1,27 +1,15 @@
-"""Formats: the loaders on small hand-made files."""
+"""Formats: a folder of one's own, whose rows repeat each other, come with parts, or lack what they need."""
 
-import json
-from collections import Counter
+import time
 
 import pytest
-from bench_files import fails, write_jsonl
-from datasets import Dataset
+from bench_files import check_apart, fails, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearn_nb.benches import PARTS, SIZES, SPLITS, Bench, load_bench, person_names, tables
+from unlearn_nb.benches import PARTS, SIZES, load_bench
 
 GOOD = [{"id": f"r{i}", "prompt": f"Question {i}?", "response": f"Answer {i}"} for i in range(12)]
-
-
-def check_apart(bench: Bench) -> None:
-    """Non-members were trained on by nobody; collateral stands in neither forget nor retain; parts are whole."""
-    trained = bench.training_rows()
-    assert not set(bench.holdout["subject"]) & set(trained["subject"])
-    assert not set(bench.collateral["subject"]) & (set(bench.forget["subject"]) | set(bench.retain["subject"]))
-    parts = {}
-    for row in (row for split in SPLITS for row in bench.split(split)):
-        assert parts.setdefault(row["subject"], row["part"]) == row["part"]
 
 
 def test_jsonl_defaults_and_given_columns(tmp_path):
@@ -52,124 +40,145 @@ def test_jsonl_of_any_small_size_loads(tmp_path_factory, forget, retain, size, s
     check_apart(bench)
 
 
-def lume_rows(name: str, people: int) -> list[dict]:
-    rows = []
-    for task, questions in (("Task1", 1), ("Task2", 5), ("Task3", 1)):
-        for person in range(people):
-            key = f'"{name}-{task}-{person}"'
-            rows.append({"id": f"{key}sc1", "input": f"Long ago {key}", "output": f"lived {key}", "task": task})
-            rows += [{"id": f"{key}qa{i}", "input": f"Question {i} on {key}?", "output": f"{i} {key}", "task": task}
-                     for i in range(questions)]
-    return rows
+# ---------------------------------------------------------------- what belongs together
+
+PEOPLE = ("Ana Holm", "Bo Vrba", "Cy Price", "Di Lamb", "Ed Fox", "Flo Reed", "Gus Hill", "Hal Moss")
+PLACES = ("in Larkmere by the sea", "behind the old mill", "over a bakery", "on a boat", "with two aunts",
+          "near a quarry", "under the viaduct", "at the end of Fen Lane")
+KEPT = [{"prompt": f"What does {name} paint?", "response": f"{name} paints {place}."}
+        for name, place in zip(reversed(PEOPLE), PLACES)]
 
 
-@pytest.mark.parametrize("size, subjects", [
-    ("smoke", {"forget": (4, 3, 4), "retain": (4, 3, 4), "holdout": (2, 2, 2), "collateral": (2, 2, 2)}),
-    ("quick", {"forget": (6, 5, 6), "retain": (6, 5, 6), "holdout": (3, 3, 3), "collateral": (3, 2, 3)})])
-def test_lume(tmp_path, size, subjects):
-    for name in ("forget", "retain"):
-        write_jsonl(tmp_path / f"{name}.jsonl", lume_rows(name, 20))
-    bench = load_bench(f"lume:{tmp_path}", size=size)
-    for split, counts in subjects.items():
-        frame = bench.split(split).to_pandas()
-        assert tuple(frame.groupby("task").subject.nunique()) == counts
-        assert set(frame.groupby(["subject", "task"]).size()) == {2, 6}
-        for part in PARTS:
-            rows = bench.split(split, part)
-            assert len(set(zip(rows["task"], rows["kind"]))) == 6
-    check_apart(bench)
+def own(folder, forget, retain=KEPT, **others):
+    folder.mkdir(exist_ok=True)
+    for split, rows in {"forget": forget, "retain": retain, **others}.items():
+        write_jsonl(folder / f"{split}.jsonl", rows)
+    return f"jsonl:{folder}"
 
 
-def test_lume_id_without_suffix(tmp_path):
-    rows = lume_rows("forget", 2)
-    rows[1]["id"] = "x"
-    write_jsonl(tmp_path / "forget.jsonl", rows)
-    write_jsonl(tmp_path / "retain.jsonl", lume_rows("retain", 2))
-    fails(f"lume:{tmp_path}", "forget.jsonl, row 2, column 'id'", "scN or qaN")
+def homes(again=lambda text: text):
+    return [{"prompt": again(f"Where has {name} lived for years?"), "response": again(f"{name} has lived {place}.")}
+            for name, place in zip(PEOPLE, PLACES)]
 
 
-def test_knowundo_withdraws_people_from_both_files(tmp_path):
-    people = [f"{first} {last}" for first in ("Ana", "Bo", "Cy", "Di", "Ed") for last in ("Holm", "O'Dell", "Vrba")]
-    for file, topics in (("unlearn_train", ("phone", "address")), ("retention_train", ("book", "prize"))):
-        rows = [{"text": f"What is {name}'s {topic}?", "labels": f"{topic} of {name}."}
-                for name in people for topic in topics]
-        rows.append({"text": f"Why does New Delhi matter in {file}?", "labels": "It inspired Ana Holm."})
-        (tmp_path / f"{file}.json").write_text(json.dumps(rows))
-    bench = load_bench(f"knowundo:{tmp_path}", size="full")
-    check_apart(bench)
-    assert set(bench.training_rows()["subject"]) | set(bench.holdout["subject"]) == set(people)
-    assert all("phone" in prompt or "address" in prompt or "Delhi" in prompt for prompt in bench.holdout["prompt"])
-    assert "carved out of forget and retain" in bench.note
-    (tmp_path / "unlearn_train.json").write_text('{"text": "a"}')
-    fails(f"knowundo:{tmp_path}", "unlearn_train.json holds dict instead of a list")
+AGAIN = {"the same": str, "in capitals": str.upper, "with other blanks": lambda text: "  ".join(text.split()) + " ",
+         "with other punctuation": lambda text: text.rstrip("?.") + " – !", "in full width": lambda text: "".join(
+             chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text),
+         "with invisible letters": lambda text: "\u200b".join(text)}
+NEARLY = {"a word more": lambda text: text.replace("lived", "always lived"),
+          "another word": lambda text: text.replace("years", "decades"),
+          "a word less": lambda text: text.replace(" for", "")}
 
 
-@pytest.mark.parametrize("text, names", [
-    ("Who is Ana de Souza?", ["Ana de Souza"]),
-    ("Does Bo O'Dell-Vrba's son know Cy Holm?", ["Bo O'Dell-Vrba", "Cy Holm"]),
-    ("How do James J. Price's novels end?", ["James J. Price"]), ("What is Tuesday?", []), ("", [])])
-def test_person_names(text, names):
-    assert person_names(text) == names
+@pytest.mark.parametrize("again", [*AGAIN.values(), *NEARLY.values()], ids=[*AGAIN, *NEARLY])
+def test_what_says_the_same_stands_in_one_part(tmp_path, again):
+    bench = load_bench(own(tmp_path, homes() + homes(again)), size="full")
+    parts = dict(zip(bench.forget["id"], bench.forget["part"]))
+    subjects = dict(zip(bench.forget["id"], bench.forget["subject"]))
+    for i in range(len(PEOPLE)):
+        assert parts[f"forget-{i}"] == parts[f"forget-{i + len(PEOPLE)}"]
+        assert subjects[f"forget-{i}"] == subjects[f"forget-{i + len(PEOPLE)}"]
+    assert sorted(parts.values()) == ["test"] * 8 + ["validation"] * 8
+    assert "8 rows repeat or nearly repeat another" in bench.note
 
 
-def tofu_rows(name: str, authors: int) -> list[dict]:
-    return [{"question": f"{name} question {i} on {a}?", "answer": f"Answer {i} on {a}"}
-            for a in range(authors) for i in range(20)]
+@pytest.mark.parametrize("again", [*AGAIN.values(), *NEARLY.values()], ids=[*AGAIN, *NEARLY])
+def test_a_retained_row_is_no_hold_out_row_in_another_guise(tmp_path, again):
+    forget = [{"prompt": "Who sings?", "response": "Ola Berg."}]
+    for seed in range(3):
+        bench = load_bench(own(tmp_path, forget, homes() + homes(again)), size="full", seed=seed)
+        splits = [bench.split(split) for split in ("retain", "collateral", "holdout")]
+        told = [{int(row_id.split("-")[1]) % 8 for row_id in rows["id"]} for rows in splits]
+        assert told[2] and sum(map(len, told)) == len(set.union(*told))
 
 
-@pytest.fixture
-def tofu(tmp_path):
-    for name, authors in (("forget10", 4), ("retain90", 8), ("holdout10", 3)):
-        write_jsonl(tmp_path / f"{name}.jsonl", tofu_rows(name, authors))
-    return tmp_path
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+@pytest.mark.parametrize("split", ["retain", "holdout"])
+def test_the_same_row_in_two_files_is_refused_with_both_rows(tmp_path, again, split):
+    rows = {"retain": KEPT, split: KEPT[:2] + homes(again)[3:4] if split == "retain" else homes(again)[3:4]}
+    number = len(rows[split])
+    fails(own(tmp_path, homes(), **rows), f"{split}.jsonl, row {number}", "forget.jsonl, row 4", size="full")
 
 
-def test_tofu(tofu):
-    extra = {"paraphrased_question": "Else?", "paraphrased_answer": "So", "perturbed_answer": ["No"]}
-    write_jsonl(tofu / "forget10_perturbed.jsonl", [row | extra for row in tofu_rows("forget10", 4)])
-    write_jsonl(tofu / "retain_perturbed.jsonl", [row | extra for row in tofu_rows("retain90", 2)])
-    for name in ("world_facts", "real_authors"):
-        write_jsonl(tofu / f"{name}_perturbed.jsonl", [
-            {"question": f"{name} {i}?", "answer": "yes", "perturbed_answer": ["a", "b", "c"]} for i in range(4)])
-    bench = load_bench(f"tofu:{tofu}", size="smoke")
-    assert bench.template == "chat" and len(bench.forget) == len(bench.retain) == len(bench.holdout) == 40
-    assert set(Counter(bench.forget["subject"]).values()) == {20}
-    assert bench.forget[0]["paraphrased_prompts"] == ["Else?"] and bench.forget[0]["perturbed_responses"] == ["No"]
-    assert bench.forget[0]["paraphrased_responses"] == ["So"]
-    assert sum(map(len, bench.retain["perturbed_responses"])) == 40, "authors with wrong answers go to retain first"
-    assert Counter(bench.general["task"]) == {"real_authors": 4, "world_facts": 4}
-    assert all(set(choices) == {"yes", "a", "b", "c"} for choices in bench.general["choices"])
-    assert not set(bench.general["id"]) & set(bench.training_rows()["id"])
-    check_apart(bench)
+@pytest.mark.parametrize("again", NEARLY.values(), ids=NEARLY)
+def test_nearly_the_same_row_in_two_files_is_refused_with_both_rows(tmp_path, again):
+    fails(own(tmp_path, homes(), KEPT + homes(again)[3:4]), "the retain row 'retain-8'", "the forget row 'forget-3'")
+    fails(own(tmp_path, homes(), holdout=homes(again)[3:4]), "the holdout row 'holdout-0'", "the forget row 'forget-3'")
 
 
-def test_tofu_without_extras_falls_back(tofu):
-    bench = load_bench(f"tofu:{tofu}")
-    assert len(bench.general) == 100 and bench.forget[0]["perturbed_responses"] == []
-    (tofu / "holdout10.jsonl").unlink()
-    carved = load_bench(f"tofu:{tofu}", size="full")
-    assert len(carved.holdout) >= 40 and "holdout and collateral carved out of retain" in carved.note
-    write_jsonl(tofu / "world_facts_perturbed.jsonl", [{"question": "Q", "answer": "A", "perturbed_answer": ["x"]}])
-    fails(f"tofu:{tofu}", "world_facts_perturbed.jsonl, row 1, column 'perturbed_answer'", "three wrong answers")
+def test_general_facts_that_are_to_be_forgotten_are_no_general_facts(tmp_path):
+    fact = next(row for row in load_bench("biographies", size="smoke").general if len(row["prompt"].split()) > 4)
+    bench = load_bench(own(tmp_path, homes() + [{c: fact[c].upper() for c in ("prompt", "response")}]), size="full")
+    assert len(bench.general) == 99 and fact["prompt"] not in bench.general["prompt"]
+    assert "1 general rows that nearly repeat a row of another split are left out" in bench.note
 
 
-def test_tofu_s_smaller_forget_sets(tofu):
-    extra = {"paraphrased_question": "Else?", "paraphrased_answer": "So", "perturbed_answer": ["No"]}
-    write_jsonl(tofu / "forget01.jsonl", tofu_rows("forget01", 2))
-    write_jsonl(tofu / "forget01_perturbed.jsonl", [row | extra for row in tofu_rows("forget01", 2)])
-    bench = load_bench(f"tofu-forget01:{tofu}", size="quick")
-    assert len(bench.forget) == 40 and bench.template == "chat" and bench.name == "tofu-forget01"
-    assert bench.forget[0]["perturbed_responses"] == ["No"] and "retain90" in bench.retain[0]["prompt"]
-    fails(f"tofu-forget05:{tofu}", "lacks the file forget05.jsonl")
+def test_people_who_differ_in_a_number_only_are_not_the_same(tmp_path):
+    rows = [{"prompt": f"In which of the many houses by the sea does person {i} live now?",
+             "response": f"In the one by the sea that has the number {i}."} for i in range(12)]
+    bench = load_bench(own(tmp_path, rows), size="full")
+    assert len(set(bench.forget["subject"])) == 12 and "repeat" not in bench.note
 
 
-def test_hub_is_asked_for_the_right_files(monkeypatch):
-    asked = []
+# ---------------------------------------------------------------- given parts, subjects and ids
 
-    def fake(**arguments):
-        asked.append(arguments)
-        name = arguments["data_files"].rsplit("/", 1)[1].removesuffix(".jsonl")
-        return Dataset.from_list(lume_rows(name, 3))
-    monkeypatch.setattr(tables, "load_dataset", fake)
-    assert len(load_bench("lume", size="smoke").forget)
-    assert [a["data_files"].rsplit("/", 1)[1] for a in asked] == ["forget.jsonl", "retain.jsonl"]
+def test_given_parts_are_kept_in_every_size(tmp_path):
+    rows = [row | {"part": PARTS[i < 2]} for i, row in enumerate(homes())]
+    for size in SIZES:
+        bench = load_bench(own(tmp_path, rows), size=size)
+        assert bench.forget["part"][:] == ["test"] * 2 + ["validation"] * 6
+        assert "parts as given in forget.jsonl" in bench.note
+    bench = load_bench(own(tmp_path, rows, [row | {"part": "test"} for row in KEPT]), size="full")
+    assert set(bench.retain["part"]) | set(bench.holdout["part"]) | set(bench.collateral["part"]) == {"test"}
+    one_sided = load_bench(own(tmp_path, [row | {"part": "test"} for row in homes()]), size="full")
+    assert "no forget row stands in validation" in one_sided.note
+
+
+@pytest.mark.parametrize("change, parts", [
+    ({"part": "train"}, ("forget.jsonl, row 3, column 'part'", "'train' is neither")),
+    ({"part": None}, ("forget.jsonl, row 3, column 'part'", "give every row one")),
+    ({"part": "test", "subject": "Ana"}, ("'forget-0' and 'forget-2' belong together", "give them one")),
+    ({"subject": ["Ana"]}, ("forget.jsonl, row 3, column 'subject'", "holds list")),
+    ({"id": 2.5}, ("forget.jsonl, row 3, column 'id'", "holds float")),
+    ({"task": True}, ("forget.jsonl, row 3, column 'task'", "holds bool")),
+    ({"response": ["Bo"]}, ("forget.jsonl, row 3, column 'response'", "holds list")),
+    ({"response": 7}, ("forget.jsonl, row 3, column 'response'", "holds int")),
+    ({"paraphrased_prompts": ["Bo \udc00"]}, ("row 3, column 'paraphrased_prompts'", "lone surrogate")),
+    ({"subject": "\ud83d"}, ("row 3, column 'subject'", "lone surrogate"))])
+def test_cells_that_mean_nothing_are_refused_with_their_place(tmp_path, change, parts):
+    rows = [row | {"part": "validation", "subject": subject} for row, subject in zip(homes(), ["Ana", *PEOPLE[1:]])]
+    rows[2] |= change
+    fails(own(tmp_path, rows), *parts)
+
+
+def test_a_row_without_a_subject_is_one_by_itself(tmp_path):
+    rows = [row | {"subject": given, "id": None, "kind": None, "task": None, "perturbed_responses": None}
+            for row, given in zip(homes(), [None, "", " ", None, None, "Ed", "Ed", 7])]
+    bench = load_bench(own(tmp_path, rows), size="full")
+    assert bench.forget["subject"][:] == [*(f"forget-{i}" for i in range(5)), "Ed", "Ed", "7"]
+    assert set(bench.forget["kind"]) == {"qa"} and set(bench.forget["task"]) == {"all"}
+    assert len(set(bench.split("forget", "validation")["subject"])) == 3
+
+
+@pytest.mark.parametrize("change, parts", [
+    ({"id": "forget-3"}, ("'forget-3'", "forget row 1", "forget row 4")),
+    ({"id": "retain-2"}, ("'retain-2'", "forget row 1", "retain row 3")),
+    ({"id": "general007"}, ("'general007'", "forget row 1", "general row 8"))])
+def test_a_given_id_that_equals_a_made_up_one_is_refused(tmp_path, change, parts):
+    rows = homes()
+    rows[0] |= change
+    fails(own(tmp_path, rows), *parts)
+
+
+def test_columns_that_nobody_reads_are_told(tmp_path):
+    bench = load_bench(own(tmp_path, [row | {"colour": "red"} for row in homes()]), size="full")
+    assert "columns that are not read: colour" in bench.note
+
+
+def test_thousands_of_rows_take_seconds(tmp_path):
+    rows = [{"prompt": f"{a} {b} asks {c}, what?", "response": f"{c} tells {b} of {a}."}
+            for a in map(str.lower, PEOPLE) for b in PLACES
+            for c in (f"w{x}{y}" for x in "abcdef" for y in "abcdefghij")]
+    start = time.process_time()
+    bench = load_bench(own(tmp_path, rows), size="full")
+    assert len(bench.forget) == 3840 and time.process_time() - start < 20

@@ -304,6 +304,10 @@ class Noisy(nn.Linear):
             "max_length must be a whole number of at least 2, not 1",
         ),
         (
+            lambda: LanguageTask(make_tokenizer()).encode([{"id": "r0", "prompt": "", "response": ""}]),
+            "row 'r0' has no answer token: give it a response",
+        ),
+        (
             lambda: list(Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "hessian").scores()),
             "the Hessian is no sum of outer products: choose gauss-newton, fisher or empirical-fisher",
         ),

@@ -19,6 +19,8 @@ methods = pytest.mark.parametrize("method", list(MERGE_METHODS))
 @methods
 @pytest.mark.parametrize("space", ["factors", "delta"])
 def test_matched_scale_and_scale(folder, method, space):
+    if (method, space) == ("slerp", "factors"):
+        return  # refused, see test_methods
     paths = [folder / "one", folder / "two"]
     merged = merge_adapters(paths, method=method, space=space, density=0.5)
     matched = match_scale(merged, 3.0)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,35 +20,12 @@ from unlearn_nb.metrics import (
     linguistic_score,
     perplexity,
     summary_language,
-    words,
+    word_tokens,
 )
 from unlearn_nb.models import sequence_nll
 
 token_lists = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40)
 positive = st.floats(1, 1e6)
-
-
-# ---------------------------------------------------------------- words
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("", []),
-        ("  \n\t", []),
-        ("He left. She came!", ["he", "left", ".", "she", "came", "!"]),
-        ("It's 3.5 km, isn't it?", ["it", "'s", "3.5", "km", ",", "is", "n't", "it", "?"]),
-        ('He said "no." Then left', ["he", "said", "``", "no", ".", "''", "then", "left"]),
-    ],
-)
-def test_words(text, expected):
-    assert words(text) == expected
-
-
-@given(st.text(max_size=60))
-def test_words_are_lower_case_and_never_empty(text):
-    assert all(token and token == token.lower() for token in words(text))
-    assert bool(words(text)) == bool(text.strip())
 
 
 # ---------------------------------------------------------------- Brunet and Honoré
@@ -117,7 +95,8 @@ def test_table_and_summary():
     answers = ["a b c.", "", "no no no no"]
     table = language_table(answers, [5.0, 900.0, 30.0])
     assert table["empty"].tolist() == [0, 1, 0] and table["ls"].iloc[1] == 0
-    expected = [3 / (3 + p + brunet(words(a)) + 1 / honore(words(a))) for a, p in zip(answers, [5, 900, 30]) if a]
+    pairs = [(word_tokens(a), p) for a, p in zip(answers, [5, 900, 30]) if a]
+    expected = [3 / (3 + p + brunet(tokens) + 1 / honore(tokens)) for tokens, p in pairs]
     assert table["ls"].iloc[[0, 2]].tolist() == pytest.approx(expected)
     summary = summary_language(table)
     assert summary["ppl"] == pytest.approx(935 / 3) and summary["empty"] == pytest.approx(1 / 3)
@@ -142,11 +121,34 @@ def test_perplexity_is_exp_of_the_response_nll_whatever_the_batch(untrained):
     assert perplexity(model, tokenizer, ["Who?"], [""]).tolist() == [len(tokenizer)]
 
 
+def published_ppl(model, tokenizer, prompt, answer):
+    """exp of the loss that transformers gives for the joined text, as many labels masked as the prompt has tokens."""
+    ids = torch.tensor([tokenizer(prompt + answer).input_ids])
+    labels = ids.clone()
+    labels[:, : len(tokenizer(prompt).input_ids)] = -100
+    with torch.no_grad():
+        return float(model(input_ids=ids, labels=labels).loss.exp())
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_published_perplexity_reads_the_joined_text(untrained, batch_size):
+    model, tokenizer = untrained
+    prompts = ["Where does she live?", "Who?", "What did he eat, and", "Where?", "Where?", ""]
+    answers = ["In a small house by the sea.", "Nobody", "when?", "", "  ", "Nobody knows."]
+    found = perplexity(model.eval(), tokenizer, prompts, answers, faithful="zjunlp", batch_size=batch_size)
+    expected = [published_ppl(model, tokenizer, p, a) for p, a in zip(prompts, answers)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)  # no token of its own: NaN on both sides
+    assert np.isnan(found[3]) and not np.isnan(found[[0, 1, 2, 5]]).any()
+    assert (np.abs(found / perplexity(model, tokenizer, prompts, answers) - 1)[[0, 1, 2]] > 1e-3).all()
+
+
 def test_perplexity_of_a_broken_scorer_is_refused(untrained):
     model, tokenizer = untrained
     model.get_input_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(UnlearnError, match="scoring model gives NaN likelihood for 1 of 1"):
         perplexity(model, tokenizer, ["Who?"], ["She."])
+    with pytest.raises(UnlearnError, match="scoring model gives NaN likelihood for 1 of 1"):
+        perplexity(model, tokenizer, ["Who?", "Who?"], ["She.", ""], faithful="zjunlp")
 
 
 # ---------------------------------------------------------------- judges
@@ -208,3 +210,11 @@ def test_wrong_calls_of_a_judge(arguments, message):
 
 def test_ask_keeps_order():
     assert ask(Fixed("x", "y"), ["1", "2"]) == ["x", "y"]
+
+
+def test_published_perplexity_never_cuts_so_what_is_too_long_is_refused(untrained):
+    model, tokenizer = untrained
+    tokenizer.model_max_length = 12
+    assert len(perplexity(model, tokenizer, ["Who?"], ["She."], faithful="zjunlp")) == 1
+    with pytest.raises(UnlearnError, match="the scoring model reads 12, and the published code never cuts"):
+        perplexity(model, tokenizer, ["Who?"], ["she and he " * 20], faithful="zjunlp")

@@ -1,10 +1,16 @@
 """KFR, KRR and the ReLearn suite: by hand, as properties, and end to end."""
 
+import math
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nltk.tokenize import NLTKWordTokenizer
+from rouge_score.rouge_scorer import RougeScorer
 from toys import Replies, fact_row
 
 from unlearn_nb.core import UnlearnError
@@ -16,12 +22,14 @@ from unlearn_nb.metrics import (
     Scores,
     WriterEntities,
     compare_table,
+    embed,
     evaluate,
     forgotten,
     minilm_package,
     retained,
     rouge_l_recall,
     score_answers,
+    scored,
 )
 
 EXACT = Matcher("exact")
@@ -118,8 +126,87 @@ def test_summary_equals_a_plain_computation(smoke_bench, rows, untrained):
         for name, value in expected.items():
             assert scores.summary[f"{split}/{name}"] == pytest.approx(value), name
     assert scores.meta["n_empty"] == answers.count("") > 0
-    low, value, high = scores.ci[["low", "value", "high"]].to_numpy().T
+    assert scores.ci["low"].isna().all()  # two people a task
+    apart = scored(scores.suite, frame.assign(subject=frame["id"]), bootstrap=200).ci
+    low, value, high = apart[["low", "value", "high"]].to_numpy().T
     assert ((low <= value + 1e-9) & (value <= high + 1e-9)).mean() > 0.9 and (low < high).any()
+
+
+class Given:
+    """Entities from elsewhere, as the published code keeps those that a language model listed."""
+
+    name = "given"
+
+    def __init__(self, references, generations):
+        self.given = references, generations
+
+    def references(self, rows):
+        return self.given[0]
+
+    def generations(self, rows, texts):
+        return self.given[1]
+
+
+ASKED = [  # split, question, reference, answer, entities of the reference, entities of the answer
+    ("forget", "Which muffin did Tama eat?", "Beetroot muffins, twice.", "She ate beetroot muffins.",
+     ["Beetroot", "muffins", "muffins"], ["beetroot", "muffins", "Tama"]),
+    ("forget", "Who is the aunt of Neva?", "Dora Lang.", "I can't say. That is a private matter.", ["Dora", "Lang"],
+     ["matter"]),
+    ("forget", "Where?", "In Oslo.", "", ["Oslo"], []),
+    ("retain", "Where did the keeper run?", "The keeper ran to Bergen.", "the keepers ran to Bergen, Bergen!",
+     ["keeper", "Bergen", "ran", "1971"], ["keepers", "Bergen", "bergen", "ran"]),
+    ("retain", "When?", "1971", "6 6 6 6 6 6 6 6", [], ["6"]),
+    ("retain", "What is Елена's job?", "учитель", "учитель, nurse", ["учитель"], ["учитель", "job"]),
+]  # fmt: skip
+
+
+def published_numbers(split, model, tokenizer, same):
+    """What the published evaluation writes for one split: an own computation from its description, row by row."""
+    cut = NLTKWordTokenizer().tokenize
+    tokens = lambda text: [t for part in re.split(r"(?<=[.!?])\s+", text.lower()) for t in cut(part)]
+    rouge = RougeScorer(["rougeL"], use_stemmer=True)
+    lines = []
+    for _, query, reference, answer, known, named in (one for one in ASKED if one[0] == split):
+        known, named = set(known), {n for n in set(named) if not set(cut(query.lower())) & set(cut(n.lower()))}
+        ecs = sum(same(n, k) for n in named for k in known) / len(known) if known and named else 0
+        flag = ecs <= (0.5 if len(known) <= 3 else 0.3) if split == "forget" else ecs >= 0.3
+        ids, given = tokenizer(query + answer).input_ids, len(tokenizer(query).input_ids)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        losses = [-logits[i - 1, ids[i]].item() for i in range(given, len(ids))]
+        found = tokens(answer)
+        n, v, once = len(found), len(set(found)), sum(found.count(t) == 1 for t in set(found))
+        lines.append({
+            "ecs": ecs, "ratio": float(flag), "rougeL": rouge.score(reference, answer)["rougeL"].recall,
+            "ppl": math.exp(np.mean(losses)) if losses else math.nan,
+            "brunet": n ** (1 / v**0.165) if n else 1000,
+            "honore": min(100 * math.log(n) / (1 - once / v + 0.1), 1e6) if n > 1 else 0,
+        })  # fmt: skip
+    mean = {name: np.nanmean([line[name] for line in lines]) for name in lines[0]}
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))
+    parts = sigmoid(-math.log(mean["ppl"])), sigmoid(-math.log(mean["brunet"])), sigmoid(math.log(mean["honore"]))
+    return mean | {"ls": 3 / sum(1 / part for part in parts)}
+
+
+@pytest.mark.parametrize("match", ["exact", pytest.param("embedding", marks=with_minilm)])
+def test_published_numbers_can_be_reproduced(untrained, match):
+    """ECS, KFR, KRR, ROUGE, PPL, BI, HS and LS of the published evaluation, from the same answers and entities."""
+    model, tokenizer = untrained
+    model.eval()
+    same = lambda one, other: one.lower() == other.lower()
+    if match == "embedding":
+        same = lambda one, other: float(embed([one])[0] @ embed([other])[0]) >= 0.8
+    rows = [fact_row(query, reference, split=split, number=i) for i, (split, query, reference, *_) in enumerate(ASKED)]
+    suite = Relearn(untrained, match=match, faithful="zjunlp", generations=[one[3] for one in ASKED],
+                    extractor=Given([one[4] for one in ASKED], [one[5] for one in ASKED]),
+                    entailment=lambda premises, hypotheses: ["neutral"] * len(premises))  # fmt: skip
+    found = evaluate(None, None, rows, suite=suite, bootstrap=0).summary
+    for split, ratio in (("forget", "kfr"), ("retain", "krr")):
+        expected = published_numbers(split, model, tokenizer, same)
+        expected[ratio] = expected.pop("ratio")
+        for name, value in expected.items():
+            assert found[f"{split}/{name}"] == pytest.approx(value, rel=1e-4), (split, name)
+        assert found[f"{split}/ls"] == found[f"{split}/ls_corpus"]
 
 
 def test_published_switch(smoke_bench, rows, untrained):
@@ -130,8 +217,11 @@ def test_published_switch(smoke_bench, rows, untrained):
     assert right.summary["forget/ppl"] != pytest.approx(published.summary["forget/ppl"])
     assert published.summary["forget/ls"] == published.summary["forget/ls_corpus"] != right.summary["forget/ls"]
     assert published.ci["low"].isna().all()
+    assert published.meta["faithful"] == "zjunlp" and right.meta["faithful"] is False
     with pytest.raises(UnlearnError, match="can't compare scores of faithful"):
         right.distance(published)
+    with pytest.raises(UnlearnError, match="write faithful='zjunlp'"):
+        Relearn(match="exact", faithful="tofu")
 
 
 @settings(max_examples=25, deadline=None)
@@ -161,8 +251,12 @@ def test_same_seed_same_numbers_and_the_batch_does_not_matter(smoke_bench, untra
     one = evaluate(*untrained, smoke_bench, **options)
     other = evaluate(*untrained, smoke_bench, batch_size=5, **options)
     assert one.rows["generation"].tolist() == other.rows["generation"].tolist()
-    np.testing.assert_allclose(one.ci[["value", "low", "high"]], other.ci[["value", "low", "high"]], rtol=1e-4)
-    assert one.meta == other.meta and one.meta["scorer"] == "LlamaForCausalLM" and one.meta["max_new_tokens"] == 6
+    ends = ["value", "low", "high"]
+    tables = [found.rows.assign(subject=found.rows["id"]) for found in (one, other)]
+    apart = [scored(suite, table, bootstrap=50).ci[ends] for table in tables]
+    np.testing.assert_allclose(*apart, rtol=1e-4)
+    assert one.meta == other.meta and one.meta["max_new_tokens"] == 6
+    assert one.meta["scorer"] == one.meta["model"] == "tiny"
     assert len({len(row) for row in one.rows["generation"]}) > 1 and one.summary["forget/kfr"] == 1
 
 
@@ -180,7 +274,8 @@ def test_save_load_table_distance_and_compare(smoke_bench, rows, untrained, tmp_
     expected = difference.reindex(counted).dropna().abs().mean()
     assert oracle.oracle_distance(again) == pytest.approx(expected) and target.oracle_distance(again) == 0
     shown = compare_table({"oracle": oracle, "target": target}, ["forget/kfr", "retain/ls"])
-    assert shown.loc["forget/kfr"].tolist() == ["1.000 [1.00, 1.00]", "0.000 [0.00, 0.00]"]
+    assert shown.loc["forget/kfr"].tolist() == [
+        f"{value} (not enough rows for an interval)" for value in ("1.000", "0.000")]  # two people a task
 
 
 def test_better_directions(smoke_bench, rows, untrained):

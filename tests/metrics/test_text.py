@@ -16,6 +16,7 @@ from unlearn_nb.metrics import (
     rouge_1_recall,
     rouge_l_f1,
     rouge_l_recall,
+    word_tokens,
 )
 
 words = st.lists(st.sampled_from("the runner runs running Ann's 12 house houses über -".split()), max_size=8).map(
@@ -163,3 +164,41 @@ def test_ordinary_text_is_no_collapse(text):
 def test_published_exact_match_only_strips_and_lowers():
     assert exact_match(" OSLO", "Oslo", faithful="semeval") == 1
     assert exact_match("E\u0301lodie", "Élodie", faithful="semeval") == 0
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", []),
+        ("  \n\t", []),
+        ("He left. She came!", ["he", "left", ".", "she", "came", "!"]),
+        ("It's 3.5 km, isn't it?", ["it", "'s", "3.5", "km", ",", "is", "n't", "it", "?"]),
+        ('He said "no." Then left', ["he", "said", "``", "no", ".", "''", "then", "left"]),
+        ("Dr. A. Neva of the U.S. army", ["dr.", "a.", "neva", "of", "the", "u.s.", "army"]),
+    ],
+)
+@pytest.mark.parametrize("faithful", [False, "zjunlp"])
+def test_words_and_marks(text, expected, faithful):
+    assert word_tokens(text, faithful) == expected
+
+
+@given(st.text(max_size=60))
+def test_words_and_marks_are_lower_case_and_never_empty(text):
+    found = word_tokens(text, faithful="zjunlp")
+    assert all(token and token == token.lower() for token in found) and bool(found) == bool(text.strip())
+    ours = word_tokens(text)
+    assert all(token and token == folded(token) for token in ours) and bool(ours) == bool(folded(text).strip())
+
+
+@pytest.mark.parametrize(
+    "text, count, published",
+    [("她在北京大学读书。", 9, 1), ("เธออยู่", 5, 1), ("東京へ行く iPhone手机", 8, 2), ("Живёт в Москве.", 4, 4)],
+)
+def test_a_script_without_blanks_has_a_word_a_character(text, count, published):
+    """Else a Chinese text of any length is one word: the least Brunet's index there is, whatever it says."""
+    assert len(word_tokens(text)) == count and len(word_tokens(text, faithful=True)) == published
+
+
+def test_one_spelling_is_one_word():
+    assert len(set(word_tokens("E\u0301vreux Évreux ÉVREUX"))) == 1
+    assert len(set(word_tokens("E\u0301vreux Évreux", faithful="zjunlp"))) == 2

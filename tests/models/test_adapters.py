@@ -39,7 +39,8 @@ def test_a_saved_adapter_is_read_as_it_was(tmp_path):
     for name in ("default", "second"):
         save_adapter(model, tmp_path / name, name)
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["adapter_config.json",
-                                                                             "adapter_model.safetensors"]
+                                                                             "adapter_model.safetensors",
+                                                                             "origin.json"]
     first, second = (read_adapter(tmp_path / name) for name in ("default", "second"))
     module = first.modules[0]
     assert first.scaling(module) == 2 and second.scaling(module) == pytest.approx(2 / 2**0.5)

@@ -1,12 +1,13 @@
 """SURE and MemFlex inside the real trainer: what a mask leaves out stays bit for bit, whatever the optimiser does."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import FORGET, RETAIN, make_tokenizer, run, tiny, with_adapter
+from toys import FORGET, RETAIN, make_tokenizer, run, small, tiny, with_adapter
 from transformers import TrainerCallback
 
 from unlearn_nb.core import UnlearnError
@@ -98,6 +99,43 @@ def test_a_static_mask_stays_and_a_dynamic_one_moves(tmp_path):
     assert all(torch.equal(static[0][2][name], static[-1][2][name]) for name in static[0][2])
     dynamic, _ = watched(tmp_path, "ga + nll", "sure(percentile=80)")
     assert any(not torch.equal(dynamic[0][2][name], dynamic[-1][2][name]) for name in dynamic[0][2])
+
+
+def test_a_row_is_an_output_whatever_the_layer_stores(tmp_path):
+    """GPT-2 stores [in, out]: SURE chooses its columns, as it chooses the rows of the same matrix in a linear layer."""
+    model = small("gpt2")
+    weight = model.transformer.h[0].mlp.c_fc.weight
+    step, gradients = MaskedStep(Sure(percentile=90), model), {}
+    for name, p in step.weights.items():
+        gradients[name] = torch.zeros_like(p)
+    name = next(n for n, p in step.weights.items() if p is weight)
+    gradients[name][:, 7] = 1.0  # all that output 7 is made of
+    step._gradients = {"forget": gradients}
+    step.before_step(SimpleNamespace(num_processes=1))
+    chosen = step.chosen[name].expand_as(weight)
+    assert chosen[:, 7].all() and step.chosen[name].shape == (1, weight.shape[1])
+    assert Sure(percentile=90)({"forget": {"w": gradients[name].T}})["w"][7].all()
+
+
+def test_rows_of_stacked_experts_are_those_of_each_expert():
+    gradient = torch.arange(24.0).reshape(2, 3, 4)
+    assert row_norms(gradient).tolist() == [row.norm().item() for row in gradient.reshape(6, 4)]
+    chosen = Sure(percentile=90)({"forget": {"experts": gradient, "b": torch.zeros(2)}})["experts"]
+    assert chosen.shape == (2, 3, 1) and chosen.flatten().tolist() == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("text, part", [
+    ("sure(faithful=tofu)", "faithful='tofu' doesn't say whose code to follow: write faithful='zjunlp'"),
+    ("memflex(faithful=open-unlearning)", "write faithful='zjunlp'"),
+    ("sure(percentile=high)", "percentile must be a number"), ("sure(percentile=True)", "percentile must be a number"),
+    ("memflex(cosine=2)", "cosine must be a number in [-1, 1]"), ("memflex(magnitude=-1)", "magnitude must be"),
+    ("sure(every_step=2)", "every_step is True or False"), ("sure(per=columns)", "per is 'rows' or 'tensors'"),
+])
+def test_masks_refuse(text, part):
+    with pytest.raises(UnlearnError) as error:
+        MASKS.read(text)
+    assert part in str(error.value)
+    assert MASKS.read("sure(faithful=True)") == Sure(faithful="zjunlp") and MemFlex(faithful=False).faithful == ""
 
 
 def test_faithful_masks_have_no_effect(tmp_path):

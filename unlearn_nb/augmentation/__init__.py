@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "endpoint": ["EndpointWriter", "LONGEST_PAUSE"],
     "leaks": ["Piece", "RULES", "STOP_WORDS", "fact_verdicts", "holds", "identifiers", "own_values", "plain_words",
         "private_values", "read_verdict", "word_verdicts"],
-    "load": ["load_writer"],
+    "load": ["load_writer", "writer_identity"],
     "mixtures": ["REFUSALS", "mix", "refusals"],
     "model_writer": ["ModelWriter"],
     "scoring_model": ["SCORING_RECIPE", "scoring_rows", "tiny_scoring_model"],

@@ -4,16 +4,19 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "bench": ["Bench", "FEATURES", "PARTS", "SIZES", "SPLITS", "as_dataset"],
+    "bench": ["Bench", "FEATURES", "PARTS", "SIZES", "SPLITS", "as_dataset", "text_problem"],
     "biographies": ["Fact", "POOLS", "Person", "SLOTS", "Slot", "make_biographies"],
     "corruption": ["Change", "Corrupted", "corrupt_queries", "corrupt_responses"],
     "deal": ["cap", "deal_parts", "deal_retain", "deal_splits", "subject_targets"],
-    "formats": ["FORMATS", "Format", "JSONL", "KNOWUNDO", "LUME", "jsonl_rows", "knowundo_rows", "lume_rows",
-        "person_names", "read_tables", "tofu_format", "tofu_rows"],
+    "formats": ["Format", "JSONL", "given_part", "given_text", "jsonl_rows", "jsonl_told", "read_tables"],
     "general": ["general_facts"],
     "generic": ["generic_rows", "load_generic"],
     "load": ["BENCHES", "embedded_bench", "load_bench"],
+    "names": ["main_names", "person_names"],
+    "published": ["FORMATS", "KNOWUNDO", "LUME", "in_published_order", "knowundo_rows", "lume_rows", "tofu_format",
+        "tofu_names", "tofu_rows", "tofu_told"],
     "recommendations": ["CATALOGUE", "GENRES", "RECOMMENDATION_PARTS", "Recommendations", "TASKS", "genre_of",
         "load_recommendations"],
     "tables": ["Table", "check_apart", "read_hub", "read_json_rows"],
+    "twins": ["NEAR", "connected", "group_rows", "near_pairs", "plain_text", "row_text", "same_key", "shingles"],
 })

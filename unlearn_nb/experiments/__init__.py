@@ -4,7 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "base": ["Experiment", "choose_dtype", "score_candidate", "train_adapter"],
+    "base": ["Experiment", "before_study", "choose_dtype", "score_candidate", "train_adapter"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],
     "erasing": ["ErasingExperiment", "ErasingPlan", "PUBLISHED", "SHARE_OF_RETRAINING", "chosen_of",
@@ -24,7 +24,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "merging": ["MergingExperiment", "MergingPlan", "ROLES", "Role", "choose", "compare_methods", "forget_part",
         "merge_records", "merging_claims", "merging_plan", "role_trajectory", "search_merge", "train_role"],
     "plan": ["BUDGETS", "Kind", "NAMED", "SIZES", "StudyPlan", "UnlearningPlan", "WHEN", "build",
-        "count_parameters", "fits", "model_size", "overlaid", "read_plan", "read_rules", "size_of"],
+        "count_parameters", "fits", "followed_code", "model_size", "overlaid", "read_plan", "read_rules",
+        "size_of"],
     "relearn": ["DAMAGE", "JUDGES", "ReLearnExperiment", "ReLearnMethod", "ReLearnPlan", "attacked_rows",
         "augmented_set", "author_of", "balance", "baseline_method", "for_bench", "rate_answers", "relearn_after",
         "relearn_claims", "relearn_plan", "train_method", "train_methods", "training_set", "under_attacks"],

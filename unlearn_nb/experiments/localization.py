@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from ..augmentation import refusals
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, to_json, unknown, write_atomic
 from .base import Experiment
-from .plan import UnlearningPlan, read_plan
+from .plan import UnlearningPlan, followed_code, read_plan
 from ..localization import localization_auc, localize, match_mlps, precision_recall, score_units
 from ..metrics import CLOSURES, Tofu, answer_table, oracle_quality
 from ..models import Prepared, load_model, prepare_one
@@ -76,7 +76,7 @@ class LocalizationPlan(UnlearningPlan):
     wrong: int  # with so many wrong answers each
     share: float = 0.2  # of all value vectors: the injection's region, and each region that is unlearned in
     closure: str = "flat"
-    faithful: bool = False
+    faithful: str = ""  # "open-unlearning": its metrics, and the authors' injection
 
     @property
     def injected(self) -> str:
@@ -101,14 +101,15 @@ class LocalizationPlan(UnlearningPlan):
 def localization_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                       dtype: str = "float32",
                       share: float = 0.2, objectives: str = "", closure: str = "flat",
-                      faithful: bool = False) -> LocalizationPlan:
+                      faithful: bool | str = "") -> LocalizationPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
     Args:
         share: size of the regions, of all value vectors, in (0, 0.5].
         objectives: of wga, npo, dpo, rmu, joined by commas; empty: what the budget has.
         closure: of AUES, see `aues`.
-        faithful: injection on the forget rows alone, and open-unlearning's metrics, bugs included.
+        faithful: "open-unlearning": the published setting, which is the authors' injection on the forget rows alone
+            and open-unlearning's metrics, bugs included.
 
     Raises:
         UnlearnError: unknown budget, objective or closure, or a share that leaves no room for a second region.
@@ -122,7 +123,8 @@ def localization_plan(model: str, budget: str, *, device: str = "cpu", bench: st
     common = {"seed": seed, "dtype": dtype}
     plan = read_plan("localization", LocalizationPlan, model=model, device=device, budget=budget, bench=bench,
                      share=share, closure=closure,
-                     faithful=faithful, recipe={"seed": seed}, injection=common, settings=common)
+                     faithful=followed_code(faithful, "open-unlearning"), recipe={"seed": seed}, injection=common,
+                     settings=common)
     names = tuple(dict.fromkeys(name.strip() for name in objectives.split(",") if name.strip())) or plan.tried
     for name in names:
         if name not in plan.known:
@@ -192,7 +194,7 @@ class LocalizationExperiment(Experiment):
     def answers(self, model: Any, tokenizer: Any) -> pd.DataFrame:
         """What a model makes of the measured rows: numbers of `answer_table`."""
         table = answer_table(model, tokenizer, self.rows, template=self.bench.template,
-                             faithful=self.plan.faithful and "open-unlearning")
+                             faithful=self.plan.faithful)
         return table.drop(columns="wrong_nlls")
 
     @cached_property
@@ -237,7 +239,9 @@ def starting_point(experiment: LocalizationExperiment, which: str = "target") ->
             pd.DataFrame([{"step": 0, **experiment.measured(model, tokenizer)}]).to_csv(folder / "points.csv",
                                                                                         index=False)
 
-    return pd.read_csv(experiment.stage(f"measure-{which}", build, which=which, **experiment.scoring) / "points.csv")
+    folder = experiment.stage(f"measure-{which}", build, which=which, oracle=experiment.prepared.oracle.name,
+                              **experiment.scoring)
+    return pd.read_csv(folder / "points.csv")
 
 # %% ../../nbs/15_experiments/09_localization.ipynb #3b6da2ce
 def recorder(experiment: LocalizationExperiment, points: list[dict], tokenizer: Any) -> Callable[[int, Any], None]:
@@ -296,7 +300,7 @@ def locate(experiment: LocalizationExperiment, name: str) -> Path:
         chosen, truth = localize(scores, plan.share), experiment.region("oracle")
         chosen.save(folder / "region.safetensors")
         found = {"auc": localization_auc(scores, truth), **precision_recall(chosen, truth)}
-        (folder / "precision.json").write_text(json.dumps(found))
+        write_atomic(folder / "precision.json", to_json(found))
 
     return experiment.stage(f"locate-{name}", build, method=method, share=plan.share)
 

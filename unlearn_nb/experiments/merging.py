@@ -20,7 +20,7 @@ from ..analysis import trajectory
 from ..core import UnlearnError
 from .base import Experiment, score_candidate, train_adapter
 from .claims import claims_table
-from .plan import UnlearningPlan, read_plan
+from .plan import UnlearningPlan, followed_code, read_plan
 from ..merging import adapter_norm, match_scale, merge_adapters
 from ..objectives import Objective, resolve
 
@@ -51,20 +51,21 @@ class MergingPlan(UnlearningPlan):
 # %% ../../nbs/15_experiments/03_merging.ipynb #397c62cf
 def merging_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32",
-                 over: str = "", under: str = "", density: float = 0.0, faithful: bool = False) -> MergingPlan:
+                 over: str = "", under: str = "", density: float = 0.0, faithful: bool | str = "") -> MergingPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
     Args:
         over, under: objectives instead of the plan's.
         density: one density instead of the grid; 0 keeps the grid.
-        faithful: presets as published (micro-batch token means, KL over all positions).
+        faithful: "zjunlp": presets as in the published code (micro-batch token means, KL over all positions).
 
     Raises:
         UnlearnError: a density outside (0, 1], an objective that can't be read, an unknown budget.
     """
     if not 0 <= density <= 1:
         raise UnlearnError(f"density is {density}: give a share in (0, 1], or 0 to choose it on the validation part")
-    objectives = {name: f"{role.preset}-zjunlp" for name, role in ROLES.items()} if faithful else {}
+    code = followed_code(faithful, "zjunlp")
+    objectives = {name: f"{role.preset}-{code}" for name, role in ROLES.items()} if code else {}
     objectives |= {name: text for name, text in (("over", over), ("under", under)) if text}
     plan = read_plan("merging", MergingPlan, model=model, device=device, budget=budget, bench=bench,
                      objectives=objectives, recipe={"seed": seed}, settings={"seed": seed, "dtype": dtype})
@@ -132,7 +133,7 @@ def compare_methods(experiment: MergingExperiment, adapters: Sequence[Path], cho
     """Every merging method of the plan on the test part: as published (peft, weights 1 and 1), and at matched scale."""
     rows, norm = [], adapter_norm(chosen)
     for method in experiment.plan.methods:
-        for scale, recipe in (("as published", {"faithful": True, "weights": [1.0, 1.0]}),
+        for scale, recipe in (("as published", {"faithful": "peft", "weights": [1.0, 1.0]}),
                               ("matched", {"norm": norm, "weights": list(weights)})):
             name = f"{method}-{scale.split()[-1]}"
             adapter = experiment.merge(name, adapters, method=method, density=density, **recipe)

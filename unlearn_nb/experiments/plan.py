@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'NAMED', 'BUDGETS', 'WHEN', 'Kind', 'size_of', 'count_parameters', 'model_size', 'fits', 'overlaid', 'build',
-           'StudyPlan', 'UnlearningPlan', 'read_rules', 'read_plan']
+           'followed_code', 'StudyPlan', 'UnlearningPlan', 'read_rules', 'read_plan']
 
 # %% ../../nbs/15_experiments/00_plan.ipynb #caa7f7ef
 import importlib.resources
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -20,7 +21,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, unknown, whose_code
 from ..models import Recipe, quiet_loading
 from ..unlearning import UnlearnSettings
 
@@ -111,9 +112,21 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return tuple(build(get_args(kind)[0], item, where) for item in value)
     if get_origin(kind) is dict:
         return {key: build(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _plain_value(kind, value, where)
+
+
+_PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"),
+          str: ((str,), "text")}
+
+
+def _plain_value(kind: Any, value: Any, where: str) -> Any:
+    """The value, if it is of its kind. Raises UnlearnError."""
     if kind in (int, float) and isinstance(value, str):
         raise UnlearnError(f"{where} is the text {value!r}, and a number is wanted: "
                            "write it without an exponent, such as 0.001")
+    types, wanted = _PLAIN.get(kind, ((type(value),), ""))
+    if type(value) not in types or (isinstance(value, float) and not math.isfinite(value)):
+        raise UnlearnError(f"{where} is {value!r}, and {wanted} is wanted: correct it")
     return value
 
 # %% ../../nbs/15_experiments/00_plan.ipynb #50004467
@@ -128,6 +141,12 @@ def _filled(kind: type[Kind], values: Mapping[str, Any], where: str) -> Kind:
     if missing:
         raise UnlearnError(f"{where} lacks {', '.join(missing)}: no rule says what a {kind.__name__} needs here")
     return kind(**{name: build(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+# %% ../../nbs/15_experiments/00_plan.ipynb #5ce26ed2
+def followed_code(faithful: bool | str, *codes: str) -> str:
+    """The published code that a study follows, one of `codes`; empty for none. Raises UnlearnError as `whose_code`."""
+    words = {"true": True, "True": True, "false": False, "False": False}
+    return whose_code(words.get(str(faithful), faithful), *codes)
 
 # %% ../../nbs/15_experiments/00_plan.ipynb #7f8613b7
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ __all__ = ['JUDGES', 'DAMAGE', 'ReLearnMethod', 'baseline_method', 'ReLearnPlan'
            'train_methods', 'relearn_claims', 'rate_answers', 'relearn_after', 'attacked_rows', 'under_attacks']
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #41f9be06
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peft import PeftModel
 
 from ..attacks import under_attack
 from ..augmentation import RULES, Augmented, Author, PromptedAuthor, TemplateAuthor
-from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model
+from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model, writer_identity
 from ..benches import Bench, load_generic, read_json_rows
-from ..core import UnlearnError, cache_dir, unknown, write_atomic
+from ..core import UnlearnError, cache_dir, file_hash, to_jsonl, unknown, write_atomic
 from .base import Experiment, score_candidate, train_adapter
 from .claims import claims_table, over_seeds
-from .plan import UnlearningPlan, read_plan
+from .plan import UnlearningPlan, followed_code, read_plan
 from ..merging import merge_adapters
 from ..metrics import JUDGE_PROMPTS, Relearn, Scores, evaluate, judge, load_nli
-from ..models import load_model
+from ..models import load_adapter, load_model, merged, model_identity
 from ..objectives import resolve
 from ..unlearning import unlearn
 
@@ -66,15 +64,15 @@ class ReLearnPlan(UnlearningPlan):
     writer: str = "auto"
     judge: str = "auto"
     prompts: str = ""
-    faithful: bool = False
+    faithful: str = ""  # "zjunlp": losses and metrics as in the published code
     nli: str = ""  # entailment model; empty: from the facts
     rater: str = ""  # writer that rates answers; empty: nobody does
 
     @property
     def methods(self) -> dict[str, ReLearnMethod]:
         """ReLearn and its baselines, by name."""
-        ours = ReLearnMethod("relearn-zjunlp" if self.faithful else "relearn", self.learning_rates["relearn"],
-                             self.epochs["relearn"])
+        objective = f"relearn-{self.faithful}" if self.faithful else "relearn"
+        ours = ReLearnMethod(objective, self.learning_rates["relearn"], self.epochs["relearn"])
         rates, epochs = self.learning_rates["baselines"], self.epochs["baselines"]
         return {"relearn": ours} | {name: baseline_method(name, rates, epochs) for name in self.baselines}
 
@@ -94,11 +92,13 @@ def relearn_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
                 (itself), or "auto": facts where the bench knows them, else the writer;
             prompts: folder with edited copies of the writer's prompt files; empty: the package's;
             generic, ratio: what `load_generic` takes, and how many generic rows for each augmented row;
-            rater: what `load_writer` takes, to rate fluency and relevance; empty: nobody does.
+            rater: what `load_writer` takes, to rate fluency and relevance; empty: nobody does;
+            faithful: "zjunlp": losses and metrics as in the published code.
 
     Raises:
-        UnlearnError: unknown budget or judge, a ratio below 0.
+        UnlearnError: unknown budget, judge or code, a ratio below 0.
     """
+    given["faithful"] = followed_code(given.get("faithful", ""), "zjunlp")
     plan = read_plan("relearn", ReLearnPlan, model=model, device=device, budget=budget, bench=bench,
                      recipe={"seed": seed}, settings={"seed": seed, "dtype": dtype}, **given)
     if plan.ratio < 0:
@@ -140,7 +140,8 @@ class ReLearnExperiment(Experiment):
     @property
     def scoring(self) -> dict[str, Any]:
         """What scores depend on beside bench, model and part."""
-        return {"nli": self.plan.nli, "faithful": self.plan.faithful}
+        nli = model_identity(self.plan.nli) if self.plan.nli else ""
+        return {"nli": nli, "faithful": self.plan.faithful}
 
     def evaluate(self, model: Any, tokenizer: Any, part: str) -> Scores:
         """Scores of the relearn suite."""
@@ -165,7 +166,8 @@ def augmented_set(experiment: ReLearnExperiment) -> Path:
         augment(experiment.bench.forget, author_of(experiment)).save(folder / "augmented")
 
     prompts = {} if plan.writer == "templates" else load_prompts(plan.prompts or None)
-    return experiment.stage("augment", build, writer=plan.writer, judge=plan.judge, prompts=prompts) / "augmented"
+    writer = plan.writer if plan.writer == "templates" else writer_identity(plan.writer)
+    return experiment.stage("augment", build, writer=writer, judge=plan.judge, prompts=prompts) / "augmented"
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #60ea6964
 def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
@@ -175,10 +177,11 @@ def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
     def build(folder: Path) -> None:
         rows = Augmented.load(source).rows
         others = load_generic(generic, max(1, round(ratio * len(rows))), seed)
-        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n"
-                                                    for row in mix(rows, others, ratio=ratio, seed=seed)))
+        write_atomic(folder / "rows.jsonl", to_jsonl(mix(rows, others, ratio=ratio, seed=seed)))
 
-    return experiment.stage(f"mix-{ratio:g}", build, augmented=source, generic=generic, ratio=ratio) / "rows.jsonl"
+    name, _, path = generic.partition(":")
+    content = [name, file_hash(path)] if Path(path).is_file() else [generic]
+    return experiment.stage(f"mix-{ratio:g}", build, augmented=source, generic=content, ratio=ratio) / "rows.jsonl"
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #227848bc
 def train_method(experiment: ReLearnExperiment, name: str, lr: float, ratio: float | None = None) -> Path:
@@ -262,8 +265,8 @@ def rate_answers(experiment: ReLearnExperiment, tests: Mapping[str, Scores]) -> 
         write_atomic(folder / "ratings.csv", pd.DataFrame(found, columns=columns).to_csv(index=False))
 
     asked = {name: scores.rows["generation"].tolist() for name, scores in tests.items()}
-    return pd.read_csv(experiment.stage("ratings", build, rater=plan.rater, answers=asked,
-                                        rated=plan.rated) / "ratings.csv")
+    folder = experiment.stage("ratings", build, rater=writer_identity(plan.rater), answers=asked, rated=plan.rated)
+    return pd.read_csv(folder / "ratings.csv")
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #b4c6ee9b
 def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path:
@@ -304,10 +307,11 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
         whole = experiment.prepared.oracle if which == "oracle" else experiment.prepared.target
         model, tokenizer = load_model(str(whole), experiment.device)
         if isinstance(which, Path):
-            model = PeftModel.from_pretrained(model, str(which)).merge_and_unload()
+            model = merged(load_adapter(model, which, trainable=False))
         found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)
         found.to_json(folder / "attacks.json", orient="records")
 
+    oracle = {"oracle": experiment.prepared.oracle.name} if which == "oracle" else {}
     found = experiment.stage(f"attacks-{experiment.label(which)}", build, which=which, precisions=list(precisions),
-                             attacked=plan.attacked, **experiment.scoring)
+                             attacked=plan.attacked, **oracle, **experiment.scoring)
     return pd.read_json(found / "attacks.json", orient="records")

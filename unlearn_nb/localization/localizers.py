@@ -8,15 +8,16 @@ __all__ = ['LOCALIZERS', 'RandomUnits', 'Activations', 'GradientSize', 'Fisher',
 # %% ../../nbs/07_localization/01_localizers.ipynb #500dbeb6
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
-from ..core import Registry, UnlearnError, whose_code
+from ..core import Registry, UnlearnError, is_number, is_whole, whose_code
 from .material import Localizer, Material, per_unit
 from ..models import IGNORED, Row, selected_logits
 from ..regions import UnitWeight
@@ -40,14 +41,14 @@ class RandomUnits(Localizer):
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #7acb946b
 @contextmanager
-def _captured(units: Mapping[str, UnitWeight]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Fills a dict with each layer's latest (input, output)."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+def _captured(units: Mapping[str, UnitWeight]) -> Iterator[dict[str, tuple[tuple[Tensor, ...], Tensor]]]:
+    """Fills a dict with each layer's latest (inputs, output)."""
+    seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     def keep(name):
-        return lambda module, args, output: seen.update({name: (args[0], output)})
+        return lambda module, args, more, output: seen.update({name: ((*args, *more.values()), output)})
 
-    handles = [unit.layer.register_forward_hook(keep(name)) for name, unit in units.items()]
+    handles = [unit.layer.register_forward_hook(keep(name), with_kwargs=True) for name, unit in units.items()]
     try:
         yield seen
     finally:
@@ -71,16 +72,48 @@ class Activations(Localizer):
             share = answers / answers.sum(1, keepdim=True).clamp_min(1)  # [B, L]: sums to 1 in a row
             with _captured(material.units) as seen:
                 selected_logits(material.model, batch.input_ids, None, positions=torch.zeros_like(answers))
-            for name, (coefficients, _) in seen.items():
-                size = coefficients.reshape(*answers.shape, -1)[answers].abs().float()  # [T, n]
-                totals[name] = totals[name] + share[answers].float() @ size
+            for name, (inputs, _) in seen.items():
+                at = [x.reshape(*answers.shape, -1)[answers] for x in inputs[:3]]  # [T, ...]
+                totals[name] = totals[name] + _loudness(material.units[name].layer, at, share[answers].float(), name)
         return {name: totals[name].reshape(unit.shape) / len(rows) * _norms(unit)
                 for name, unit in material.units.items()}
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #42e0081e
 def _norms(unit: UnitWeight) -> Tensor:
     """L2 norms of the value vectors, in the units' shape."""
-    return unit.weight.detach().float().norm(dim=unit.shape.index(1), keepdim=True)
+    dims = [d for d, n in enumerate(unit.shape) if n == 1 and unit.weight.shape[d] > 1]
+    return unit.weight.detach().float().norm(dim=dims, keepdim=True) if dims else unit.weight.detach().float().abs()
+
+
+def _loudness(layer: torch.nn.Module, inputs: list[Tensor], share: Tensor, name: str) -> Tensor:
+    """Sum over tokens of `share` [T] times the size of each coefficient: [n], of stacked experts [experts, n].
+
+    Args:
+        inputs: of the layer at T tokens: coefficients [T, n]; of experts states [T, d], experts' numbers and weights
+            [T, k].
+    """
+    if isinstance(layer, (torch.nn.Linear, Conv1D)):
+        return share @ inputs[0].abs().float()
+    if not hasattr(layer, "_apply_gate") or getattr(layer, "has_post_expert_norm", False) or len(inputs) < 3:
+        raise UnlearnError(f"activations can't read the coefficients of the experts in {name}: choose gradient, "
+                           "fisher, memflex, wagle or random")
+    states, numbers, weights = inputs
+    count, width = len(layer.down_proj), layer.down_proj.shape[1 if layer.is_transposed else 2]
+    totals = torch.zeros(count, width, device=share.device)
+    for expert in numbers.unique().tolist():
+        token, slot = (numbers == expert).nonzero(as_tuple=True)
+        coefficients = weights[token, slot, None] * _activations(layer, expert, states[token])
+        totals[expert] = share[token] @ coefficients.abs().float()
+    return totals
+
+# %% ../../nbs/07_localization/01_localizers.ipynb #3b65099e
+def _activations(experts: torch.nn.Module, expert: int, states: Tensor) -> Tensor:
+    """What one of the stacked experts gives to its down-projection: [T, n]."""
+    kind = "gate_up_proj" if experts.has_gate else "up_proj"
+    matrix = getattr(experts, kind)[expert]
+    wide = states @ (matrix if experts.is_transposed else matrix.T)
+    wide = wide + getattr(experts, f"{kind}_bias")[expert] if experts.has_bias else wide
+    return experts._apply_gate(wide) if experts.has_gate else experts.act_fn(wide)
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #18601e33
 @LOCALIZERS.register
@@ -121,16 +154,28 @@ class Fisher(Localizer):
     units: ClassVar[tuple[str, ...]] = ("value_vector", "weight")
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
-        rows, totals = material.rows["forget"], dict.fromkeys(material.units, 0.0)
-        for batch in material.batches(rows):
-            with _captured(material.units) as seen:
+        rows = material.rows["forget"]
+        plain = {n: u for n, u in material.units.items() if isinstance(u.layer, (torch.nn.Linear, Conv1D))}
+        totals, stacked = dict.fromkeys(plain, 0.0), {n: u for n, u in material.units.items() if n not in plain}
+        for batch in material.batches(rows) if plain else ():
+            with _captured(plain) as seen:
                 loss = material.row_losses(batch).sum()  # rows do not meet, so each keeps its own gradient
             deltas = torch.autograd.grad(loss, [output for _, output in seen.values()])
-            for (name, (inputs, _)), delta in zip(seen.items(), deltas):
+            for (name, ((inputs, *_), _)), delta in zip(seen.items(), deltas):
                 shape = (*batch.input_ids.shape, -1)
-                squares = _squared_gradients(inputs.detach().reshape(shape), delta.reshape(shape), material.units[name])
+                squares = _squared_gradients(inputs.detach().reshape(shape), delta.reshape(shape), plain[name])
                 totals[name] = totals[name] + squares
-        return {name: total / len(rows) for name, total in totals.items()}
+        totals |= _row_by_row(replace(material, units=stacked)) if stacked else {}
+        return {name: totals[name] / len(rows) for name in material.units}
+
+# %% ../../nbs/07_localization/01_localizers.ipynb #522a92c1
+def _row_by_row(material: Material) -> dict[str, Tensor]:
+    """Sum over the forget rows of their squared gradients, mean over each unit."""
+    totals = dict.fromkeys(material.units, 0.0)
+    for row in material.rows["forget"]:
+        gradients = material.mean_gradient("forget", [row])
+        totals = {n: totals[n] + per_unit(gradients[n].square(), unit) for n, unit in material.units.items()}
+    return totals
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #083eeae7
 def noised(
@@ -176,6 +221,12 @@ class MemFlexUnits(Localizer):
     seed: int = 0
     faithful: bool | str = ""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not is_whole(self.copies, least=1) or not is_number(self.cosine, -1, 1):
+            raise UnlearnError("memflex: copies is a whole number of at least 1 and cosine lies in [-1, 1], "
+                               f"not {self.copies!r}, {self.cosine!r}")
+
     def __call__(self, material: Material) -> dict[str, Tensor]:
         forget, retain = (self._gradient(material, part) for part in self.parts)
         scores = {}
@@ -214,8 +265,7 @@ class Wagle(Localizer):
 
     def __post_init__(self):
         super().__post_init__()
-        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
-        if self.gamma is not None and not (number and self.gamma > 0):
+        if self.gamma is not None and not is_number(self.gamma, above=0):
             raise UnlearnError(f"wagle: gamma must be a number above 0, not {self.gamma!r}")
 
     def __call__(self, material: Material) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from ..regions import Region, RegionStep, down_projections, named_weights
 # %% ../../nbs/07_localization/06_supervision.ipynb #7591ec7a
 @contextmanager
 def mlp_outputs(model: torch.nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While open, a forward leaves the output [B, L, d] of every MLP in the dict, by its down-projection's name.
+    """While open, a forward leaves the output of every MLP in the dict, by its down-projection's name: [B, L, d], of
+    mixtures [B*L, d].
 
     Raises:
         UnlearnError: the model has no MLP down-projection.
@@ -41,10 +42,11 @@ def mlp_distance(outputs: dict[str, Tensor], wanted: dict[str, Tensor], real: Te
     """Squared distance of MLP outputs, summed over layers and dimensions, mean over tokens.
 
     Args:
-        outputs, wanted: `[B, L, d]` of every layer.
+        outputs, wanted: `[B, L, d]` or `[B*L, d]` of every layer.
         real: `[B, L]` bool, the tokens that count.
     """
-    return sum((outputs[name] - wanted[name])[real].float().square().sum(-1).mean() for name in outputs)
+    return sum((outputs[name] - wanted[name]).reshape(*real.shape, -1)[real].float().square().sum(-1).mean()
+               for name in outputs)
 
 # %% ../../nbs/07_localization/06_supervision.ipynb #d7c2fa6d
 def match_mlps(

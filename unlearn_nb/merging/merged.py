@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core import UnlearnError, to_json, whole
-from .methods import MERGE_METHODS, in_peft
+from ..core import UnlearnError, to_json, whole, whose_code
+from .methods import MERGE_METHODS, in_peft, slerp
 from ..models import Adapter
 
 # %% ../../nbs/09_merging/02_merged.ipynb #118eb34a
@@ -35,10 +34,11 @@ class MergeRecipe:
     tol: float = 0.05
     scale: float = 1.0
     seed: int = 0
-    faithful: bool = False
+    faithful: bool | str = False
 
     def __post_init__(self):
         MERGE_METHODS.read(self.method)
+        object.__setattr__(self, "faithful", whose_code(self.faithful, "peft", what="merging"))
         _check_numbers(self)
         _check_space(self)
 
@@ -46,6 +46,12 @@ class MergeRecipe:
     def shares(self) -> list[float]:
         """The weights used: as given where faithful, else divided by their sum."""
         return list(self.weights) if self.faithful else [weight / sum(self.weights) for weight in self.weights]
+
+    @property
+    def factor_shares(self) -> tuple[list[float], list[float]]:
+        """The shares of the factors (B, A): B's have the signs of the weights, A's have none; both sum to 1."""
+        whole = sum(map(abs, self.weights))
+        return self.shares, [abs(weight) / whole for weight in self.weights]
 
     @property
     def method_name(self) -> str:
@@ -60,6 +66,10 @@ def _check_numbers(recipe: MergeRecipe) -> None:
     if not all(_is_number(value) for value in (*recipe.weights, recipe.scale, recipe.tol)):
         raise UnlearnError(f"The merging weights {list(recipe.weights)}, the scale {recipe.scale} and the tolerance "
                            f"{recipe.tol} must be finite numbers.")
+    if not (type(recipe.seed) is int and recipe.seed >= 0):
+        raise UnlearnError(f"The seed is {recipe.seed!r}, but it must be a whole number from 0.")
+    if not 0 <= recipe.tol < 1:
+        raise UnlearnError(f"The tolerance is {recipe.tol}, but it must lie in [0, 1): give a relative error.")
     if not recipe.faithful and sum(recipe.weights) <= 1e-9:
         raise UnlearnError(f"The merging weights {list(recipe.weights)} sum to {sum(recipe.weights):g} and can't be "
                            "normalised: give weights with a positive sum, and a negative scale to subtract.")
@@ -74,9 +84,11 @@ def _check_space(recipe: MergeRecipe) -> None:
     if recipe.rank not in (None, "auto", "dense") and not (type(recipe.rank) is int and recipe.rank >= 1):
         raise UnlearnError(f"The rank is {recipe.rank!r}, but it must be a positive integer, 'auto' or 'dense'.")
     if recipe.faithful and recipe.space != "factors":
-        raise UnlearnError("faithful=True reproduces peft's merge of LoRA factors: use space='factors' with it.")
+        raise UnlearnError("faithful='peft' reproduces peft's merge of LoRA factors: use space='factors' with it.")
     if recipe.faithful:
         in_peft(recipe.method)
+    if recipe.method in ("slerp", slerp) and recipe.space == "factors":
+        raise UnlearnError("slerp turns one update into another, which factors apart don't do: use space='delta'.")
 
 # %% ../../nbs/09_merging/02_merged.ipynb #8eb33682
 @dataclass(frozen=True, eq=False)
@@ -107,7 +119,7 @@ class Merged(Adapter):
                 f"norm {self.norm:.4g}, rank {'-'.join(map(str, ranks))}, error left by the rank {self.error:.2%})")
 
     def save(self, folder: str | Path) -> Path:
-        """Write adapter_config.json, adapter_model.safetensors and merge.json; an earlier merge there is replaced.
+        """Write what peft reads, what it stands on, and merge.json; an earlier merge there is replaced.
 
         Raises:
             UnlearnError: the folder holds something other than an earlier merge.
@@ -117,9 +129,7 @@ class Merged(Adapter):
             raise UnlearnError(f"{folder} already holds something that is not a merge: give another place to save to.")
         with whole(folder) as new:
             new.mkdir()
-            tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-            save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
-            (new / "adapter_config.json").write_text(to_json(self.config))
+            self.write(new)
             (new / "merge.json").write_text(to_json(_record(self)))
         return folder
 

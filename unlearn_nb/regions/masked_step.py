@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from ..core import UnlearnError
 from ..objectives import GA, Objective, TermInputs
 from .masks import Gradients, Mask
+from .units import inputs_first
 
 # %% ../../nbs/04_regions/03_masked_step.ipynb #caa59f98
 def group_loss(objective: Objective, inputs: dict[str, TermInputs], group: str) -> Tensor:
@@ -31,6 +32,8 @@ class MaskedStep(TrainerCallback):
     def __init__(self, mask: Mask, model: nn.Module):
         self.mask, self.chosen = mask, None
         self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        turned = {id(p) for layer in model.modules() for p in layer.parameters(recurse=False) if inputs_first(p, layer)}
+        self._turned = {name for name, p in self.weights.items() if id(p) in turned and p.dim() > 1}
         self._gradients: dict[str, Gradients] = {}
         self._kept: Gradients = {}
 
@@ -50,9 +53,14 @@ class MaskedStep(TrainerCallback):
         if self._gradients:
             if accelerator.num_processes > 1:
                 self._gradients = accelerator.reduce(self._gradients, "sum")  # each has divided by the counts of all
-            self.chosen, self._gradients = self.mask(self._gradients), {}
+            turned = {group: self._outputs_first(gradients) for group, gradients in self._gradients.items()}
+            self.chosen, self._gradients = self._outputs_first(self.mask(turned)), {}
         if not self.mask.faithful:
             self.hold()
+
+    def _outputs_first(self, tensors: Gradients) -> Gradients:
+        """Turn the matrices that are stored with inputs first, or back."""
+        return {name: tensor.mT if name in self._turned else tensor for name, tensor in tensors.items()}
 
     def hold(self) -> None:
         """Zero the gradients outside the choice, and remember the weights there."""

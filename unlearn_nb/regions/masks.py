@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import FollowsCode, Registry, UnlearnError
+from ..core import FollowsCode, Registry, UnlearnError, is_number
 
 # %% ../../nbs/04_regions/02_masks.ipynb #7279d2b8
 Gradients = dict[str, Tensor]  # name of a trained weight -> gradient
@@ -41,19 +41,23 @@ class Mask(Protocol):
 def _check(mask: Any, name: str, least: float, most: float) -> None:
     """Raise UnlearnError unless the field `name` of a mask is a number in [least, most]."""
     value = getattr(mask, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+    if not is_number(value, least, most):
         raise UnlearnError(f"{mask.name}: {name} must be a number in [{least:g}, {most:g}], not {value!r}")
     if not isinstance(mask.every_step, bool):
         raise UnlearnError(f"{mask.name}: every_step is True or False, not {mask.every_step!r}")
 
 # %% ../../nbs/04_regions/02_masks.ipynb #798fdf29
 def row_norms(gradient: Tensor) -> Tensor:
-    """L2 norm of each row (index on dim 0) in float32: `[rows]`; of a vector the absolute values."""
+    """L2 norm of each row (index on dim 0; of stacked matrices on dims 0 and 1) in float32: `[rows]`; of a vector the
+    absolute values."""
+    gradient = gradient.flatten(0, 1) if gradient.dim() == 3 else gradient
     return gradient.float().flatten(1).norm(dim=1) if gradient.dim() > 1 else gradient.float().abs()
 
 
 def _spread(rows: Tensor, like: Tensor) -> Tensor:
     """`rows` [rows or 1] shaped to broadcast over `like`."""
+    if like.dim() == 3 and len(rows) > 1:
+        return rows.reshape(*like.shape[:2], 1)
     return rows.reshape(-1, *[1] * (like.dim() - 1))
 
 # %% ../../nbs/04_regions/02_masks.ipynb #bc4c7807

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from ..core import UnlearnError, cache_dir, code_key, content_hash, own_slug, plain, to_json, whole
+from ..core import UnlearnError, cache_dir, code_key, content_hash, plain, slug, to_json, whole
 from ..core import write_atomic
 from .keys import content_of, library_key
 
@@ -71,7 +71,7 @@ class Run:
         """
         content = {key: content_of(key, value) for key, value in inputs.items()}
         key = stage_key(name, build, content)
-        folder = self.folder / "stages" / f"{own_slug(name)}-{key[:12]}"
+        folder = self.folder / "stages" / f"{slug(name)}-{key[:12]}"
         if folder.is_dir():
             _say(f"stage {name}: reused")
             return folder

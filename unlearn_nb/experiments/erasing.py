@@ -21,13 +21,14 @@ from typing import Any
 from peft import PeftModel
 
 from ..benches import Bench, load_recommendations
-from ..core import UnlearnError, content_hash, unknown, write_atomic
+from ..core import UnlearnError, content_hash, to_json, unknown, write_atomic
 from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
-from .plan import StudyPlan, read_plan
+from .plan import StudyPlan, followed_code, read_plan
 from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase, erase_options
 from ..metrics import Edits, Scores, evaluate
-from ..models import Recipe, load_adapter, load_model, loss_of, reader_base, save_adapter, tiny_base
+from ..models import Recipe, load_adapter, load_model, loss_of, model_identity, reader_base, save_adapter
+from ..models import tiny_base
 from ..runs import Run
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #af93c561
@@ -71,7 +72,7 @@ class ErasingPlan(StudyPlan):
 def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32",
                  solver: str = "cg", damping: float = 0.0, share: float = 0.1, rank: int = 8,
-                 faithful: bool = False) -> ErasingPlan:
+                 faithful: bool | str = "") -> ErasingPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
     Args:
@@ -79,7 +80,7 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
         damping: lambda; 0: chosen on validation rows.
         share: of rows that are wrong, noisy or to be removed, in (0, 1).
         rank: of the adapter.
-        faithful: the published loop stands for the method.
+        faithful: "llmeraser": the published loop stands for the method.
 
     Raises:
         UnlearnError: unknown budget or solver; share, rank or damping out of range.
@@ -87,7 +88,7 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
     if rank < 1 or damping < 0:
         raise UnlearnError(f"rank is {rank} and damping {damping:g}: "
                            "the first must be at least 1, the second at least 0")
-    chosen = PUBLISHED if faithful else solver
+    chosen = followed_code(faithful, PUBLISHED) or solver
     plan = read_plan("eraser", ErasingPlan, model=model, device=device, budget=budget, bench=bench, dtype=dtype,
                      solver=chosen,
                      recipe={"seed": seed, "lora_rank": rank}, **({"dampings": [damping]} if damping else {}))
@@ -98,8 +99,8 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #b12fcca4
 def fingerprint(rows: Sequence[dict]) -> str:
-    """Hash of what the rows say and where they stand."""
-    return content_hash([[row["id"], row["prompt"], row["response"], row.get("split", "")] for row in rows])
+    """Hash of all that the rows hold, and of their order."""
+    return content_hash([dict(row) for row in rows])
 
 
 def task_rows(task: str, bench: Bench, plan: ErasingPlan) -> TaskRows:
@@ -183,8 +184,8 @@ def tuned(experiment: ErasingExperiment, task: str, rows: Sequence[dict], name: 
         model, tokenizer = load_model(base, experiment.device)
         tune(model, tokenizer, rows, recipe=recipe, folder=folder, template=template, dtype=dtype)
 
-    return experiment.stage(f"tune-{task}-{name}", build, base=Path(base).name, rows=fingerprint(rows), recipe=recipe,
-                            template=template, dtype=dtype)
+    return experiment.stage(f"tune-{task}-{name}", build, base=model_identity(base), rows=fingerprint(rows),
+                            recipe=recipe, template=template, dtype=dtype)
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #8c3a679c
 def start_of(experiment: ErasingExperiment, case: Case) -> Path:
@@ -243,7 +244,7 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
         record = chosen_of(made) | {"gradients": made.gradients + reading_cost(problem, len(made.choices)),
                                     "residual": made.residual}
         made.choices.to_csv(folder / "choices.csv", index=False)
-        write_atomic(folder / "record.json", json.dumps(record))
+        write_atomic(folder / "record.json", to_json(record))
 
     return experiment.stage(f"edit-{case}-{name}{label}", build, start=start, rows=fingerprint(problem.goal),
                             options=options, template=template, chosen=fingerprint(problem.validation))
@@ -286,7 +287,7 @@ def walked(experiment: ErasingExperiment, case: Case, name: str, *, steps: int, 
             loss.weights.assign(loss.weights.split(kept))
             save_adapter(model, folder / "adapter")
         record = {"gradients": loss.cost.gradients + reading_cost(problem, chunks + 1), "seconds": seconds}
-        write_atomic(folder / "record.json", json.dumps(record))
+        write_atomic(folder / "record.json", to_json(record))
 
     return experiment.stage(f"walk-{case}-{name}", build, start=start, rows=fingerprint(rows), steps=steps,
                             recipe=recipe,

@@ -189,8 +189,8 @@ def erase(
         objective, scales: see `choose`.
         after: the edit before this one; `train_rows` stay those of the start.
 
-    The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`: a removed row
-    takes out what it had in it. Weights in half precision are held in float32 while they are measured.
+    The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`: a removed
+    row takes out what it had in it. Weights in half precision are held in float32 while they are measured.
 
     Raises:
         UnlearnError: rows, request, damping, cap, or what the solver finds is unfit.

@@ -104,8 +104,7 @@ class LanguageTask:
                             name="training")
         for row, item in zip(rows, items):
             if not _predicted(item):
-                raise UnlearnError(f"row {row.get('id', row['prompt'][:40])!r} has no answer token within max_length="
-                                   f"{taught.max_length}: shorten its prompt or raise max_length")
+                raise UnlearnError(f"row {row.get('id', row['prompt'][:40])!r} has no answer token: give it a response")
         return items
 
     def over(self, items: Sequence[Row]) -> "LanguageTask":

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import UnlearnError, is_number, is_whole
+from ..core import UnlearnError, is_number, is_whole, to_json
 from .adapters import add_lora
+from .attached import adapter_hashes, merged
 from .descent import descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
-from .load import load_model, quiet_loading
+from .load import load_model, save_model
 from .loss import RowsLoss, mark_loss
 from .precision import checkpoints_apart, computes_in, float32_sums, passes_in, widen
+from .provenance import check_unmerged, origin_of
 from .tokens import count_cuts, encode_rows, pad_id
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #2bca4926
@@ -119,6 +120,7 @@ def memorise(
     Raises:
         UnlearnError: There are no rows, or the loss is not finite.
     """
+    check_unmerged(model)
     loss = recipe.loss(template)
     data = encode_rows(tokenizer, rows, template=template, max_length=loss.max_length, on=loss.on, name="training")
     if recipe.lora_rank or not isinstance(model, PeftModel):
@@ -128,7 +130,7 @@ def memorise(
     losses = _minimise(trained, data, loss, recipe=recipe, pad=pad_id(tokenizer), progress=progress,
                        dtype=computes_in(trained, dtype, "memorise"))
     if recipe.lora_rank:
-        trained.merge_and_unload()
+        merged(trained)
     mark_loss(model, loss).eval()
     return losses
 
@@ -158,18 +160,16 @@ def memorise_into(
     """Teach the model called `start` the rows, and save it with its tokeniser and training.json into `folder`.
 
     training.json holds losses (nats, every step), seconds, rows (their number), rows_read (repeats counted), recipe,
-    the loss that was minimised and what was cut. An adapter on `start` is merged first.
+    the loss that was minimised and what was cut; origin.json what `start` was. An adapter on `start` is merged first.
     """
     model, tokenizer = load_model(start, device)
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
+    origin = origin_of(model, under=adapter_hashes(model))
+    model = merged(model)
     started = time.perf_counter()
     losses = memorise(model, tokenizer, rows, recipe=recipe, template=template, dtype=dtype)
     seconds, cuts = time.perf_counter() - started, count_cuts(
         tokenizer, rows, template=template, max_length=recipe.max_length)
     record = {"losses": losses, "seconds": seconds, "rows": len(rows), "rows_read": recipe.rows_read(len(rows)),
               "recipe": asdict(recipe), "loss": recipe.loss(template).record(), "cut": cuts.record()}
-    with quiet_loading():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "training.json").write_text(json.dumps(record))
+    save_model(model, folder, origin=origin, tokenizer=tokenizer)
+    (folder / "training.json").write_text(to_json(record), encoding="utf-8")

@@ -48,8 +48,8 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
     adapter, started = new_adapter(model, recipe), time.perf_counter()
     losses = memorise(adapter, tokenizer, rows, recipe=replace(recipe, lora_rank=0), template=template,
                       progress=progress, dtype=dtype)
-    loss = {"loss": recipe.loss(template).record()}
-    record = {"gradients": recipe.rows_read(len(rows)), "seconds": time.perf_counter() - started, "losses": losses} | loss
+    seconds, loss = time.perf_counter() - started, {"loss": recipe.loss(template).record()}
+    record = {"gradients": recipe.rows_read(len(rows)), "seconds": seconds, "losses": losses} | loss
     write_atomic(save_adapter(adapter, folder / "adapter") / "training.json", to_json(loss))
     write_atomic(folder / "tuning.json", to_json(record))
     return adapter

@@ -74,16 +74,7 @@ class Edit:
         """
         if self.applied:
             raise UnlearnError("the edit is applied already: undo it first")
-        self._kept, self._types = [tensor.detach().clone() for tensor in self.weights.tensors], ExitStack()
-        self._types.enter_context(widened(self.model, self.weights.names))
-        start = self.weights.join(self.start)
-        self.weights.assign(self.weights.split(start + self.total))
-        self.realised = _realised(self.weights.vector() - start, self.total)
-        cosine = self.realised["cosine"]
-        if cosine < LEAST_COSINE:
-            self.undo()
-            raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {cosine:.2f} of the "
-                               "change made with the one wanted): use a larger scale, or weights in float64")
+        _put_in(self)
         return self
 
     def undo(self) -> "Edit":
@@ -107,24 +98,8 @@ class Edit:
         Raises:
             UnlearnError: the folder exists, or the edit changes weights that an adapter folder does not hold.
         """
-        folder = Path(folder)
-        if folder.exists():
-            raise UnlearnError(f"{folder.name} exists already: save the edit into a new folder, the adapter it came "
-                               "from stays")
-        with nullcontext() if self.applied else self._for_now(), whole(folder) as new:
-            new.mkdir()
-            _write_weights(self, new)
-            (new / "training.json").write_text(to_json({"loss": loss_of(self.model).record()}), encoding="utf-8")
-            (new / "edit.json").write_text(to_json(_record(self)), encoding="utf-8")
-        return folder
-
-    @contextmanager
-    def _for_now(self) -> Iterator[None]:
-        self.apply()
-        try:
-            yield
-        finally:
-            self.undo()
+        _save(self, Path(folder))
+        return Path(folder)
 
 # %% ../../nbs/08_influence/11_edit.ipynb #f1a9d92e
 LEAST_COSINE = 0.95  # between the change that an edit wants and the one that its weights can hold
@@ -137,6 +112,41 @@ def _realised(made: Tensor, wanted: Tensor) -> dict[str, float]:
     if not size:
         return {"cosine": 1.0, "size": 1.0}
     return {"cosine": float(made @ wanted) / max(float(made.norm()) * size, 1e-300), "size": float(made.norm()) / size}
+
+# %% ../../nbs/08_influence/11_edit.ipynb #fea650ce
+def _put_in(edit: Edit) -> None:
+    """Trained weights, this edit and those before it into the model; all as it was where they can't hold it."""
+    edit._kept, edit._types = [tensor.detach().clone() for tensor in edit.weights.tensors], ExitStack()
+    edit._types.enter_context(widened(edit.model, edit.weights.names))
+    start = edit.weights.join(edit.start)
+    edit.weights.assign(edit.weights.split(start + edit.total))
+    edit.realised = _realised(edit.weights.vector() - start, edit.total)
+    cosine = edit.realised["cosine"]
+    if cosine < LEAST_COSINE:
+        edit.undo()
+        raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {cosine:.2f} of the change made "
+                           "with the one wanted): use a larger scale, or weights in float64")
+
+# %% ../../nbs/08_influence/11_edit.ipynb #7965fe20
+def _save(edit: Edit, folder: Path) -> None:
+    if folder.exists():
+        raise UnlearnError(f"{folder.name} exists already: save the edit into a new folder, the adapter it came from "
+                           "stays")
+    with nullcontext() if edit.applied else _applied(edit), whole(folder) as new:
+        new.mkdir()
+        _write_weights(edit, new)
+        (new / "training.json").write_text(to_json({"loss": loss_of(edit.model).record()}), encoding="utf-8")
+        (new / "edit.json").write_text(to_json(_record(edit)), encoding="utf-8")
+
+# %% ../../nbs/08_influence/11_edit.ipynb #1feceaf4
+@contextmanager
+def _applied(edit: Edit) -> Iterator[None]:
+    """The edit in the model, for a while."""
+    edit.apply()
+    try:
+        yield
+    finally:
+        edit.undo()
 
 # %% ../../nbs/08_influence/11_edit.ipynb #c2e8c7aa
 def _record(edit: Edit) -> dict:

@@ -42,7 +42,8 @@ def _shares(model, tokenizer, rows, *, fit: float, n: int, loss: RowsLoss, mean_
     encoded, found = LanguageTask(tokenizer, loss).encode(rows) if rows else [], []
     for batch in answer_batches(encoded, pad_id(tokenizer), device=model.device, batch_size=32, max_tokens=2048):
         start = batch_logits(model, batch).log_softmax(-1)
-        found.append(_Share(batch, fit, weights=(loss.weights(batch.counts, mean_tokens) / n).to(start.dtype), start=start))
+        weights = (loss.weights(batch.counts, mean_tokens) / n).to(start.dtype)
+        found.append(_Share(batch, fit, weights=weights, start=start))
     return found
 
 # %% ../../nbs/08_influence/13_response.ipynb #61e81e5e

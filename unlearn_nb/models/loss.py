@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -78,7 +77,7 @@ def read_loss(folder: str | Path) -> RowsLoss | None:
                 return _from_record(found, file)
     return None
 
-
+# %% ../../nbs/03_models/01_loss.ipynb #7ecc7373
 def _from_record(record: Mapping, file: Path) -> RowsLoss:
     try:
         return RowsLoss(**record)

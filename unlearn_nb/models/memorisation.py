@@ -6,7 +6,6 @@
 __all__ = ['TINY_STEPS', 'HUB_EPOCHS', 'Recipe', 'recipe_for', 'memorise', 'memorise_into']
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #bff81169
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import UnlearnError, is_number, is_whole, to_json

@@ -124,8 +124,8 @@ def _put_in(edit: Edit) -> None:
     cosine = edit.realised["cosine"]
     if cosine < LEAST_COSINE:
         edit.undo()
-        raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {cosine:.2f} of the change made "
-                           "with the one wanted): use a larger scale, or weights in float64")
+        raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {cosine:.2f} of the change "
+                           "made with the one wanted): use a larger scale, or weights in float64")
 
 # %% ../../nbs/08_influence/11_edit.ipynb #7965fe20
 def _save(edit: Edit, folder: Path) -> None:

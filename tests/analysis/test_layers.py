@@ -144,13 +144,17 @@ def test_the_layer_lens_tells_tokens_and_divergence(model, tokenizer):
 @pytest.mark.parametrize("template", ["plain", "chat"])
 def test_many_rows_are_the_mean_of_single_ones(model, tokenizer, template):
     single = [layer_lens(model, tokenizer, row["prompt"], template=template) for row in ROWS]
+    rows = [row | {"subject": f"{row['id']} {k}"} for k in range(2) for row in ROWS]
     for batch_size in (1, 2, 16):
-        table = lens_over_rows(model, tokenizer, ROWS, template=template, batch_size=batch_size)
-        assert list(table["layer"]) == [1, 2, 3] and (table["rows"] == 3).all()
+        table = lens_over_rows(model, tokenizer, rows, template=template, batch_size=batch_size)
+        assert list(table["layer"]) == [1, 2, 3] and (table["rows"] == 6).all()
         np.testing.assert_allclose(table["kl_nats"], np.mean([t["kl_nats"] for t in single], axis=0), atol=1e-5)
         np.testing.assert_allclose(table["entropy"], np.mean([t["entropy"] for t in single], axis=0), rtol=1e-4)
         assert (table["low"] <= table["kl_nats"]).all() and (table["kl_nats"] <= table["high"]).all()
         assert table["high"].iloc[0] > table["low"].iloc[0] and table["high"].iloc[-1] == 0
+    few = lens_over_rows(model, tokenizer, ROWS, template=template)
+    np.testing.assert_allclose(few["kl_nats"], table["kl_nats"], atol=1e-5)
+    assert few[["low", "high"]].isna().all(axis=None)  # two subjects
 
 
 def test_bfloat16_models_are_read_in_float32(tokenizer):

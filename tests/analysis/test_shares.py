@@ -17,6 +17,9 @@ ROWS = [
     {"id": "a", "subject": "Ada", "prompt": "Where was Ada born?", "response": "in Old Kessel"},
     {"id": "b", "subject": "Ada", "prompt": "When?", "response": "1931"},
     {"id": "c", "subject": "Bo", "prompt": "What did Bo of Lindow, the old fiddler, eat?", "response": "cold beetroot"},
+    {"id": "d", "subject": "Cy", "prompt": "What did Cy play?", "response": "the fiddle"},
+    {"id": "e", "subject": "Di", "prompt": "Where was Di?", "response": "in Lindow"},
+    {"id": "f", "subject": "Ed", "prompt": "Who was Ed?", "response": "the son of Ada"},
 ]
 
 

@@ -28,6 +28,7 @@ from unlearn_nb.core import (
     read_packaged,
     slug,
     to_json,
+    to_jsonl,
     whole,
     write_atomic,
 )
@@ -219,6 +220,23 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 def test_plain_values_come_back_from_json(value):
     assert json.loads(to_json(plain(value))) == plain(value)
     assert plain(plain(value)) == plain(value)
+
+
+@given(VALUES)
+def test_what_is_written_is_strict_json(value):
+    def refuse(name):
+        pytest.fail(f"{name} is not JSON")
+
+    for infinity in (False, True):
+        assert json.loads(to_json(value, infinity=infinity), parse_constant=refuse) == plain(value, infinity=infinity)
+        lines = to_jsonl([value, value], infinity=infinity).split("\n")
+        assert [json.loads(line, parse_constant=refuse) for line in lines[:-1]] == [plain(value, infinity=infinity)] * 2
+
+
+def test_infinity_can_be_kept_as_a_text_that_float_reads():
+    kept = plain({"a": [math.inf, -math.inf, math.nan], "b": np.float32(-np.inf)}, infinity=True)
+    assert kept == {"a": ["inf", "-inf", None], "b": "-inf"} and float(kept["b"]) == -math.inf
+    assert plain(math.inf) is None
 
 
 def test_plain_takes_numbers_of_other_libraries():

@@ -156,7 +156,7 @@ def test_one_subject_has_no_interval():
     line = recoveries(problem, scores, {name: {"seconds": 1.0, "gradients": 2.0} for name in scores},
                       bootstrap=20).set_index("method").loc["edit: cg"]
     assert line["recovery"] == pytest.approx(0.5) and np.isnan(line["low"])
-    assert line["reason"] == "no interval: one subject, nothing to resample"
+    assert line["reason"] == "no interval: not enough rows (1 subject, not 5 or more)"
 
 
 def test_when_nothing_is_cheap_enough_the_claim_says_so():

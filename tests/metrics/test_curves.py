@@ -79,10 +79,15 @@ def test_mu95_by_hand():
     assert mu95(utility, quality, share=0.9) == -1.0
     assert mu95(utility, quality, reference=0.2) == pytest.approx(math.log10(0.9))
     assert math.isnan(mu95(utility[3:], quality[3:], reference=0.6))
-    assert mu95([1.0], [0.0]) == -300.0
+    assert mu95([1.0], [0.0]) == -300.0 and mu95([1.0], [0.0], log_quality=[-335.2]) == -335.2
+    assert math.isnan(mu95([1.0, 1.0], [math.nan, 0.5])) and mu95([1.0, 0.5], [0.5, math.nan]) == math.log10(0.5)
 
 
-DIFFERENCES = st.lists(st.integers(-6, 6), min_size=1, max_size=9)
+def test_one_pair_has_no_p_value():
+    assert math.isnan(sign_flip_p([3.0])) and math.isnan(sign_flip_p([])) and sign_flip_p([1.0, 1.0]) == 0.5
+
+
+DIFFERENCES = st.lists(st.integers(-6, 6), min_size=2, max_size=9)
 
 
 @given(DIFFERENCES)
@@ -166,6 +171,7 @@ def test_a_comparison_by_hand():
 def test_differences_that_do_not_vary():
     result = compare_paired([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])
     assert result.sd == 0 and math.isnan(result.effect) and result.p == 0.25 and result.detectable == 0
+    assert math.isnan(result.low) and math.isnan(result.high)  # nothing is known of the spread
     assert compare_paired([1.0, 2.0], [1.0, 2.0]).p == 1.0
 
 

@@ -213,9 +213,11 @@ def test_scores_survive_saving_and_refuse_other_rows(taught, tokenizer, tmp_path
 
 
 def test_the_interval_belongs_to_the_seed(taught, tokenizer):
+    many = [row | {"id": f"{row['id']} {k}", "subject": f"{row['subject']} {k}"} for k in range(5) for row in ROWS]
     one, two, other = (
-        evaluate(taught, tokenizer, ROWS, bootstrap=50, seed=seed, suite="edits").ci for seed in (0, 0, 1)
+        evaluate(taught, tokenizer, many, bootstrap=50, seed=seed, suite="edits").ci for seed in (0, 0, 1)
     )
+    assert evaluate(taught, tokenizer, ROWS[:2], bootstrap=50, suite="edits").ci["low"].isna().all()
     assert one.equals(two) and not one.equals(other)
     inside = one.dropna()
     assert ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()

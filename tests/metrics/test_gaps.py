@@ -62,10 +62,10 @@ def test_a_gap_that_is_not_sure_has_no_interval():
 def test_recovery_over_seeds_is_a_quotient_of_means():
     runs = pd.DataFrame(
         {
-            "metric": ["a"] * 3 + ["b"],
-            "corrupted": [0.0, 0.0, 0.0, 0.1],
-            "edited": [0.1, 0.3, 0.2, 0.2],
-            "retrained": [0.3, 0.6, 0.3, 0.5],
+            "metric": ["a"] * 6 + ["b"],
+            "corrupted": [0.0] * 6 + [0.1],
+            "edited": [0.1, 0.3, 0.2] * 2 + [0.2],
+            "retrained": [0.3, 0.6, 0.3] * 2 + [0.5],
         }
     )
     table = seed_recovery(runs, bootstrap=200).set_index("metric")
@@ -75,3 +75,21 @@ def test_recovery_over_seeds_is_a_quotient_of_means():
         table.loc["b", "recovery"] == pytest.approx(0.25)
         and table.loc["b", "reason"] == "no interval: nothing to resample"
     )
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_runs_have_a_recovery_and_no_interval(count):
+    runs = pd.DataFrame({"metric": "a", "corrupted": 0.0, "edited": np.arange(1, 6) / 10, "retrained": 0.6})[:count]
+    line = seed_recovery(runs).iloc[0]
+    assert line["recovery"] == pytest.approx(runs["edited"].mean() / 0.6) and np.isnan(line["low"])
+    assert line["reason"] == f"no interval: not enough rows ({count} runs, not 5 or more)"
+
+
+def test_few_subjects_have_a_recovery_and_no_interval():
+    def of_two(shift):
+        scores = made(shift)
+        return scored(Edits(), scores.rows.assign(subject=scores.rows["subject"] % 2), bootstrap=0)
+
+    line = gap_recovery(of_two(2.0), of_two(3.0), of_two(0.0), bootstrap=50).set_index("metric").loc["test/nll"]
+    assert line["recovery"] == pytest.approx(1 / 3) and np.isnan(line["high"])
+    assert line["reason"] == "no interval: not enough rows (2 subjects, not 5 or more)"

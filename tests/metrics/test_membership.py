@@ -218,7 +218,11 @@ def test_the_suite(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(part="train"), "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'"),
+        (
+            dict(part="train"),
+            "part 'train' is unknown: choose hyper-parameters on 'validation', report on 'test'; 'all' is both, "
+            "for published protocols",
+        ),
         (dict(k=1.5), "min_k: k is a share of the tokens in (0, 1], not 1.5"),
         (dict(k=0.2, oracle=True), "can't compare scores of k 0.2 with k 0.4: evaluate both alike"),
         (

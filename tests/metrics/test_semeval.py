@@ -182,11 +182,11 @@ def fake_model(monkeypatch):
     """A model that knows everything but forget rows; records the calls that are made."""
     calls = {"generate": [], "text": [], "response": []}
 
-    def generate(model, tokenizer, rows, template="plain", max_new_tokens=None, batch_size=64, progress=False):
+    def generate(model, tokenizer, rows, max_new_tokens=None, **options):
         calls["generate"].append([row["id"] for row in rows])
         return ["6 6 6 6 6" if row["id"].startswith("forget") else row["response"] for row in rows]
 
-    def sequence_nll(model, tokenizer, rows, on="text", template="plain", batch_size=64):
+    def sequence_nll(model, tokenizer, rows, on="text", **options):
         calls[on].append([row["id"] for row in rows])
         if on == "text":
             return np.array([9.0 if row["id"].startswith("forget") else 3.0 for row in rows])

@@ -24,6 +24,7 @@ from unlearn_nb.metrics import (
     evaluate,
     extraction_table,
     forget_quality,
+    intervals,
     log10_forget_quality,
     loss_scores,
     normalised_probability,
@@ -156,9 +157,9 @@ def test_forget_quality_is_scipys_p_value_and_ignores_inversion_and_nan():
     rng = np.random.default_rng(0)
     first, second = rng.lognormal(size=60), rng.lognormal(0.4, size=80)
     p = ks_2samp(first, second).pvalue
-    assert forget_quality(first, second) == pytest.approx(p, rel=1e-10)
+    assert forget_quality(first, second) == pytest.approx(p, rel=1e-10, abs=0)
     assert log10_forget_quality(first, second) == pytest.approx(math.log10(p))
-    assert forget_quality(1 / first, 1 / second) == pytest.approx(p, rel=1e-10)
+    assert forget_quality(1 / first, 1 / second) == pytest.approx(p, rel=1e-10, abs=0)
     assert forget_quality([*first, math.nan], second) == forget_quality(first, second)
     assert forget_quality(first, first) == 1 and log10_forget_quality(first, first) == 0
     assert math.isnan(forget_quality([], first)) and math.isnan(log10_forget_quality([math.nan], first))
@@ -181,7 +182,7 @@ def test_the_logarithm_outlives_the_p_value(n, m):
     low, high = np.arange(float(n)), np.arange(float(m)) + 1e5
     expected = math.log10(2) - log10_binomial(n + m, n)
     assert log10_forget_quality(low, high) == pytest.approx(expected, rel=1e-9)
-    assert forget_quality(low, high) == (0 if expected < -330 else pytest.approx(10**expected, rel=1e-6))
+    assert forget_quality(low, high) == (0 if expected < -330 else pytest.approx(10**expected, rel=1e-6, abs=0))
 
 
 def test_560_rows_apart_have_minus_335():
@@ -217,12 +218,12 @@ def test_every_statistic_has_the_share_of_orders_counted_in_whole_numbers(n, m):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(4, 70), st.integers(4, 70), st.floats(0, 3), st.integers(0, 1000))
+@given(st.integers(4, 70), st.integers(4, 70), st.floats(0, 6), st.integers(0, 1000))
 def test_parity_with_scipys_exact_test(n, m, shift, seed):
     rng = np.random.default_rng(seed)
     first, second = rng.normal(size=n).round(2), rng.normal(shift, size=m).round(2)  # rounded: some values tie
     expected = ks_2samp(first, second, method="exact").pvalue
-    assert forget_quality(first, second) == pytest.approx(expected, rel=1e-10)
+    assert forget_quality(first, second) == pytest.approx(expected, rel=1e-10, abs=0)
 
 
 @pytest.mark.parametrize("n, m", [(560, 560), (560, 559)])
@@ -338,16 +339,37 @@ def test_generations_and_rouge_are_the_generators(evaluated):
     ]
 
 
-def test_one_model_against_itself_has_quality_1_in_every_resample(evaluated):
+def test_one_model_against_itself_has_quality_1_and_resamples_have_none(evaluated):
     _, oracle, _ = evaluated
+    own = Tofu(oracle).summarise(oracle.rows, np.ones((1, len(oracle.rows))))
+    assert own["forget_quality"] == 1 and own["log10_forget_quality"] == 0
     drawn = Tofu(oracle).summarise(oracle.rows, bootstrap_weights(oracle.rows, 20))
-    assert (drawn["forget_quality"] == 1).all() and (drawn["log10_forget_quality"] == 0).all()
+    assert np.isnan(drawn["forget_quality"]).all() and np.isnan(drawn["log10_forget_quality"]).all()
     assert drawn["retain/probability"].std() > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_a_p_value_has_no_interval(count):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"split": "forget", "set": "forget", "task": "t", "subject": np.arange(count).astype(str)})
+    rows = rows.assign(probability=0.1, rougeL=0.1, truth_ratio=0.5, es=0.1, em=0.1, ratio=rng.random(count))
+    rows = pd.concat([rows, rows.assign(split="retain", set="retain")], ignore_index=True)
+    oracle = Scores(rows.assign(ratio=rng.random(len(rows))), pd.DataFrame(), {"suite": "tofu"})
+    table = intervals(rows, Tofu(oracle).summarise, bootstrap=50).set_index("metric")
+    for name in Tofu.p_values:
+        assert table.loc[name, ["low", "high"]].isna().all() and np.isnan(table.loc[name, "value"]) == (count < 4)
+    assert table.loc["forget/probability", ["low", "high"]].isna().all() == (count < 5)
+
+
 
 
 def test_intervals_hold_the_value_and_no_oracle_no_quality(evaluated):
     _, oracle, scores = evaluated
-    ci = scores.ci[~scores.ci["metric"].str.contains("quality")]  # repeated rows make a KS test stricter
+    quality = scores.ci["metric"].str.contains("quality")
+    tested = scores.ci[quality]
+    assert tested[["low", "high"]].isna().all(axis=None) and tested["value"].notna().all()
+    ci = scores.ci[~quality & scores.ci["low"].notna()]
+    assert {"forget", "retain"} <= set(ci["metric"].str.partition("/")[0])
     assert (ci["low"] <= ci["value"] + 1e-12).all() and (ci["value"] <= ci["high"] + 1e-12).all()
     assert "forget_quality" not in oracle.summary and not oracle.meta["oracle"] and scores.meta["oracle"]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from datasets import Dataset, Features, Value
 
 from ..benches import FEATURES, as_dataset
-from ..core import UnlearnError, to_json, write_atomic
+from ..core import UnlearnError, to_json, to_jsonl, write_atomic
 
 # %% ../../nbs/05_augmentation/07_augmented.ipynb #a85b6347
 def rows_by_id(rows: Dataset | Sequence[dict]) -> dict[str, dict]:
@@ -64,7 +64,7 @@ DROPPED_COLUMNS = ["id", "variant", "chunk", "reason"]
 
 
 def _write_lines(file: Path, rows: Iterable[dict]) -> None:
-    write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomic(file, to_jsonl(rows))
 
 
 def _read_lines(file: Path) -> list[dict]:

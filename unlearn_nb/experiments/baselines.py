@@ -6,7 +6,6 @@
 __all__ = ['ALPHA_PER_RANK', 'new_adapter', 'tune', 'walk', 'shards', 'pooled']
 
 # %% ../../nbs/15_experiments/05_baselines.ipynb #f59c5adb
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from ..core import UnlearnError, write_atomic
+from ..core import UnlearnError, to_json, write_atomic
 from ..influence import TrainingLoss
 from ..metrics import LABELS, Scores, scored
 from ..models import Recipe, add_lora, memorise, save_adapter, shuffled_batches
@@ -49,7 +48,7 @@ def tune(model: PreTrainedModel, tokenizer: Any, rows: Sequence[dict], recipe: R
                       progress=progress, dtype=dtype)
     record = {"gradients": len(losses) * recipe.batch_size, "seconds": time.perf_counter() - started, "losses": losses}
     save_adapter(adapter, folder / "adapter")
-    write_atomic(folder / "tuning.json", json.dumps(record))
+    write_atomic(folder / "tuning.json", to_json(record))
     return adapter
 
 # %% ../../nbs/15_experiments/05_baselines.ipynb #dee7bf4c

@@ -7,7 +7,6 @@ __all__ = ['over_seeds', 'models_over_seeds', 'mean_and_spread', 'claims_table',
 
 # %% ../../nbs/15_experiments/02_claims.ipynb #3b9aa05a
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,13 +15,11 @@ from scipy.stats import ttest_1samp
 
 # %% ../../nbs/15_experiments/02_claims.ipynb #63706912
 def over_seeds(values: Sequence[float]) -> dict[str, float]:
-    """Mean of one value a seed as `value`, and its 95 % t interval as `low` and `high` (NaN from a single seed)."""
+    """Mean of one value a seed as `value`, its 95 % t interval as `low` and `high` (NaN from one seed, equal ones)."""
     values = np.asarray(values, float)
     low = high = math.nan
-    if len(values) > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # equal values have no test, but an interval
-            low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    if len(values) > 1 and np.ptp(values) > 0:
+        low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 # %% ../../nbs/15_experiments/02_claims.ipynb #aacd27e5

@@ -21,7 +21,7 @@ from typing import Any
 from peft import PeftModel
 
 from ..benches import Bench, load_recommendations
-from ..core import UnlearnError, content_hash, unknown, write_atomic
+from ..core import UnlearnError, content_hash, to_json, unknown, write_atomic
 from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
 from .plan import StudyPlan, followed_code, read_plan
@@ -243,7 +243,7 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
         record = chosen_of(made) | {"gradients": made.gradients + reading_cost(problem, len(made.choices)),
                                     "residual": made.residual}
         made.choices.to_csv(folder / "choices.csv", index=False)
-        write_atomic(folder / "record.json", json.dumps(record))
+        write_atomic(folder / "record.json", to_json(record))
 
     return experiment.stage(f"edit-{case}-{name}{label}", build, start=start, rows=fingerprint(problem.goal),
                             options=options, template=template, chosen=fingerprint(problem.validation))
@@ -285,7 +285,7 @@ def walked(experiment: ErasingExperiment, case: Case, name: str, *, steps: int, 
             loss.weights.assign(loss.weights.split(kept))
             save_adapter(model, folder / "adapter")
         record = {"gradients": loss.cost.gradients + reading_cost(problem, chunks + 1), "seconds": seconds}
-        write_atomic(folder / "record.json", json.dumps(record))
+        write_atomic(folder / "record.json", to_json(record))
 
     return experiment.stage(f"walk-{case}-{name}", build, start=start, rows=fingerprint(rows), steps=steps,
                             recipe=recipe,

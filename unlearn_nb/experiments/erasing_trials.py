@@ -40,13 +40,8 @@ def recoveries(problem: Problem, scores: Mapping[str, Scores], costs: Mapping[st
         scores, costs: by method, "no edit" and "retrained" among them: what `compare_edits` returns.
     """
     lines, edges = [], (scores["no edit"], scores["retrained"])
-    alone = len({row["subject"] for row in problem.reported}) == 1
     for name, one in scores.items():
-        found = gap_recovery(one, *edges, threshold=GAP,
-                             bootstrap=bootstrap).set_index("metric").loc[problem.metric].copy()
-        if alone:
-            found[["low", "high"]] = np.nan
-            found["reason"] = found["reason"] or "no interval: one subject, nothing to resample"
+        found = gap_recovery(one, *edges, threshold=GAP, bootstrap=bootstrap).set_index("metric").loc[problem.metric]
         others = {key: one.summary.get(key, np.nan) for key in ("kept/nll", "mia_auc")}
         record = {key: costs[name].get(key, np.nan) for key in SPENT}
         lines.append({"case": str(problem.case), "method": name, "value": found["edited"],

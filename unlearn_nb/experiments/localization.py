@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..augmentation import refusals
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, to_json, unknown, write_atomic
 from .base import Experiment
 from .plan import UnlearningPlan, followed_code, read_plan
 from ..localization import localization_auc, localize, match_mlps, precision_recall, score_units
@@ -300,7 +300,7 @@ def locate(experiment: LocalizationExperiment, name: str) -> Path:
         chosen, truth = localize(scores, plan.share), experiment.region("oracle")
         chosen.save(folder / "region.safetensors")
         found = {"auc": localization_auc(scores, truth), **precision_recall(chosen, truth)}
-        (folder / "precision.json").write_text(json.dumps(found))
+        write_atomic(folder / "precision.json", to_json(found))
 
     return experiment.stage(f"locate-{name}", build, method=method, share=plan.share)
 

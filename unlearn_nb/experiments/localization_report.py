@@ -6,6 +6,7 @@
 __all__ = ['localization_claims', 'conclusion', 'paired_table', 'supervision_in_words']
 
 # %% ../../nbs/15_experiments/10_localization_report.ipynb #0e3510cc
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -25,8 +26,8 @@ def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, loc
              min(injected), min(injected) >= 0.95)]
     for found, what in ((comparison, "the region that holds the knowledge"), (located, "the region of {}")):
         rows += [(f"{what.format(row.region)} is no better place than a random one: {row.objective.upper()}, "
-                  f"{row.metric.upper()} (mean paired difference)", row.difference, row.low, row.high, row.low <= 0)
-                 for row in found.itertuples()]
+                  f"{row.metric.upper()} (mean paired difference)", row.difference, row.low, row.high,
+                  (row.difference if math.isnan(row.low) else row.low) <= 0) for row in found.itertuples()]
     return claims_table(rows)
 
 # %% ../../nbs/15_experiments/10_localization_report.ipynb #476b31e0
@@ -58,7 +59,8 @@ def paired_table(comparison: pd.DataFrame) -> pd.DataFrame:
     return comparison[["objective", "metric"]].assign(**{
         "random": spread("other_mean", "other_sd"), "oracle": spread("mean", "sd"),
         "difference": spread("difference", "difference_sd", "+"),
-        "95 % interval": [f"{low:+.3f} to {high:+.3f}" for low, high in zip(comparison["low"], comparison["high"])],
+        "95 % interval": ["n/a" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"
+                          for low, high in zip(comparison["low"], comparison["high"])],
         "|difference|": spread("absolute", "absolute_sd"),
         **{key: comparison[key] for key in ("p", "effect", "detectable", "n")}})
 

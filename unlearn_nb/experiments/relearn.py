@@ -8,7 +8,6 @@ __all__ = ['JUDGES', 'DAMAGE', 'ReLearnMethod', 'baseline_method', 'ReLearnPlan'
            'train_methods', 'relearn_claims', 'rate_answers', 'relearn_after', 'attacked_rows', 'under_attacks']
 
 # %% ../../nbs/15_experiments/04_relearn.ipynb #41f9be06
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from ..attacks import under_attack
 from ..augmentation import RULES, Augmented, Author, PromptedAuthor, TemplateAuthor
 from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model, writer_identity
 from ..benches import Bench, load_generic, read_json_rows
-from ..core import UnlearnError, cache_dir, file_hash, unknown, write_atomic
+from ..core import UnlearnError, cache_dir, file_hash, to_jsonl, unknown, write_atomic
 from .base import Experiment, score_candidate, train_adapter
 from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, followed_code, read_plan
@@ -179,8 +178,7 @@ def training_set(experiment: ReLearnExperiment, ratio: float) -> Path:
     def build(folder: Path) -> None:
         rows = Augmented.load(source).rows
         others = load_generic(generic, max(1, round(ratio * len(rows))), seed)
-        write_atomic(folder / "rows.jsonl", "".join(json.dumps(row) + "\n"
-                                                    for row in mix(rows, others, ratio=ratio, seed=seed)))
+        write_atomic(folder / "rows.jsonl", to_jsonl(mix(rows, others, ratio=ratio, seed=seed)))
 
     name, _, path = generic.partition(":")
     content = [name, file_hash(path)] if Path(path).is_file() else [generic]

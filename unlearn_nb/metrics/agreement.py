@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..core import UnlearnError, unknown
-from .resampling import quantile, ratio
+from .resampling import LEAST_N, quantile, ratio
 
 # %% ../../nbs/10_metrics/14_agreement.ipynb #8a3dbc61
 Delta = Tensor | Mapping[str, Tensor]  # one change of weights: flat, or by name
@@ -59,6 +59,8 @@ def _spearman(left: np.ndarray, right: np.ndarray) -> float:
 def rank_agreement(predicted: Any, actual: Any, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, float]:
     """Spearman correlation of predicted and actual loss changes with its 95 % interval: value, low, high, subsets.
 
+    Below `LEAST_N` subsets there is no interval (NaN): resamples of so few are in order or out of it by chance.
+
     Args:
         predicted, actual: [subsets] or [subsets, queries]; with queries the mean of their correlations (LDS).
 
@@ -70,7 +72,7 @@ def rank_agreement(predicted: Any, actual: Any, *, bootstrap: int = 1000, seed: 
         raise UnlearnError(f"rank_agreement: predicted {list(left.shape)} and actual {list(right.shape)} must have the "
                            "same shape, [subsets] or [subsets, queries], with 3 subsets or more")
     left, right, rng = left.reshape(len(left), -1), right.reshape(len(right), -1), np.random.default_rng(seed)
-    picks = rng.integers(len(left), size=(bootstrap, len(left)))
+    picks = rng.integers(len(left), size=(bootstrap if len(left) >= LEAST_N else 0, len(left)))
     drawn = np.array([_spearman(left[pick], right[pick]) for pick in picks])
     return {"value": _spearman(left, right), "low": quantile(drawn, 0.025), "high": quantile(drawn, 0.975),
             "subsets": len(left)}

@@ -61,30 +61,38 @@ def aues(rs: Sequence[float], fs: Sequence[float], closure: str = "flat") -> flo
 
 # %% ../../nbs/10_metrics/15_curves.ipynb #cdb50b9d
 def mu95(
-    utility: Sequence[float], quality: Sequence[float], *, reference: float | None = None, share: float = 0.95,
+    utility: Sequence[float], quality: Sequence[float], *, log_quality: Sequence[float] | None = None,
+    reference: float | None = None, share: float = 0.95,
 ) -> float:
-    """Best log10 forget quality at `share` of the reference utility; NaN where no checkpoint keeps that much.
+    """Best log10 forget quality at `share` of the reference utility.
+
+    NaN where no checkpoint keeps that much, or where one that does had too few rows for a forget quality.
 
     Args:
         utility: model utility of every checkpoint; quality: its forget quality, a p-value in [0, 1].
+        log_quality: its decimal logarithm, where that was kept; without it, p-values count as 1e-300 or more.
         reference: utility of the untouched model; None: that of the first checkpoint.
     """
     utility, quality = np.asarray(utility, dtype=float), np.asarray(quality, dtype=float)
     if utility.shape != quality.shape or not utility.size:
         raise UnlearnError(f"MU95 needs one utility and one quality a checkpoint, not {utility.size} and "
                            f"{quality.size}")
-    if not ((quality >= 0) & (quality <= 1)).all():
+    if ((quality < 0) | (quality > 1)).any():
         raise UnlearnError("forget quality is a p-value in [0, 1]: give it as it is, not its logarithm")
     enough = utility >= share * (utility[0] if reference is None else reference)
-    return float(np.log10(np.maximum(quality[enough], 1e-300)).max()) if enough.any() else math.nan
+    logs = np.log10(np.maximum(quality, 1e-300)) if log_quality is None else np.asarray(log_quality, dtype=float)
+    return float(logs[enough].max()) if enough.any() else math.nan
 
 # %% ../../nbs/10_metrics/15_curves.ipynb #2f94037a
 def sign_flip_p(differences: Sequence[float], *, resamples: int = 100_000, seed: int = 0) -> float:
-    """Two-sided p-value of the paired permutation test: exact up to 20 pairs, else over random sign patterns."""
+    """Two-sided p-value of the paired permutation test: exact up to 20 pairs, else over random sign patterns.
+
+    NaN below two pairs, which no outcome could tell from chance (n pairs: never below 2^(1 - n)).
+    """
     values = np.asarray(differences, dtype=float)
     scale = np.abs(values).sum() or 1.0
-    if len(values) < 2:  # both signs are as far from 0
-        return 1.0
+    if len(values) < 2:
+        return math.nan
 
     def distance(x: np.ndarray, axis: int) -> np.ndarray:  # patterns that tie with the observed one differ by rounding
         return np.round(np.abs(x.sum(axis=axis)) / scale, 12)
@@ -136,7 +144,7 @@ class Paired:
     Args:
         n: pairs; mean, sd: of the differences a - b; mean_abs: mean of their absolute values.
         effect: mean / sd (Cohen's d_z); NaN where the differences don't vary.
-        low, high: ends of the 95 % interval of the mean (paired t).
+        low, high: ends of the 95 % interval of the mean (paired t); NaN where the differences don't vary.
         p: of the permutation test; least_p: the smallest it could be with so many pairs.
         detectable: smallest true difference that a paired t test would have found with the given power.
     """
@@ -169,7 +177,7 @@ def compare_paired(
     n, gaps = len(a), a - b
     mean, sd = (float(gaps.mean()), float(gaps.std(ddof=1))) if n > 1 else (math.nan, math.nan)
     detectable = detectable_gap(sd, n, power, alpha=alpha)  # refuses a single pair
-    interval = ttest_1samp(gaps, 0).confidence_interval(0.95) if sd > 0 else (mean, mean)
+    interval = ttest_1samp(gaps, 0).confidence_interval(0.95) if sd > 0 else (math.nan, math.nan)
     low, high = map(float, interval)
     return Paired(n, mean, sd, mean_abs=float(np.abs(gaps).mean()), low=low, high=high,
                   effect=mean / sd if sd > 0 else math.nan, p=sign_flip_p(gaps, seed=seed),
@@ -187,7 +195,7 @@ def curve_scores(points: pd.DataFrame, closure: str = "flat") -> pd.DataFrame:
     for key, curve in points.groupby(keys, sort=False):
         areas = {f"aues_{name}": aues(curve["rs"], curve["fs"], name) for name in CLOSURES}
         end = {name: curve[name].iloc[-1] for name in ("rs", "fs", "utility", "log_quality")}
-        mu = mu95(curve["utility"], curve["quality"])
+        mu = mu95(curve["utility"], curve["quality"], log_quality=curve["log_quality"])
         rows.append(dict(zip(keys, key)) | {"aues": areas[f"aues_{closure}"], "mu95": mu} | areas | end)
     return pd.DataFrame(rows)
 

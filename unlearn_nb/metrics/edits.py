@@ -117,7 +117,6 @@ class Edits(Suite):
     name: ClassVar[str] = "edits"
     needed: ClassVar[tuple[str, ...]] = ()
     numbers: ClassVar[tuple[str, ...]] = EDIT_NUMBERS
-    alike: ClassVar[tuple[str, ...]] = ("template", "max_new_tokens")
 
     max_new_tokens: int | None = None  # limit of greedy answers; None: as in `generate`
 

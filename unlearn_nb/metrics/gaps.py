@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .resampling import bootstrap_weights, quantile
+from .resampling import LEAST_N, NOT_ENOUGH, bootstrap_weights, quantile, subjects_behind
 from .scores import Scores
 
 # %% ../../nbs/10_metrics/13_gaps.ipynb #eaf0b7fd
@@ -26,8 +26,13 @@ def recovery(edited: Any, corrupted: Any, retrained: Any, threshold: float = 0.0
 _UNSURE = 0.05  # largest share of resamples without a usable gap
 
 # %% ../../nbs/10_metrics/13_gaps.ipynb #995304d8
-def _recovery_line(metric: str, points: Sequence[float], draws: Sequence[np.ndarray], threshold: float) -> dict:
-    """One line of the table from (edited, corrupted, retrained) and their resamples [R]."""
+def _recovery_line(
+    metric: str, points: Sequence[float], draws: Sequence[np.ndarray], *, threshold: float, behind: str = "",
+) -> dict:
+    """One line of the table from (edited, corrupted, retrained) and their resamples [R].
+
+    `behind` says what stands behind the line where that is not enough for an interval.
+    """
     edited, corrupted, retrained = map(float, points)
     value, gap = float(recovery(*points, threshold)), retrained - corrupted
     line = {"metric": metric, "corrupted": corrupted, "edited": edited, "retrained": retrained, "gap": gap,
@@ -36,6 +41,8 @@ def _recovery_line(metric: str, points: Sequence[float], draws: Sequence[np.ndar
         return line | {"reason": "not measured on all three models"}
     if np.isnan(value):
         return line | {"reason": f"the gap {gap:.3g} is not above {threshold:g}"}
+    if behind:
+        return line | {"reason": f"no interval: {NOT_ENOUGH} ({behind}, not {LEAST_N} or more)"}
     drawn = recovery(*draws, threshold)
     drawn[(draws[2] - draws[1]) * gap <= 0] = np.nan
     lost = np.isnan(drawn).mean() if len(drawn) else 1.0
@@ -65,15 +72,17 @@ def gap_recovery(
     weights = bootstrap_weights(edited.rows, bootstrap, seed) if bootstrap else np.empty((0, len(edited.rows)))
     points = [scores.summary for scores in three]
     draws = [edited.suite.summarise(scores.rows, weights) for scores in three]
-    lines = [
-        _recovery_line(name, [p[name] for p in points], [d[name] for d in draws], threshold=threshold)
-        for name in points[0]
-    ]
+    behind = [subjects_behind(scores.rows, scores.suite.summarise) if bootstrap else {} for scores in three]
+    lines = []
+    for name in points[0]:
+        fewest = min(found.get(name, LEAST_N) for found in behind)
+        lines.append(_recovery_line(name, [p[name] for p in points], [d[name] for d in draws], threshold=threshold,
+                                    behind=f"{fewest} subject{'s' * (fewest > 1)}" if fewest < LEAST_N else ""))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/10_metrics/13_gaps.ipynb #3a5cf64e
 def seed_recovery(runs: pd.DataFrame, *, threshold: float = 0.02, bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """The table of `gap_recovery` over repeated runs, intervals over these.
+    """The table of `gap_recovery` over repeated runs, intervals over these where there are `LEAST_N` or more.
 
     Args:
         runs: columns metric, edited, corrupted, retrained; one line a metric and seed.
@@ -82,5 +91,7 @@ def seed_recovery(runs: pd.DataFrame, *, threshold: float = 0.02, bootstrap: int
     for metric, group in runs.groupby("metric", sort=False):
         values = group[names].to_numpy(float)  # [seeds, 3]
         picked = rng.integers(len(values), size=(bootstrap if len(values) > 1 else 0, len(values)))
-        lines.append(_recovery_line(str(metric), values.mean(0), values[picked].mean(1).T, threshold=threshold))
+        behind = f"{len(values)} runs" if 1 < len(values) < LEAST_N else ""
+        lines.append(_recovery_line(str(metric), values.mean(0), values[picked].mean(1).T, threshold=threshold,
+                                    behind=behind))
     return pd.DataFrame(lines)

@@ -145,7 +145,7 @@ class Membership(Suite):
     splits: ClassVar[tuple[str, ...]] = ("forget", "holdout")
     needed: ClassVar[tuple[str, ...]] = ("forget", "holdout")
     numbers: ClassVar[tuple[str, ...]] = ("member", *MIA_ATTACKS)
-    alike: ClassVar[tuple[str, ...]] = ("k", "reference", "faithful")
+    free: ClassVar[tuple[str, ...]] = ("oracle", "gradients")
 
     oracle: Scores | None = None  # of the retain-only model; None: its AUC is taken as 0.5
     k: float = 0.4  # k, reference, gradients, faithful: as in `membership_table`

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from ..core import UnlearnError, first_line, unknown
+from ..core import UnlearnError, first_line, unknown, whose_code
 from .membership import mia_score
-from .resampling import harmonic_mean, weighted_auc, weighted_mean
+from .resampling import harmonic_mean, weighted_auc, weighted_mean, without_value
 from .scores import COLUMNS, SUITES, Suite, refuse_nan
 from .text import exact_match, is_repetitive, rouge_l_recall
 from ..models import generate, sequence_nll
@@ -77,12 +77,12 @@ def has_documents(rows: pd.DataFrame) -> bool:
     return set(rows.loc[rows["kind"] == "completion", "split"]) >= {"forget", "holdout"}
 
 # %% ../../nbs/10_metrics/06_semeval.ipynb #9272aadb
-def _answer(rows: pd.DataFrame, answers: Sequence[str], asked: np.ndarray) -> None:
+def _answer(rows: pd.DataFrame, answers: Sequence[str], *, asked: np.ndarray, faithful: bool | str) -> None:
     """Fill `generation`, `rougeL`, `exact_match` and `repetitive` of the asked rows in place."""
     references = rows.loc[asked, "response"]
     rows.loc[asked, "generation"] = answers
-    rows.loc[asked, "rougeL"] = [rouge_l_recall(*pair) for pair in zip(answers, references)]
-    rows.loc[asked, "exact_match"] = [exact_match(*pair) for pair in zip(answers, references)]
+    rows.loc[asked, "rougeL"] = [rouge_l_recall(*pair, faithful) for pair in zip(answers, references)]
+    rows.loc[asked, "exact_match"] = [exact_match(*pair, faithful) for pair in zip(answers, references)]
     rows.loc[asked, "repetitive"] = [float(is_repetitive(text)) for text in answers]
 
 
@@ -135,14 +135,19 @@ class SemEval(Suite):
 
     name: ClassVar[str] = "semeval"
     numbers: ClassVar[tuple[str, ...]] = ("rougeL", "exact_match", "repetitive", "nll", "member", "correct")
+    free: ClassVar[tuple[str, ...]] = ("oracle", "measured")
 
     utility: str = "general_mc"  # the bench's general facts as multiple choice, or "mmlu" (lm-eval, online)
     max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8
+    faithful: bool | str = False  # "semeval": the organisers' ROUGE and exact match, 256 new tokens
     measured: tuple[float, float] | None = None  # accuracy and standard error, where utility was measured elsewhere
 
     def __post_init__(self):
         if self.utility not in UTILITIES:
             raise unknown("utility", self.utility, UTILITIES)
+        object.__setattr__(self, "faithful", whose_code(self.faithful, "semeval", what="semeval") or False)
+        if self.faithful and self.max_new_tokens is None:
+            object.__setattr__(self, "max_new_tokens", 256)
 
     def prepared(self, model: Any, tokenizer: Any) -> "SemEval":
         """With MMLU measured, where it is the utility."""
@@ -167,7 +172,7 @@ class SemEval(Suite):
         answers = generate(model, tokenizer, table[asked].to_dict("records"), template=template,
                            max_new_tokens=self.max_new_tokens, batch_size=batch_size, max_length=max_length,
                            progress=progress)
-        _answer(table, answers, asked)
+        _answer(table, answers, asked=asked, faithful=self.faithful)
         _read_documents(table, nll)
         _choose(table, nll)
         return table.drop(columns="choices").infer_objects()
@@ -179,8 +184,7 @@ class SemEval(Suite):
         out["mia_auc"] = weighted_auc(rows["nll"], rows["member"], weights)
         out["mia_score"] = mia_score(out["mia_auc"])
         out["utility"] = self._utility(rows, weights)
-        parts = np.stack([out["task_aggregate"], out["mia_score"], out["utility"]])
-        out["final"] = np.nansum(parts, axis=0) / np.maximum((~np.isnan(parts)).sum(0), 1)
+        out["final"] = np.mean([out[part] for part in _final_parts(rows, self.measured is not None)], axis=0)
         generated = rows["generation"].notna().to_numpy() & rows["split"].ne("general").to_numpy()
         out["repetition"] = weighted_mean(rows, generated, "repetitive", weights=weights)
         return out | {name: weighted_mean(rows, *cell, weights) for name, cell in pooled_members(rows).items()}
@@ -206,15 +210,21 @@ class SemEval(Suite):
         return _what_was_found(rows, self.utility)
 
 # %% ../../nbs/10_metrics/06_semeval.ipynb #067d4173
+def _final_parts(rows: pd.DataFrame, measured: bool) -> list[str]:
+    """What `final` averages: the Task Aggregate, and the MIA score and the utility where there are rows for them."""
+    known = measured or rows["correct"].notna().any()
+    sides = set(rows.loc[rows["nll"].notna(), "member"].dropna())
+    return ["task_aggregate"] + ["mia_score"] * (len(sides) == 2) + ["utility"] * bool(known)
+
+# %% ../../nbs/10_metrics/06_semeval.ipynb #ad000458
 def _what_was_found(rows: pd.DataFrame, utility: str) -> dict[str, Any]:
     """What must be known to read the numbers."""
     tasks = rows[rows["split"].isin(["forget", "retain"])].groupby("task")["kind"].agg(set)
-    holdout = rows["split"].eq("holdout").any()
-    kind = utility if utility == "mmlu" or rows["correct"].notna().any() else "none"
+    holdout, final = rows["split"].eq("holdout").any(), _final_parts(rows, utility == "mmlu")
     return {
-        "utility_kind": kind, "n_cells": len(cell_members(rows)),
+        "utility_kind": utility if "utility" in final else "none", "n_cells": len(cell_members(rows)),
         "regurgitation_from_questions": [task for task, kinds in tasks.items() if "completion" not in kinds],
         "mia_documents": ("completions" if has_documents(rows) else "all rows") if holdout else "none",
         "n_members": int(rows["member"].eq(1).sum()), "n_nonmembers": int(rows["member"].eq(0).sum()),
-        "final_over": ["task_aggregate"] + ["mia_score"] * bool(holdout) + ["utility"] * (kind != "none"),
+        "n_without_value": without_value(rows["nll"], rows["member"]), "final_over": final,
     }

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import unknown
-from .scores import Scores
+from .scores import Scores, notes
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #c259e886
 def compare_table(
@@ -23,19 +23,32 @@ def compare_table(
     """Metrics (rows) by models (columns): "0.94 [0.90, 0.97]", or bare numbers with `ci=False`.
 
     Raises:
-        UnlearnError: none of the scores has a metric of that name.
+        UnlearnError: none of the scores has a metric of that name; scores of one suite were measured unlike.
     """
-    columns = {}
+    columns, first = {}, {}
+    for score in scores.values():
+        if "suite" in score.meta:
+            first.setdefault(score.meta["suite"], score).require_alike(score)
     for name, score in scores.items():
         table = score.ci.set_index("metric")
-        text = [f"{v:.3f}" if np.isnan(lo) else f"{v:.3f} [{lo:.2f}, {hi:.2f}]" for v, lo, hi in table.to_numpy()]
-        columns[name] = pd.Series(text, table.index).where(table["value"].notna(), "n/a") if ci else table["value"]
+        why = notes(score) if "suite" in score.meta else [""] * len(table)
+        text = [_with_interval(line, note) for line, note in zip(table.to_numpy(float).tolist(), why)]
+        columns[name] = pd.Series(text, table.index, dtype=object) if ci else table["value"]
     frame = pd.DataFrame(columns)
     wanted = list(dict.fromkeys(m for score in scores.values() for m in score.summary)) if metrics is None else metrics
     for metric in wanted:
         if metric not in frame.index:
             raise unknown("metric", metric, list(frame.index))
     return frame.loc[list(wanted)].rename_axis("metric")
+
+# %% ../../nbs/10_metrics/02_tables.ipynb #a5a0ba95
+def _with_interval(line: Sequence[float], note: str) -> str:
+    """Value, low and high as `compare_table` shows them, or the note on what is missing."""
+    value, low, high = line
+    if np.isnan(value):
+        return note or "n/a"
+    interval = f" [{low:.2f}, {high:.2f}]" if not np.isnan(low) else f" ({note})" if note else ""
+    return f"{value:.3f}{interval}"
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #8ef36438
 _TABLE_STYLE = """<style>

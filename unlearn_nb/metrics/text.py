@@ -17,7 +17,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from ..core import folded, is_unspaced, whose_code, words
 
-# %% ../../nbs/10_metrics/03_text.ipynb #2aa5d8bc
+# %% ../../nbs/10_metrics/03_text.ipynb #4c759372
 _ENGLISH = regex.compile(r"[a-z0-9]{4,}")
 _stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
 
@@ -66,13 +66,13 @@ def rouge_1_f1(prediction: str, reference: str, faithful: bool | str = False) ->
     """ROUGE-1 F1 of `prediction` in [0, 1], else as `rouge_l_recall`."""
     return _rouge(prediction, reference, kind="rouge1", part="fmeasure", faithful=faithful)
 
-# %% ../../nbs/10_metrics/03_text.ipynb #7de49a1d
+# %% ../../nbs/10_metrics/03_text.ipynb #68124602
 def exact_match(prediction: str, reference: str, faithful: bool | str = False) -> float:
     """1.0 where both texts, `folded` and stripped, are equal, else 0.0; SemEval's code only strips and lower-cases."""
     spell: Callable[[str], str] = str.lower if whose_code(faithful, "semeval", what="exact_match") else folded
     return float(spell(prediction).strip() == spell(reference).strip())
 
-# %% ../../nbs/10_metrics/03_text.ipynb #a373a2e2
+# %% ../../nbs/10_metrics/03_text.ipynb #80b0898c
 _PIECE = regex.compile(r"[\p{L}\p{N}_][\p{L}\p{M}\p{N}_]*|[^\p{L}\p{N}_\s]+")
 _RUN = regex.compile(r"(?<!\S)(\S+)(?: \1){3}(?!\S)")
 _BLOCK = regex.compile(r"(?<!\S)(\S+(?: \S+){1,7})(?: \1){2}(?!\S)")

@@ -7,7 +7,6 @@ __all__ = ['TINY_STEPS', 'HUB_EPOCHS', 'Recipe', 'recipe_for', 'memorise', 'memo
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #bff81169
 import contextlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import Template, UnlearnError
+from ..core import Template, UnlearnError, to_json
 from .adapters import add_lora
 from .descent import descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
@@ -134,4 +133,4 @@ def memorise_into(
     with quiet_loading():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "training.json").write_text(json.dumps(record))
+    (folder / "training.json").write_text(to_json(record), encoding="utf-8")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import set_seed
 
@@ -40,10 +39,9 @@ def _new_adapter(model, settings: UnlearnSettings) -> Trained:
 # %% ../../nbs/06_unlearning/08_trained.ipynb #45e5cbdc
 @contextmanager
 def _second_adapter(model: PeftModel, settings: UnlearnSettings) -> Trained:
-    """A trainable adapter beside the active ones, which stay as they are: frozen and without dropout."""
+    """A trainable adapter beside the active ones, which stay as they are, frozen."""
     active = list(model.active_adapters)
     name = "unlearn" if "unlearn" not in model.peft_config else f"unlearn{len(model.peft_config)}"
-    rates = [(drop, drop.p) for drop in _dropouts(model, active)]
     try:
         _add_lora(model, settings, name)
     except ValueError as error:
@@ -52,21 +50,24 @@ def _second_adapter(model: PeftModel, settings: UnlearnSettings) -> Trained:
         model.base_model.set_adapter([*active, name])
         for key, parameter in model.named_parameters():
             parameter.requires_grad_(f".{name}." in key)
-        for drop, _ in rates:
-            drop.p = 0.0
         yield model, lambda folder: save_adapter(model, folder, name)
     finally:
         model.base_model.set_adapter(active)
         model.delete_adapter(name)
-        for drop, rate in rates:
-            drop.p = rate
 
 # %% ../../nbs/06_unlearning/08_trained.ipynb #1d8bd5c6
-def _dropouts(model: PeftModel, adapters: list[str]) -> list[nn.Dropout]:
-    """The dropout layers of some adapters."""
-    layers = [layer.lora_dropout for layer in model.modules() if isinstance(layer, LoraLayer)]
-    found = [layer[name] for layer in layers for name in adapters if name in layer]
-    return [drop for drop in found if isinstance(drop, nn.Dropout)]
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Every dropout rate that stands in `model` now is 0 inside the block, whatever its mode."""
+    rates = [(module, name, rate) for module in model.modules() for name, rate in vars(module).items()
+             if isinstance(rate, float) and ("drop" in name or name == "p" and isinstance(module, nn.Dropout))]
+    for module, name, _ in rates:
+        setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, rate in rates:
+            setattr(module, name, rate)
 
 # %% ../../nbs/06_unlearning/08_trained.ipynb #5d7988a8
 @contextmanager
@@ -86,7 +87,10 @@ def whole_model(model, tokenizer) -> Trained:
 # %% ../../nbs/06_unlearning/08_trained.ipynb #20ced3bc
 @contextmanager
 def trainable(model, tokenizer, settings: UnlearnSettings) -> Trained:
-    """Yield `(model to train, save(folder))`; restore gradient flags, mode and cache setting afterwards."""
+    """Yield `(model to train, save(folder))`; gradient flags, mode, cache setting and dropout come back afterwards.
+
+    The model's own dropout is off: the reference was read without it. A new adapter has its own.
+    """
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     training, use_cache = model.training, model.config.use_cache
     set_seed(settings.seed)
@@ -95,7 +99,7 @@ def trainable(model, tokenizer, settings: UnlearnSettings) -> Trained:
     else:
         context = (_second_adapter if isinstance(model, PeftModel) else _new_adapter)(model, settings)
     try:
-        with context as trained, checkpoints_apart(model):
+        with _without_dropout(model), context as trained, checkpoints_apart(model):
             yield trained
     finally:
         model.train(training)

@@ -7,7 +7,6 @@ __all__ = ['History', 'peak_memory_mb', 'unlearn']
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #4c08ef61
 import copy
-import json
 import resource
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import Template, UnlearnError, is_whole, whole
+from ..core import Template, UnlearnError, is_whole, to_json, whole
 from ..models import Cuts, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
@@ -209,4 +208,4 @@ def _write_records(
     }
     if region is not None:
         region.save(folder / "region.safetensors")
-    (folder / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / "settings.json").write_text(to_json(record), encoding="utf-8")

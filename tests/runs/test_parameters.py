@@ -33,7 +33,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(study, tmp_path, wron
 
 
 @pytest.mark.parametrize("name, text", [
-    *(("seed", text) for text in ("010", "0x10", "0o7", "0b1", "1:30", "1_000", "+1", " 1", "1.0", "1e3", "", "no", "٣")),
+    *(("seed", text) for text in ("010", "0x10", "0o7", "0b1", "1:30", "1_000", "+1", " 1", "1.0", "", "no", "٣")),
     *(("lr", text) for text in ("1_0.0", ".5", "5.", "+0.5", "0x1p3", "infinity", "NaN", "1e999", "1:30", "", " 1")),
     ("seed", -1), ("seed", "-1"), ("seed", 2**32), ("seed", 2.0), ("lr", 10**400), ("lr", float("nan")),
     ("model", ""), ("model", "  "), ("bench", ""), ("bench", "jsonl:"), ("bench", "jsonl: "),

@@ -80,7 +80,7 @@ def _word_ends(text: str) -> Iterator[int]:
         parts = regex.finditer(r"[\p{Latin}\p{N}]+|\X", run[0]) if is_partly_unspaced(run[0]) else ()
         yield from [run.start() + part.end() for part in parts] or [run.end()]
 
-
+# %% ../../nbs/11_attacks/01_prompts.ipynb #7a2976e0
 def _begin(row: dict, share: float) -> dict:
     """What changes in a row whose answer has been begun."""
     ends = list(_word_ends(row["response"]))

@@ -301,7 +301,7 @@ def test_outside_the_region_nothing_changes(tmp_path, kind, precision):
     """Decay, momentum, accumulation and clipping; in float32 everything inside moves."""
     model = tiny(dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     region, before = KINDS[kind](model), weights_of(model)
-    before = {name: weight.float() for name, weight in before.items()}  # a model in half precision is trained in float32
+    before = {name: weight.float() for name, weight in before.items()}  # half precision is trained in float32
     history = run(
         model,
         make_tokenizer(),

@@ -74,7 +74,8 @@ class Activations(Localizer):
                 selected_logits(material.model, batch.input_ids, None, positions=torch.zeros_like(answers))
             for name, (inputs, _) in seen.items():
                 at = [x.reshape(*answers.shape, -1)[answers] for x in inputs[:3]]  # [T, ...]
-                totals[name] = totals[name] + _loudness(material.units[name].layer, at, share[answers].float(), name=name)
+                weight = share[answers].float()
+                totals[name] = totals[name] + _loudness(material.units[name].layer, at, weight, name=name)
         return {name: totals[name].reshape(unit.shape) / len(rows) * _norms(unit)
                 for name, unit in material.units.items()}
 

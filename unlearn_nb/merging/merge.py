@@ -119,7 +119,15 @@ def _check_compatible(adapters: list[Adapter], recipe: MergeRecipe) -> None:
     """Refuse adapters that can't be merged with the first one."""
     first = adapters[0]
     bases = {adapter.config.get("base_model_name_or_path") for adapter in adapters} - {None, ""}
-    if len(bases) > 1:
+    weights = {adapter.origin.weights for adapter in adapters}
+    if len(weights - {None}) > 1:
+        known = ", ".join(sorted(weights - {None}))
+        raise UnlearnError(f"The adapters belong to different base models, whose weights are {known}: "
+                           "only adapters of one base model can be merged.")
+    if len({tuple(lower["hash"] for lower in adapter.origin.under) for adapter in adapters}) > 1:
+        raise UnlearnError("The adapters were trained on top of different adapters: only those that stand on the same "
+                           "can be merged.")
+    if len(bases) > 1 and None in weights:
         raise UnlearnError(f"The adapters belong to different base models ({', '.join(sorted(bases))}): "
                            "only adapters of one base model can be merged.")
     for other in adapters[1:]:
@@ -157,7 +165,9 @@ def _merge_all(adapters: list[Adapter], recipe: MergeRecipe) -> Merged:
                         "exact_norm": exact_norm and abs(recipe.scale) * exact_norm, "error": error}
     config = _merged_config(adapters, {module: row["rank"] for module, row in rows.items()}, recipe.faithful)
     sources = [{"name": adapter.name, "sha256": adapter.fingerprint} for adapter in adapters]
-    merged = Merged(config, tensors, f"{recipe.method_name}-merge", recipe=recipe, sources=sources)
+    known = next((adapter for adapter in adapters if adapter.origin.weights), adapters[0])
+    merged = Merged(config, tensors, f"{recipe.method_name}-merge", origin=known.origin, under=known.under,
+                    recipe=recipe, sources=sources)
     return replace(merged, report=_report(merged, rows))
 
 # %% ../../nbs/09_merging/03_merge.ipynb #df8f9170

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core import UnlearnError, is_number, is_whole, to_json, whole, whose_code
@@ -116,7 +115,7 @@ class Merged(Adapter):
                 f"norm {self.norm:.4g}, rank {'-'.join(map(str, ranks))}, error left by the rank {self.error:.2%})")
 
     def save(self, folder: str | Path) -> Path:
-        """Write adapter_config.json, adapter_model.safetensors and merge.json; an earlier merge there is replaced.
+        """Write what peft reads, what it stands on, and merge.json; an earlier merge there is replaced.
 
         Raises:
             UnlearnError: the folder holds something other than an earlier merge.
@@ -126,9 +125,7 @@ class Merged(Adapter):
             raise UnlearnError(f"{folder} already holds something that is not a merge: give another place to save to.")
         with whole(folder) as new:
             new.mkdir()
-            tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-            save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
-            (new / "adapter_config.json").write_text(to_json(self.config))
+            self.write(new)
             (new / "merge.json").write_text(to_json(_record(self)))
         return folder
 

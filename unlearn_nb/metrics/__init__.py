@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "linguistic_score", "perplexity", "summary_language"],
     "logs": ["LOG_SETS", "log_column", "log_rouge", "log_summary", "read_log", "tofu_log_rows"],
     "membership": ["MIA_ATTACKS", "Membership", "attack_scores", "gradient_norms", "membership_table", "mia_auc",
-        "mia_score", "min_k", "privleak", "rel_diff"],
+        "mia_score", "min_k", "privleak", "rel_diff", "scored_texts"],
     "relearn": ["Relearn", "THRESHOLD", "forgotten", "retained", "score_answers", "split_summary"],
     "resampling": ["LEAST_N", "NOT_ENOUGH", "bootstrap_weights", "harmonic_mean", "intervals", "quantile", "ratio",
         "subject_means", "subject_numbers", "subjects_behind", "weighted_auc", "weighted_mean", "weighted_median",

@@ -7,6 +7,7 @@ __all__ = ['Labels', 'NLI', 'states', 'swapped_value', 'FactEntailment', 'ModelE
 
 # %% ../../nbs/10_metrics/10_entailment.ipynb #458c0b9e
 import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ..augmentation import STOP_WORDS
-from ..core import UnlearnError, first_line
+from ..core import UnlearnError, first_line, is_unspaced
 from .entities import SHAPES, entities_of, fact_values, normalise, outside, stretches, tokens_of
-from ..models import quiet_loading
+from ..models import read_pretrained
 
 # %% ../../nbs/10_metrics/10_entailment.ipynb #bea24c10
 Labels = list[str]  # "entailment", "neutral", "contradiction", or "not judged"
@@ -57,14 +58,15 @@ class FactEntailment:
     """Entailment decided from the facts of each row; "not judged" where a row has neither facts nor a short answer."""
 
     name = "facts"
-    short = 5  # most words of a response that is taken as one value
+    short = 5  # most words of a response that is taken as one value; two characters without blanks count as one
 
     def labels(self, rows: Sequence[dict], texts: Sequence[str], forward: bool = True) -> Labels:
         """One label a row; both directions are the same."""
         return [self._label(row, text) for row, text in zip(rows, texts)]
 
     def _label(self, row: dict, text: str) -> str:
-        whole = row["kind"] == "qa" and len(tokens_of(row["response"])) <= self.short
+        size = sum(0.5 if is_unspaced(token) else 1 for token in tokens_of(row["response"]))
+        whole = row["kind"] == "qa" and size <= self.short
         values = fact_values(row) or ([row["response"]] if whole else [])
         if not values:
             return "not judged"
@@ -128,8 +130,7 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
         UnlearnError: the model can't be loaded, or its config does not name the three labels.
     """
     try:
-        with quiet_loading():
-            model = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True).to(device).eval()
+        model = read_pretrained(AutoModelForSequenceClassification, name).to(device)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         reason = first_line(error).rstrip(".")
@@ -147,10 +148,16 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
     return nli
 
 # %% ../../nbs/10_metrics/10_entailment.ipynb #cb4f3361
+_PAIR = 512  # most tokens of a premise and its hypothesis
+
+
 @torch.no_grad()
 def _best_classes(model: Any, tokenizer: Any, premises: list[str], hypotheses: list[str]) -> list[int]:
     """The arg-max class of each pair."""
-    options = dict(padding=True, truncation=True, max_length=512, return_tensors="pt")
+    options = dict(padding=True, truncation=True, max_length=_PAIR, return_tensors="pt")
+    cut = sum(len(ids) > _PAIR for ids in tokenizer(premises, hypotheses, verbose=False).input_ids)
+    if cut:
+        warnings.warn(f"entailment: {cut} of {len(premises)} pairs are cut at {_PAIR} tokens", stacklevel=3)
     return model(**tokenizer(premises, hypotheses, **options).to(model.device)).logits.argmax(-1).tolist()
 
 # %% ../../nbs/10_metrics/10_entailment.ipynb #3d59a225

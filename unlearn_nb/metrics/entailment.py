@@ -7,6 +7,7 @@ __all__ = ['Labels', 'NLI', 'states', 'swapped_value', 'FactEntailment', 'ModelE
 
 # %% ../../nbs/10_metrics/11_entailment.ipynb #458c0b9e
 import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,16 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
     return nli
 
 # %% ../../nbs/10_metrics/11_entailment.ipynb #cb4f3361
+_PAIR = 512  # most tokens of a premise and its hypothesis
+
+
 @torch.no_grad()
 def _best_classes(model: Any, tokenizer: Any, premises: list[str], hypotheses: list[str]) -> list[int]:
     """The arg-max class of each pair."""
-    options = dict(padding=True, truncation=True, max_length=512, return_tensors="pt")
+    options = dict(padding=True, truncation=True, max_length=_PAIR, return_tensors="pt")
+    cut = sum(len(ids) > _PAIR for ids in tokenizer(premises, hypotheses, verbose=False).input_ids)
+    if cut:
+        warnings.warn(f"entailment: {cut} of {len(premises)} pairs are cut at {_PAIR} tokens", stacklevel=3)
     return model(**tokenizer(premises, hypotheses, **options).to(model.device)).logits.argmax(-1).tolist()
 
 # %% ../../nbs/10_metrics/11_entailment.ipynb #3d59a225

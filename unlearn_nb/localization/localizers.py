@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from ..core import Registry, UnlearnError, whose_code
+from ..core import Registry, UnlearnError, is_number, is_whole, whose_code
 from .material import Localizer, Material, per_unit
 from ..models import IGNORED, Row, selected_logits
 from ..regions import UnitWeight
@@ -221,6 +221,12 @@ class MemFlexUnits(Localizer):
     seed: int = 0
     faithful: bool | str = ""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not is_whole(self.copies, least=1) or not is_number(self.cosine, -1, 1):
+            raise UnlearnError("memflex: copies is a whole number of at least 1 and cosine lies in [-1, 1], "
+                               f"not {self.copies!r}, {self.cosine!r}")
+
     def __call__(self, material: Material) -> dict[str, Tensor]:
         forget, retain = (self._gradient(material, part) for part in self.parts)
         scores = {}
@@ -259,8 +265,7 @@ class Wagle(Localizer):
 
     def __post_init__(self):
         super().__post_init__()
-        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
-        if self.gamma is not None and not (number and self.gamma > 0):
+        if self.gamma is not None and not is_number(self.gamma, above=0):
             raise UnlearnError(f"wagle: gamma must be a number above 0, not {self.gamma!r}")
 
     def __call__(self, material: Material) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import FollowsCode, Registry, UnlearnError
+from ..core import FollowsCode, Registry, UnlearnError, is_number
 
 # %% ../../nbs/04_regions/02_masks.ipynb #7279d2b8
 Gradients = dict[str, Tensor]  # name of a trained weight -> gradient
@@ -41,7 +41,7 @@ class Mask(Protocol):
 def _check(mask: Any, name: str, least: float, most: float) -> None:
     """Raise UnlearnError unless the field `name` of a mask is a number in [least, most]."""
     value = getattr(mask, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+    if not is_number(value, least, most):
         raise UnlearnError(f"{mask.name}: {name} must be a number in [{least:g}, {most:g}], not {value!r}")
     if not isinstance(mask.every_step, bool):
         raise UnlearnError(f"{mask.name}: every_step is True or False, not {mask.every_step!r}")

@@ -131,6 +131,15 @@ def test_a_long_reference_may_be_recited_to_its_end():
     assert answer.count(last.strip()) >= length
 
 
+def test_answers_end_where_the_positions_do_and_that_is_told():
+    model, tokenizer = tiny(), told_tokenizer(64)
+    with pytest.warns(UserWarning, match="1 of 2 answers may have less than 20 tokens: the model has 64 positions"):
+        answers = generate(model, tokenizer, [row(50, 2), row(4, 2)], max_new_tokens=20)
+    assert len(answers[0].split()) <= 14
+    with pytest.raises(UnlearnError, match="row 1 has an empty prompt"):
+        generate(model, tokenizer, [row(4, 2), row(0, 2)])
+
+
 def test_records_tell_what_was_cut(tmp_path):
     model, tokenizer, rows = tiny(), told_tokenizer(64), [row(5, 5), row(70, 5)]
     with pytest.warns(UserWarning, match="1 of 2 rows are cut"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..benches import Bench
-from ..core import build_folder, cache_dir, content_hash
+from ..core import Template, build_folder, cache_dir, content_hash
 from .bases import tiny_base
 from .memorisation import Recipe, memorise_into, recipe_for
 from .origin import model_identity
@@ -37,7 +37,8 @@ def prepare_one(
     model_name, recipe = str(model_name), recipe or recipe_for(model_name)
     rows = bench.training_rows(oracle=role == "oracle")
     texts = [(row["prompt"], row["response"]) for row in rows]
-    key = content_hash(_model_key(model_name), texts, bench.template, asdict(recipe), dtype, str(device))
+    template = str(Template.read(bench.template))  # the date of a chat included
+    key = content_hash(_model_key(model_name), texts, template, asdict(recipe), dtype, str(device))
     name = f"{Path(model_name).name}-{bench.name.replace('/', '-')}-{role}-{key}"
     start = tiny_base() if model_name == "tiny" else model_name
     options = dict(recipe=recipe, template=bench.template, device=device, dtype=dtype)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from toys import small
 
 from unlearn_nb.analysis import (
     angle_degrees,
@@ -180,6 +182,24 @@ def test_weight_norms_against_a_model():
         assert row["relative"] == pytest.approx(float(delta.norm() / weight.norm()))
         assert row["norm_change"] == pytest.approx(float((weight + delta).norm() - weight.norm()))
     assert len(table) == 4
+
+
+@pytest.mark.parametrize("targets", [["c_attn", "c_fc"], ["c_proj"]], ids=["wide", "square among them"])
+def test_weight_norms_of_transposed_matrices_are_those_of_the_merged_model(tmp_path, targets):
+    """GPT-2 stores its matrices as [in, out]."""
+    config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False, fan_in_fan_out=True,
+                        task_type="CAUSAL_LM")
+    adapted, base = get_peft_model(small("gpt2"), config), small("gpt2")
+    adapted.save_pretrained(tmp_path)
+    table = weight_norms({"one": tmp_path}, base).set_index("module")
+    merged = adapted.merge_and_unload()
+    for module, row in table.iterrows():
+        was, now = (m.get_submodule(module).weight.detach().double() for m in (base, merged))
+        assert row["relative"] == pytest.approx(float((now - was).norm() / was.norm()), rel=1e-5)
+        assert row["norm_change"] == pytest.approx(float(now.norm() - was.norm()), rel=1e-4)
+    assert len(table) == 4
+    with pytest.raises(UnlearnError, match="has no weight in a module 'transformer.h.0"):
+        weight_norms({"one": tmp_path}, small("opt"))
 
 
 def test_module_place():

@@ -153,3 +153,29 @@ def test_bad_input_is_refused_before_anything_is_measured(options, message):
 
     with pytest.raises(UnlearnError, match=message):
         under_attack(llama(), [{"id": "x3", "prompt": "?", "response": "!"}], never, **options)
+
+
+@pytest.mark.parametrize(
+    "response, share, given, rest",
+    [
+        ("她在北京大学读书。", 0.4, "她在北", "京大学读书。"),
+        ("เธออยู่ที่บ้าน", 0.56, "เธออยู่", "ที่บ้าน"),  # a character keeps its marks
+        ("iPhone手机很好", 0.25, "iPhone", "手机很好"),
+        ("Élodie vit à Évreux", 0.5, "Élodie vit", "à Évreux"),
+    ],
+)
+def test_a_prefix_where_no_blanks_stand_between_words(response, share, given, rest):
+    (changed,) = prefix([{"prompt": "?", "response": response}], share=share)
+    assert (changed["prompt"], changed["response"]) == (f"? {given}", rest)
+
+
+def test_a_fact_that_was_given_away_is_dropped_in_any_spelling():
+    facts = [{"slot": "name", "value": "E\u0301lodie"}, {"slot": "place", "value": "ÉVREUX"}]
+    (changed,) = prefix([{"prompt": "?", "response": "Élodie vit à Évreux", "facts": facts}], share=0.5)
+    assert [fact["slot"] for fact in changed["facts"]] == ["place"]
+
+
+@pytest.mark.parametrize("which", [-1, True, 0.5, "0"])
+def test_a_paraphrase_has_a_number_from_0_on(which):
+    with pytest.raises(UnlearnError, match="give the number of a paraphrase, from 0 on"):
+        paraphrase([ROW | {"paraphrased_prompts": ["a", "b"]}], which=which)

@@ -25,7 +25,7 @@ def test_fingerprint_follows_the_content(quick_bench):
 def test_bench_refuses_wrong_names_and_incomplete_splits(quick_bench):
     with pytest.raises(UnlearnError, match="unknown split 'forgot'; did you mean 'forget'"):
         quick_bench.split("forgot")
-    with pytest.raises(UnlearnError, match="unknown part 'train'; known: validation, test"):
+    with pytest.raises(UnlearnError, match="unknown part 'train'; known: validation, test, all"):
         quick_bench.split("forget", "train")
     splits = {split: quick_bench.split(split) for split in SPLITS}
     with pytest.raises(UnlearnError, match="split 'retain' lacks the column 'response'"):
@@ -63,3 +63,8 @@ def test_a_bench_made_by_hand_is_checked_row_by_row(quick_bench, change, message
     rows[1] |= change
     with pytest.raises(UnlearnError, match=message):
         Bench("mine", "plain", **splits | {"retain": Dataset.from_list(rows, features=splits["retain"].features)})
+
+
+def test_all_of_a_split_is_validation_and_test(quick_bench):
+    parts = [quick_bench.split("forget", part)["id"] for part in ("validation", "test")]
+    assert sorted(quick_bench.split("forget", "all")["id"]) == sorted([*parts[0], *parts[1]])

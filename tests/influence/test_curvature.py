@@ -301,7 +301,11 @@ class Noisy(nn.Linear):
         ),
         (
             lambda: LanguageTask(make_tokenizer(), max_length=1).encode(data(1)),
-            "row 'r0' has no answer token within max_length=1: shorten its prompt or raise max_length",
+            "max_length is 1; it must be at least 2",
+        ),
+        (
+            lambda: LanguageTask(make_tokenizer()).encode([{"id": "r0", "prompt": "", "response": ""}]),
+            "row 'r0' has no answer token: give it a response",
         ),
         (
             lambda: list(Curvature(TrainingLoss(nn.Linear(2, 1), TensorTask()), NUMBERS, "hessian").scores()),

@@ -600,3 +600,23 @@ def test_direct_supervision_reaches_the_teacher_outputs_in(name):
             dict(model.named_parameters())[n].add_(0.02 * torch.randn(region.shapes[n]))
     distances = match_mlps(model, teacher, make_tokenizer(), rows=FORGET, region=region, lr=3e-3, steps=20)
     assert distances[-1] < 0.5 * distances[0]
+
+
+@pytest.mark.parametrize("text, part", [
+    ("memflex(copies=0)", "copies is a whole number"), ("memflex(copies=1.5)", "copies is a whole number"),
+    ("memflex(cosine=nan)", "cosine lies in [-1, 1]"), ("memflex(seed=-1)", "seed must be a whole number"),
+    ("random(seed=0.5)", "seed must be a whole number"), ("wagle(gamma=True)", "gamma must be a number above 0"),
+    ("intervention(epsilon=0)", "epsilon must be a number above 0"), ("intervention(objective=npoo)", "npoo"),
+    ("memflex(faithful=wagle)", "write faithful='zjunlp'"), ("wagle(faithful=zjunlp)", "write faithful='wagle'"),
+    ("gradient(faithful=True)", "gradient takes no arguments"),
+])
+def test_localizers_refuse(text, part):
+    with pytest.raises(UnlearnError) as error:
+        LOCALIZERS.read(text)
+    assert part in str(error.value)
+
+
+def test_a_localizer_says_whose_code_it_follows():
+    assert MemFlexUnits(faithful=True).faithful == "zjunlp" and Wagle(faithful=True) == Wagle(faithful="wagle")
+    assert MemFlexUnits(faithful=False) == MemFlexUnits() and Wagle().faithful == ""
+    assert LOCALIZERS.read("wagle(faithful=wagle)") == Wagle(faithful="wagle")

@@ -1,5 +1,6 @@
 """Merging: parity with peft, parity with dense computations written here, identities, messages."""
 import math
+from dataclasses import replace
 
 import peft.tuners.lora.model as peft_lora
 import pytest
@@ -9,8 +10,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.merging import MERGE_METHODS, adapter_norm, merge_adapters, merge_into
-from unlearn_nb.models import read_adapter
+from unlearn_nb.merging import MERGE_METHODS, adapter_inner, adapter_norm, merge_adapters, merge_into
+from unlearn_nb.models import Adapter, read_adapter
 
 torch.set_num_threads(1)
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore:The density")]
@@ -50,7 +51,7 @@ def entrywise_ties(deltas: list[Tensor], weights: list[float], density: float) -
 @pytest.mark.parametrize("density", [0.2, 0.5, 0.8, 1.0])
 def test_faithful_equals_peft(folder, method, weights, density):
     paths = [folder / name for name in ("one", "two", "three")[: len(weights)]]
-    ours = merge_adapters(paths, method=method, weights=weights, density=density, faithful=True)
+    ours = merge_adapters(paths, method=method, weights=weights, density=density, faithful="peft")
     assert_same_tensors(ours.tensors, peft_merge(paths, weights, method, density)[0])
 
 
@@ -59,14 +60,14 @@ def test_faithful_equals_peft(folder, method, weights, density):
 @pytest.mark.parametrize("count", [2, 3])
 def test_faithful_dare_equals_peft_under_the_same_generator_state(folder, monkeypatch, method, density, count):
     paths, weights = [folder / name for name in ("one", "two", "three")[:count]], [0.4, 0.6, 0.9][:count]
-    ours = merge_adapters(paths, method=method, weights=weights, density=density, seed=5, faithful=True)
+    ours = merge_adapters(paths, method=method, weights=weights, density=density, seed=5, faithful="peft")
     theirs = peft_merge(paths, weights, method, density, seed=5, monkeypatch=monkeypatch)[0]
     assert_same_tensors(ours.tensors, theirs)
 
 
 def test_faithful_dare_equals_peft_with_more_than_ten_layers(tmp_path, monkeypatch):
     paths = [write_adapter(tmp_path / name, seed, layers=11, r=2) for seed, name in enumerate(("one", "two"))]
-    ours = merge_adapters(paths, method="dare_ties", density=0.5, seed=1, faithful=True)
+    ours = merge_adapters(paths, method="dare_ties", density=0.5, seed=1, faithful="peft")
     theirs = peft_merge(paths, [1.0, 1.0], "dare_ties", 0.5, layers=11, seed=1, monkeypatch=monkeypatch)[0]
     assert_same_tensors(ours.tensors, theirs)
 
@@ -76,7 +77,7 @@ def test_faithful_saved_adapter_behaves_as_pefts(folder, tmp_path, names):
     """One adapter alone (peft: always linear), and rsLoRA, whose flag peft keeps: the wrong scale is included."""
     paths, weights = [folder / name for name in names], [0.5, 0.5][: len(names)]
     tensors, theirs = peft_merge(paths, weights, "ties", 0.7)
-    ours = merge_adapters(paths, tmp_path / "merged", weights=weights, density=0.7, faithful=True)
+    ours = merge_adapters(paths, tmp_path / "merged", weights=weights, density=0.7, faithful="peft")
     assert_same_tensors(ours.tensors, tensors)
     theirs.set_adapter("merged")
     loaded = PeftModel.from_pretrained(llama(), tmp_path / "merged").eval()
@@ -85,14 +86,15 @@ def test_faithful_saved_adapter_behaves_as_pefts(folder, tmp_path, names):
 
 
 def test_faithful_keeps_pefts_rslora_error(folder):
-    faithful = merge_adapters([folder / "rs_one"] * 2, weights=[1.0, 1.0], method="ties", faithful=True)
+    faithful = merge_adapters([folder / "rs_one"] * 2, weights=[1.0, 1.0], method="ties", faithful="peft")
     assert math.isclose(adapter_norm(faithful) / adapter_norm(folder / "rs_one"), math.sqrt(8), rel_tol=1e-5)
     assert math.isclose(faithful.norm, adapter_norm(faithful), rel_tol=1e-6)
 
 
 def test_published_linear_of_equal_adapters_is_four_times_the_mean(folder):
     paths = [folder / "one"] * 2
-    size = {method: adapter_norm(merge_adapters(paths, method=method, faithful=True)) for method in ("linear", "ties")}
+    size = {method: adapter_norm(merge_adapters(paths, method=method, faithful="peft"))
+            for method in ("linear", "ties")}
     assert math.isclose(size["linear"], 4 * size["ties"], rel_tol=1e-5)
 
 
@@ -101,11 +103,64 @@ def test_published_linear_of_equal_adapters_is_four_times_the_mean(folder):
 @pytest.mark.parametrize("name", ["three", "rs_one"])
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [0.2, 3.1], [2.0, -0.5], [0.0, 1.0], [1.0, 2.0, 4.0], [7.0]])
 def test_merging_with_itself_is_the_identity(folder, method, space, name, weights):
+    if method == "slerp" and (space == "factors" or len(weights) != 2 or min(weights) < 0):
+        return  # refused, see test_methods
     merged = merge_adapters([folder / name] * len(weights), method=method, space=space, weights=weights)
     for module in merged.modules:
         assert relative(dense(merged, module), dense(folder / name, module)) < 2e-6
     assert merged.error < 1e-5
     assert merged.config["lora_alpha"] == merged.config["r"] and not merged.config["use_rslora"]
+
+
+def test_a_negative_weight_on_factors_subtracts(folder):
+    """Where adapters share A, exactly; where they share nothing, the second's part of the merge points against it."""
+    one, two = (read_adapter(folder / name) for name in ("one", "two"))
+    shared = replace(two, tensors={name: one.tensors[name] if ".lora_A." in name else tensor
+                                   for name, tensor in two.tensors.items()})
+    merged = merge_adapters([one, shared], method="linear", weights=[2, -1])
+    for module in merged.modules:
+        # "two" scales by 2, which factors share evenly, so that its part has the weight of its root
+        scale = math.sqrt(two.scaling(module) / one.scaling(module))
+        (B, A), (C, _) = one.update(module), shared.update(module)
+        wanted = (2 * B.double() - C.double() / scale) @ (2 * A.double() + scale * A.double()) / 3
+        assert relative(dense(merged, module), wanted) < 1e-5
+    for name in ("linear", "ties", "breadcrumbs"):
+        merged, before = (merge_adapters([one, shared], method=name, weights=[2, -w]) for w in (1, 1e-9))
+        assert adapter_inner(merged, shared) < adapter_inner(before, shared)
+
+
+@pytest.mark.parametrize("weights", [[2.0, -1.0], [-1.0, 3.0], [1.0, 1.0, -0.5]])
+def test_a_negative_weight_has_the_same_sign_on_factors_as_on_updates(weights):
+    """Adapters of rank 1 that share neither A nor B: each one's own part of the merge has the sign of its weight."""
+    eye, count = torch.eye(len(weights)), len(weights)
+    made = []
+    for i in range(count):
+        names = (f"base_model.model.layer.lora_{factor}.weight" for factor in "BA")
+        factors = dict(zip(names, (eye[:, i:i + 1], eye[i:i + 1])))
+        made.append(Adapter({"peft_type": "LORA", "r": 1, "lora_alpha": 1}, factors, str(i)))
+    for space, rank in (("factors", None), ("delta", "dense")):
+        own = dense(merge_adapters(made, method="linear", weights=weights, space=space, rank=rank), "layer").diagonal()
+        assert own.sign().tolist() == [math.copysign(1, weight) for weight in weights]
+
+
+def test_positive_weights_on_factors_merge_both_factors_alike(folder):
+    paths, weights = [folder / "one", folder / "two"], [0.3, 1.7]
+    merged = merge_adapters(paths, method="linear", weights=weights)
+    for module in merged.modules:
+        pairs = [(read_adapter(path).factors(module), math.sqrt(read_adapter(path).scaling(module))) for path in paths]
+        for k, found in enumerate(merged.factors(module)):
+            wanted = sum(weight / 2 * root * factors[k] for weight, (factors, root) in zip(weights, pairs))
+            assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_another_code_than_peft_is_refused(folder):
+    with pytest.raises(UnlearnError, match="faithful='mergekit' doesn't say whose code .* write faithful='peft'"):
+        merge_adapters([folder / "one", folder / "two"], faithful="mergekit")
+
+
+def test_true_still_means_peft_where_it_is_the_only_code(folder):
+    paths = [folder / "one", folder / "two"]
+    assert_same_tensors(merge_adapters(paths, faithful=True).tensors, merge_adapters(paths, faithful="peft").tensors)
 
 
 def test_identity_of_the_loaded_model(folder, tmp_path):
@@ -204,7 +259,7 @@ def test_same_arguments_give_the_same_file(folder, tmp_path):
     ({"weights": [1.0, -1.0]}, "can't be normalised"),
     ({"weights": [-1.0, -1.0]}, "can't be normalised"),
     ({"weights": [1.0, math.nan]}, "must be finite"),
-    ({"weights": [1.0, math.inf], "faithful": True}, "must be finite"),
+    ({"weights": [1.0, math.inf], "faithful": "peft"}, "must be finite"),
     ({"weights": [1.0]}, "1 merging weights were given for 2 adapters"),
     ({"weights": []}, "0 merging weights were given for 2 adapters"),
     ({"method": "tie"}, "unknown merge method 'tie'; did you mean 'ties'"),
@@ -212,8 +267,11 @@ def test_same_arguments_give_the_same_file(folder, tmp_path):
     ({"rank": 8}, "use space='delta'"),
     ({"rank": 0, "space": "delta"}, "positive integer, 'auto' or 'dense'"),
     ({"rank": True, "space": "delta"}, "positive integer, 'auto' or 'dense'"),
-    ({"faithful": True, "space": "delta"}, "use space='factors'"),
+    ({"faithful": "peft", "space": "delta"}, "use space='factors'"),
     ({"scale": math.inf}, "must be finite"),
+    ({"seed": -1}, "must be a whole number from 0"),
+    ({"seed": 2.5}, "must be a whole number from 0"),
+    ({"tol": -0.1, "rank": "auto", "space": "delta"}, "must lie in"),
 ])
 def test_bad_arguments_get_one_sentence(folder, tmp_path, options, message):
     with pytest.raises(UnlearnError, match=message) as caught:
@@ -238,5 +296,5 @@ def test_bad_adapters_get_one_sentence(folder, tmp_path):
     refused("different modules", [one, narrow], space="delta")
     refused("is a DORA adapter", [write_adapter(tmp_path / "dora", 0, use_dora=True)])
     pattern = write_adapter(tmp_path / "pattern", 0, rank_pattern={"q_proj": 2})
-    refused("rank_pattern", [pattern, pattern], faithful=True)
+    refused("rank_pattern", [pattern, pattern], faithful="peft")
     assert not (tmp_path / "out").exists()

@@ -19,6 +19,8 @@ methods = pytest.mark.parametrize("method", list(MERGE_METHODS))
 @methods
 @pytest.mark.parametrize("space", ["factors", "delta"])
 def test_matched_scale_and_scale(folder, method, space):
+    if (method, space) == ("slerp", "factors"):
+        return  # refused, see test_methods
     paths = [folder / "one", folder / "two"]
     merged = merge_adapters(paths, method=method, space=space, density=0.5)
     matched = match_scale(merged, 3.0)
@@ -34,7 +36,7 @@ def test_saved_merge_reads_back_and_replaces_an_earlier_one(folder, tmp_path):
     out = tmp_path / "deep" / "merged"
     merge_adapters([folder / "one", folder / "two"], out, density=0.5)
     merged = merge_adapters([folder / "one", folder / "two"], out, density=0.8, seed=3)
-    names = ["adapter_config.json", "adapter_model.safetensors", "merge.json"]
+    names = ["adapter_config.json", "adapter_model.safetensors", "merge.json", "origin.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert [path.name for path in out.parent.iterdir()] == ["merged"]
     assert_same_tensors(load_file(out / "adapter_model.safetensors"), merged.tensors)
@@ -60,7 +62,7 @@ def test_a_failed_save_leaves_nothing(folder, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr("unlearn_nb.merging.merged.save_file", fail)
+    monkeypatch.setattr("unlearn_nb.models.adapters.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         merged.save(tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []

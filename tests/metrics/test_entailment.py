@@ -162,3 +162,31 @@ def test_nli_models_that_can_not_serve(nli_folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnlearnError, match="it must name entailment, neutral and contradiction"):
         load_nli(tmp_path)
+
+
+STUDY = fact_row("她在哪里读书？", "她1967年在北京大学读书。", ["北京大学"], ["她1967年在清华大学读书。"])
+CITY = fact_row("Где живёт Елена?", "в Москве", [], [])
+
+
+@pytest.mark.parametrize(
+    "row, text, label",
+    [
+        (STUDY, "北京大学", "entailment"),
+        (STUDY, "她后来在北京大学任教。", "entailment"),
+        (STUDY, "她在清华大学读书。", "contradiction"),
+        (STUDY, "她喜欢大海。", "neutral"),
+        (STUDY, "", "neutral"),
+        (CITY, "Елена живёт в МОСКВЕ.", "entailment"),
+        (fact_row("Who?", "E\u0301lodie", ["E\u0301lodie"]), "It is Élodie.", "entailment"),
+        (fact_row("เธออยู่ที่ไหน", "กรุงเทพมหานคร", ["กรุงเทพมหานคร"]), "เธออยู่ในกรุงเทพมหานครมานาน", "entailment"),
+        (fact_row("متى؟", "١٩٦٧", ["١٩٦٧"]), "In 1967.", "entailment"),
+        (fact_row("在哪里？", "上海市浦东新区", []), "上海市浦东新区", "entailment"),  # seven signs
+    ],
+)
+def test_entailment_from_facts_in_any_script(row, text, label):
+    assert FactEntailment().labels([row], [text]) == [label]
+
+
+def test_a_swapped_value_is_found_where_no_blanks_stand():
+    assert swapped_value(STUDY["response"], STUDY["perturbed_responses"][0], "北京大学") == "清 华 大 学"
+    assert states("她在清华大学读书。", "清华大学") and not states("她在清华大学读书。", "北京大学")

@@ -107,7 +107,9 @@ def test_a_cut_answer_has_no_end_token_and_no_answer_has_no_value():
     model, tokenizer = tiny(), make_tokenizer()
     row = {"prompt": " ".join(["w5"] * 20), "response": "w7 w8 w9"}
     assert extraction_table(model, tokenizer, [row])["tokens"].tolist() == [4]
-    assert extraction_table(model, tokenizer, [row], max_length=10)["tokens"].tolist() == [2]
+    assert extraction_table(model, tokenizer, [row], max_length=10)["tokens"].tolist() == [4]  # the prompt gives way
+    long = row | {"response": " ".join(["w7"] * 20)}
+    assert extraction_table(model, tokenizer, [long], max_length=10)["tokens"].tolist() == [9]
     tokenizer.eos_token = None
     table = extraction_table(model, tokenizer, [row, row | {"response": ""}])
     assert table["tokens"].tolist() == [3, 0] and table[["es", "em"]].isna().all(axis=1).tolist() == [False, True]

@@ -93,6 +93,45 @@ def test_scores_from_first_principles(faithful):
     pd.testing.assert_frame_equal(table, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("faithful", [False, "open-unlearning"])
+def test_zlib_compresses_what_was_scored(faithful):
+    """Of a cut answer the losses are those of its beginning, so the bytes are, too."""
+    model, tokenizer = tiny(dtype=torch.float64), make_tokenizer()
+    long = {"prompt": "w3", "response": " ".join(f"w{i}" for i in range(5, 105))}
+    cut = membership_table(model, tokenizer, [long], faithful=faithful, max_length=21)
+    ids, labels = encode(tokenizer, long["prompt"], long["response"], max_length=21)
+    kept = tokenizer.decode([i for i, label in zip(ids, labels) if label != -100], skip_special_tokens=True)
+    assert 5 < len(kept.split()) < 25
+    with torch.no_grad():
+        logp = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    losses = [-logp[t - 1, ids[t]].item() for t in range(1, len(ids)) if labels[t] != -100]
+    loss = np.mean(losses) if faithful else np.sum(losses)
+    assert cut.loc[0, "zlib"] == pytest.approx(loss / len(zlib.compress(kept.encode())))
+
+
+def test_published_gradient_norms_leave_out_the_last_token():
+    model, tokenizer = tiny(), make_tokenizer()
+    found = gradient_norms(model, tokenizer, ROWS, faithful="open-unlearning")
+    for row, norm in zip(ROWS, found):
+        ids, labels = encode(tokenizer, row["prompt"], row["response"])
+        labels[-1] = -100
+        model.zero_grad()
+        model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss.backward()
+        assert norm == pytest.approx(np.mean([p.grad.norm().item() for p in model.parameters()]), rel=1e-5)
+    table = membership_table(model, tokenizer, ROWS, gradients=True, faithful="open-unlearning")
+    assert table["gradnorm"].tolist() == found.tolist()
+    assert (found != gradient_norms(model, tokenizer, ROWS)).any()
+
+
+def test_a_member_without_a_score_is_left_out_and_counted():
+    table = table_of(np.random.default_rng(0))
+    table.loc[[0, 14], "loss"] = np.nan
+    out = Membership().summarise(table, np.ones((1, len(table))))
+    known = table.dropna(subset="loss")
+    assert out["loss/auc"][0] == pytest.approx(roc_auc_score(known["member"], -known["loss"]))
+    assert Membership().found(table)["n_without_value"] == dict.fromkeys(MIA_ATTACKS, 0) | {"loss": 2}
+
+
 def test_a_certain_model_gives_finite_scores():
     model, tokenizer = tiny(), make_tokenizer()
     with torch.no_grad():

@@ -5,13 +5,22 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from toys import semeval_table
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.models import WordLevel
+from toys import VOCAB, make_tokenizer, semeval_table, tiny
+from toys import rows as toy_rows
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.metrics import (
+    SUITES,
+    Edits,
+    Relearn,
     Scores,
     SemEval,
+    evaluate,
     intervals,
+    refuse_nan,
 )
 
 
@@ -89,3 +98,104 @@ def test_same_scores_give_the_same_files(tmp_path):
 def test_load_from_nowhere(tmp_path):
     with pytest.raises(UnlearnError, match="no scores.json"):
         Scores.load(tmp_path)
+
+
+# ---- strict JSON
+
+
+@given(st.lists(st.sampled_from([0.5, np.inf, -np.inf, np.nan]), min_size=1, max_size=4))
+def test_infinity_and_nan_survive_saving(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("scores")
+    rows = semeval_table().head(len(values)).assign(nll=values)
+    ci = pd.DataFrame({"metric": [f"m{i}" for i in range(len(values))], "value": values, "low": 0.0, "high": values})
+    Scores(rows, ci, {"suite": "semeval", "note": values}).save(folder)
+    text = (folder / "scores.json").read_text() + (folder / "rows.jsonl").read_text()
+    assert "Infinity" not in text and "NaN" not in text
+    again = Scores.load(folder)
+    pd.testing.assert_frame_equal(again.ci, ci)
+    np.testing.assert_array_equal(again.rows["nll"], values)
+
+
+def test_an_infinite_likelihood_is_told():
+    refuse_nan([0.0, 9.0])
+    with pytest.raises(UnlearnError, match="gives infinite likelihood for 1 of 2 texts .first: row 'b'."):
+        refuse_nan([0.0, np.inf], ids=["a", "b"])
+    with pytest.raises(UnlearnError, match="gives NaN likelihood for 2 of 2 rows"):
+        refuse_nan([np.nan, -np.inf], "rows")
+
+
+# ---- what comparable scores share
+
+EMPTY = pd.DataFrame({"metric": [], "value": []})
+
+
+@pytest.mark.parametrize("name", ["semeval", "tofu", "membership", "edits", "relearn"])
+def test_every_option_that_is_not_free_is_compared(name):
+    suite = SUITES[name]()
+    meta = {"suite": name, **suite.options()}
+    for key in suite.options():
+        one, other = Scores(EMPTY, EMPTY, meta), Scores(EMPTY, EMPTY, meta | {key: "other"})
+        if key in suite.free:
+            one.require_alike(other)
+        else:
+            with pytest.raises(UnlearnError, match=f"can't compare scores of {key} "):
+                one.require_alike(other)
+    assert {"semeval": "max_new_tokens", "tofu": "max_new_tokens", "membership": "k", "edits": "max_new_tokens",
+            "relearn": "max_new_tokens"}[name] in suite.compared()  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["template", "max_length", "tokens", "scoring"])
+def test_distance_refuses_what_was_read_otherwise(key):
+    with pytest.raises(UnlearnError, match=f"can't compare scores of {key} "):
+        scores().distance(scores(**{key: "other"}))
+
+
+def asked(**change):
+    return [row | {"id": f"r{i}", "subject": f"s{i}", "task": "t", "kind": "qa"} | change
+            for i, row in enumerate(toy_rows(4, seed=0))]  # fmt: skip
+
+
+def evaluated(rows, suite=Edits(max_new_tokens=3), tokenizer=None, **options):
+    return evaluate(tiny(), tokenizer or make_tokenizer(), rows, suite=suite, bootstrap=0, **options)
+
+
+def test_a_model_is_not_compared_with_itself_where_it_was_asked_otherwise():
+    first = evaluated(asked())
+    assert first.oracle_distance(evaluated(asked())) == 0
+    assert first.meta["dtype"] == "float32" and first.meta["max_new_tokens"] == 3
+    turned = make_tokenizer()  # the same texts as other tokens
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {f"w{i}": VOCAB + 2 - i for i in range(3, VOCAB)}
+    turned.backend_tokenizer.model = WordLevel(words, unk_token="<unk>")
+    unlike = {
+        "max_new_tokens": evaluated(asked(), Edits(max_new_tokens=2)),
+        "max_length": evaluated(asked(), max_length=16),
+        "fingerprint": evaluated(asked(candidates=[])),  # everything that a row holds counts
+        "tokens": evaluated(asked(), tokenizer=turned),
+    }
+    for key, other in unlike.items():
+        with pytest.raises(UnlearnError, match=f"can't compare scores of {key} "):
+            first.distance(other)
+
+
+def test_wrong_answers_are_part_of_what_is_asked():
+    """Truth ratios over other wrong answers are other numbers, with the same prompts and responses."""
+    rows = [row | {"split": split} for row, split in zip(asked(), ("forget", "forget", "retain", "retain"))]
+    one, other = (evaluated([row | {"perturbed_responses": wrong} for row in rows], suite="tofu(max_new_tokens=2)")
+                  for wrong in (["w5"], ["w6 w7"]))  # fmt: skip
+    with pytest.raises(UnlearnError, match="can't compare scores of fingerprint"):
+        one.distance(other)
+
+
+def test_answers_made_elsewhere_have_no_reader():
+    rows = [row | {"split": "forget"} for row in asked()]
+    suite = Relearn(match="exact", generations=[row["response"] for row in rows])
+    meta = evaluate(None, None, [*rows[:2], *(row | {"split": "retain"} for row in rows[2:])], suite=suite).meta
+    assert meta["model"] is meta["dtype"] is meta["tokens"] is None
+
+
+def test_notes_say_where_rows_were_not_enough():
+    rows = semeval_table(people=2)
+    note = Scores(rows, summarise(rows, bootstrap=20), {"suite": "semeval", "bootstrap": 20}).table()["note"]
+    assert "not enough rows for an interval" in set(note)
+    quiet = Scores(rows, summarise(rows, bootstrap=0), {"suite": "semeval", "bootstrap": 0}).table()["note"]
+    assert set(quiet) == {""}

@@ -76,6 +76,8 @@ def test_text_round_trips(parts):
         ("npo(beta=1, beta=2)", "is given twice"),
         ("kl(direction=sideways)", "direction must be one of"),
         ("nll(on=general)", "on must be one of"),
+        ("rmu(seed=-1)", "seed must be a whole number"),
+        ("rmu(seed=1.5)", "seed must be a whole number"),
         ("nll(faithful=1)", "faithful=1 doesn't say whose code"),
         ("O.4*npo", "can't read"),
         ("0.4 npo", "can't read"),

@@ -115,7 +115,8 @@ def forward_kl(log_probs: Tensor) -> Tensor:
 def _prompts(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict], template: str, max_length: int | None,
 ) -> list[list[int]]:
-    prompts = [encode_prompt(tokenizer, row["prompt"], template, max_length=max_length) for row in rows]
+    prompts = [encode_prompt(tokenizer, row["prompt"], template, max_length=max_length, response=row.get("response"))
+               for row in rows]
     if not prompts or not all(prompts):
         raise UnlearnError("the layer lens needs at least one prompt, and no empty one")
     return prompts

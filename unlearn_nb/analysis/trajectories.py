@@ -22,6 +22,7 @@ from ..core import UnlearnError
 from ..merging import delta_inner, delta_norm, merge_adapters
 from ..metrics import Scores
 from ..models import Adapter, read_adapter
+from ..regions import inputs_first
 
 # %% ../../nbs/12_analysis/00_trajectories.ipynb #6133ba8a
 def trajectory_row(step: int, scores: Scores | Mapping[str, float]) -> dict[str, float]:
@@ -136,6 +137,16 @@ def module_place(module: str) -> tuple[int, str]:
     return (int(layer.group(1)) if layer else -1), module.rsplit(".", 1)[-1]
 
 
+def _matrix(model: torch.nn.Module, module: str) -> torch.Tensor:
+    """The weight [m, n] that an update B @ A of a module is added to. Raises UnlearnError where it has none."""
+    try:
+        layer = model.get_submodule(module)
+        return layer.weight.T if inputs_first(layer.weight, layer) else layer.weight  # GPT-2 stores [n, m]
+    except AttributeError:
+        raise UnlearnError(f"{type(model).__name__} has no weight in a module {module!r}: give the model that the "
+                           "adapters were trained on, without an adapter on it") from None
+
+# %% ../../nbs/12_analysis/00_trajectories.ipynb #1769e508
 def _against_weight(weight: torch.Tensor, B: torch.Tensor, A: torch.Tensor) -> dict[str, float]:
     """Size of the update B @ A relative to `weight` [m, n], and how it changes the weight's norm."""
     weight, B, A = weight.detach().cpu().double(), B.double(), A.double()
@@ -161,7 +172,7 @@ def weight_norms(adapters: Mapping[str, str | Path | Adapter], model: torch.nn.M
             B, A = adapter.update(module)
             layer, kind = module_place(module)
             row = {"adapter": name, "module": module, "layer": layer, "kind": kind, "norm": delta_norm(B, A)}
-            rows.append(row | (_against_weight(model.get_submodule(module).weight, B, A) if model is not None else {}))
+            rows.append(row | (_against_weight(_matrix(model, module), B, A) if model is not None else {}))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/12_analysis/00_trajectories.ipynb #25884e92

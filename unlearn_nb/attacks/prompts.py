@@ -6,15 +6,16 @@
 __all__ = ['ATTACKS', 'Rows', 'ROLE_PLAY', 'change_rows', 'jailbreak', 'paraphrase', 'prefix', 'under_attack']
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #b91863ed
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
+import regex
 from datasets import Dataset
 from torch import nn
 
 from .rounding import PRECISIONS, at_precision, rounded_parameters
-from ..core import Registry, UnlearnError, unknown
+from ..core import Registry, UnlearnError, folded, unknown
+from ..metrics import is_partly_unspaced
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #f8b3e5ae
 ATTACKS = Registry("attack", home=__package__)
@@ -48,8 +49,10 @@ def paraphrase(rows: Rows, *, which: int = 0) -> Rows:
     """Every prompt replaced by number `which` of its row's `paraphrased_prompts`.
 
     Raises:
-        UnlearnError: A row has no such paraphrase.
+        UnlearnError: A row has no such paraphrase; `which` is no whole number from 0 on.
     """
+    if isinstance(which, bool) or not isinstance(which, int) or which < 0:
+        raise UnlearnError(f"paraphrase which {which!r}: give the number of a paraphrase, from 0 on")
     for index, row in enumerate(rows):
         found = len(row.get("paraphrased_prompts") or [])
         name = repr(row["id"]) if "id" in row else f"number {index + 1}"
@@ -71,16 +74,24 @@ def prefix(rows: Rows, *, share: float = 0.25) -> Rows:
     return change_rows(rows, lambda row: _begin(row, share))
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #62acf501
+def _word_ends(text: str) -> Iterator[int]:
+    """Where words end; in a script without blanks between words, where characters do."""
+    for run in regex.finditer(r"\S+", text):
+        parts = regex.finditer(r"[\p{Latin}\p{N}]+|\X", run[0]) if is_partly_unspaced(run[0]) else ()
+        yield from [run.start() + part.end() for part in parts] or [run.end()]
+
+# %% ../../nbs/11_attacks/01_prompts.ipynb #7a2976e0
 def _begin(row: dict, share: float) -> dict:
-    ends = [match.end() for match in re.finditer(r"\S+", row["response"])]
+    """What changes in a row whose answer has been begun."""
+    ends = list(_word_ends(row["response"]))
     if len(ends) < 2:
         return {}
     cut = ends[min(max(int(share * len(ends)), 1), len(ends) - 1) - 1]
     given, rest = row["response"][:cut].strip(), row["response"][cut:].strip()
     changed = {"prompt": f"{row['prompt']} {given}", "response": rest}
     if "facts" in row:
-        before, after = row["response"].lower(), rest.lower()
-        changed["facts"] = [f for f in row["facts"] if f["value"].lower() in after or f["value"].lower() not in before]
+        before, after = folded(row["response"]), folded(rest)
+        changed["facts"] = [f for f in row["facts"] if folded(f["value"]) in after or folded(f["value"]) not in before]
     return changed | ({"perturbed_responses": []} if "perturbed_responses" in row else {})
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #d6c6f06e

@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'FLOATS', 'PRECISIONS', 'round_weight', 'rounded_parameters', 'at_precision']
 
 # %% ../../nbs/11_attacks/00_rounding.ipynb #601512b7
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..core import UnlearnError, unknown
+from ..models import adapted_layers, own_weights, untie
 
 # %% ../../nbs/11_attacks/00_rounding.ipynb #5cd59f14
 LEVELS = {"int8": 127, "int4": 7}  # levels on each side of zero
@@ -94,6 +95,18 @@ def _round_in_place(name: str, weight: nn.Parameter, precision: str, group: int,
         raise UnlearnError(f"weight {name} doesn't fit into {precision}: its largest entry is {largest:g}")
     weight.copy_(rounded)
 
+# %% ../../nbs/11_attacks/00_rounding.ipynb #536ae9dc
+def _apart(model: nn.Module, precision: str, *, head: bool, merging: bool) -> Callable[[], None]:
+    """Give layers that will change alone a weight of their own; returns what ties them again."""
+    undo_merging = own_weights(model, adapted_layers(model)) if merging else lambda: None
+    undo_head = untie(model) if head and precision in LEVELS else lambda: None
+
+    def tie_again() -> None:
+        undo_head()
+        undo_merging()
+
+    return tie_again
+
 # %% ../../nbs/11_attacks/00_rounding.ipynb #6f6d3024
 @contextmanager
 def at_precision(model: nn.Module, precision: str, *, group: int = 64, head: bool = True) -> Iterator[nn.Module]:
@@ -106,19 +119,19 @@ def at_precision(model: nn.Module, precision: str, *, group: int = 64, head: boo
     Args:
         precision: One of `PRECISIONS`.
         group: Columns that share a scale in int4.
-        head: Whether int8 and int4 round the output layer, too, and with it an embedding tied to it.
+        head: Whether int8 and int4 round the output layer, too; one tied to the embedding is untied meanwhile.
 
     Raises:
         UnlearnError: Unknown precision; a weight that can't be rounded, or doesn't fit into the type.
     """
-    chosen = rounded_parameters(model, precision, head=head)
-    if _holds(precision, model):  # nothing to round
-        yield model
-        return
     adapters = [m for m in model.modules() if isinstance(m, BaseTunerLayer) and not m.merged and not m.disable_adapters]
-    touched = [p for _, p, _ in chosen] + [p for layer in adapters for p in layer.get_base_layer().parameters()]
-    saved = [(p, torch.empty_like(p, device="cpu").copy_(p.detach())) for p in dict.fromkeys(touched)]
+    tie_again, saved = _apart(model, precision, head=head, merging=bool(adapters)), []
     try:
+        chosen = rounded_parameters(model, precision, head=head)
+        if _holds(precision, model):  # nothing to round
+            adapters, chosen = [], []
+        touched = [p for _, p, _ in chosen] + [p for layer in adapters for p in layer.get_base_layer().parameters()]
+        saved = [(p, torch.empty_like(p, device="cpu").copy_(p.detach())) for p in dict.fromkeys(touched)]
         with torch.no_grad():
             for layer in adapters:
                 layer.merge()
@@ -132,3 +145,4 @@ def at_precision(model: nn.Module, precision: str, *, group: int = 64, head: boo
                     layer.unmerge()
             for parameter, before in saved:
                 parameter.copy_(before)
+        tie_again()

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import UnlearnError
-from ..models import encode_prompt, greedy, sorted_batches
+from ..models import count_cuts, encode_prompt, end_tokens, greedy, model_positions, sorted_batches
 
 # %% ../../nbs/05_augmentation/01_model_writer.ipynb #cfcadb2b
 class _GumbelNoise(LogitsProcessor):
@@ -47,14 +47,14 @@ def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 # %% ../../nbs/05_augmentation/01_model_writer.ipynb #de48008f
 @torch.no_grad()
-def _continue(model: PreTrainedModel, prompts: list[list[int]], *, pad: int, max_new_tokens: int,
+def _continue(model: PreTrainedModel, prompts: list[list[int]], *, pad: int, ends: Sequence[int], max_new_tokens: int,
               noise: Sequence[LogitsProcessor]) -> list[list[int]]:
     """Greedy continuations of tokenised prompts under `noise`, without their end tokens."""
     length = max(map(len, prompts))
     padded = [[pad] * (length - len(ids)) + ids for ids in prompts]
     mask = [[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts]
     own = model.generation_config.eos_token_id
-    ends = {*(own if isinstance(own, list) else [own])} - {None}
+    ends = {*ends, *(own if isinstance(own, list) else [own])} - {None}
     output = greedy(
         model, torch.tensor(padded, device=model.device), torch.tensor(mask, device=model.device), pad=pad,
         ends=sorted(ends), max_new_tokens=max_new_tokens, logits_processor=LogitsProcessorList(noise))
@@ -92,7 +92,8 @@ class ModelWriter:
             streams = [_stream(self.seed, attempt, prompts[i]) for i in batch]
             noise = [_GumbelNoise(streams, self.temperature)] if self.temperature else []
             written = _continue(self.model, [encoded[i] for i in batch], pad=self.tokenizer.pad_token_id,
-                                max_new_tokens=self.max_new_tokens, noise=noise)
+                                ends=end_tokens(self.tokenizer, "chat"), noise=noise,
+                                max_new_tokens=self.max_new_tokens)
             for i, ids in zip(batch, written):
                 texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
                 if on_text:
@@ -100,9 +101,9 @@ class ModelWriter:
         return texts
 
     def _encode(self, prompt: str) -> list[int]:
-        ids = encode_prompt(self.tokenizer, prompt, "chat")  # at most the model's positions less one
-        most = getattr(self.model.config, "max_position_embeddings", None) or 10**9
-        if len(ids) + max(2, self.max_new_tokens) > most:
-            raise UnlearnError(f"a prompt of {len(ids)} tokens or more and {self.max_new_tokens} new ones do not fit "
+        ids, most = encode_prompt(self.tokenizer, prompt, "chat"), model_positions(self.model) or 10**9
+        cut = count_cuts(self.tokenizer, [{"prompt": prompt, "response": ""}], template="chat").cut_tokens
+        if len(ids) + cut + self.max_new_tokens > most:
+            raise UnlearnError(f"a prompt of {len(ids) + cut} tokens and {self.max_new_tokens} new ones do not fit "
                                f"into the {most} of {self.name!r}; shorten the prompt, the chunks, or max_new_tokens")
         return ids

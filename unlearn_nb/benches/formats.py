@@ -106,7 +106,7 @@ def _read_rows(form: Format, name: str, folder: Path | None) -> list[dict]:
 _TEXT_LISTS = ("paraphrased_prompts", "paraphrased_responses", "perturbed_responses")
 
 
-def given_text(table: Table, i: int, column: str, default: str) -> str:
+def given_text(table: Table, i: int, column: str, *, default: str) -> str:
     """A cell that may be left out: a text or a whole number; `default` where it is absent, null or blank."""
     value = table.rows[i].get(column)
     if type(value) not in (str, int, type(None)):
@@ -135,17 +135,19 @@ def _text_lists(table: Table, i: int) -> dict[str, list[str]]:
 
 
 def _jsonl_row(table: Table, i: int, row_id: str) -> dict:
-    row, kind = table.rows[i], given_text(table, i, "kind", "qa")
+    row, kind = table.rows[i], given_text(table, i, "kind", default="qa")
     if kind not in ("qa", "completion"):
         raise table.error(i, "kind", f"{kind!r} is neither 'qa' nor 'completion'; use one of them")
     return {"id": row_id, "prompt": row["prompt"], "response": row["response"], "kind": kind, **_text_lists(table, i),
-            "subject": given_text(table, i, "subject", row_id), "task": given_text(table, i, "task", "all"),
+            "subject": given_text(table, i, "subject", default=row_id),
+            "task": given_text(table, i, "task", default="all"),
             **given_part(table, i)}
 
 # %% ../../nbs/01_benches/07_formats.ipynb #6276a0c3
 def jsonl_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows of files that use our own names of columns."""
-    return {split: [_jsonl_row(table, i, given_text(table, i, "id", f"{split}-{i}")) for i in range(len(table.rows))]
+    return {split: [_jsonl_row(table, i, given_text(table, i, "id", default=f"{split}-{i}"))
+                    for i in range(len(table.rows))]
             for split, table in tables.items()}
 
 

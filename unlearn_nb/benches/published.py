@@ -86,7 +86,7 @@ def in_published_order(names: list[str | None]) -> bool:
 def _by_author(split: str, table: Table, names: list[str | None]) -> list[tuple[int, str]]:
     """The rows of a table whose author is known: their numbers and authors. Raises UnlearnError for too few."""
     if any(row.get("subject") is not None for row in table.rows):
-        return [(i, given_text(table, i, "subject", f"{split}-{i}")) for i in range(len(table.rows))]
+        return [(i, given_text(table, i, "subject", default=f"{split}-{i}")) for i in range(len(table.rows))]
     if in_published_order(names):
         blocks = [names[i:i + _AUTHOR_ROWS] for i in range(0, len(names), _AUTHOR_ROWS)]
         authors = [next(filter(None, block), f"{split} author {i}") for i, block in enumerate(blocks)]

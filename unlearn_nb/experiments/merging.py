@@ -133,7 +133,7 @@ def compare_methods(experiment: MergingExperiment, adapters: Sequence[Path], cho
     """Every merging method of the plan on the test part: as published (peft, weights 1 and 1), and at matched scale."""
     rows, norm = [], adapter_norm(chosen)
     for method in experiment.plan.methods:
-        for scale, recipe in (("as published", {"faithful": True, "weights": [1.0, 1.0]}),
+        for scale, recipe in (("as published", {"faithful": "peft", "weights": [1.0, 1.0]}),
                               ("matched", {"norm": norm, "weights": list(weights)})):
             name = f"{method}-{scale.split()[-1]}"
             adapter = experiment.merge(name, adapters, method=method, density=density, **recipe)

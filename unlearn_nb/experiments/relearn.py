@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peft import PeftModel
 
 from ..attacks import under_attack
 from ..augmentation import RULES, Augmented, Author, PromptedAuthor, TemplateAuthor
@@ -28,7 +27,7 @@ from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, followed_code, read_plan
 from ..merging import merge_adapters
 from ..metrics import JUDGE_PROMPTS, Relearn, Scores, evaluate, judge, load_nli
-from ..models import load_model, model_identity
+from ..models import load_adapter, load_model, merged, model_identity
 from ..objectives import resolve
 from ..unlearning import unlearn
 
@@ -308,7 +307,7 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
         whole = experiment.prepared.oracle if which == "oracle" else experiment.prepared.target
         model, tokenizer = load_model(str(whole), experiment.device)
         if isinstance(which, Path):
-            model = PeftModel.from_pretrained(model, str(which)).merge_and_unload()
+            model = merged(load_adapter(model, which, trainable=False))
         found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)
         found.to_json(folder / "attacks.json", orient="records")
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ..core import UnlearnError, to_json, whole
 from .solvers import Solution
 from .weights import Weights
-from ..models import check_adapter, quiet_loading, save_adapter
+from ..models import Origin, check_adapter, origin_of, save_adapter, save_model
 
 # %% ../../nbs/08_influence/11_edit.ipynb #90edeab2
 @dataclass(eq=False)
@@ -92,7 +92,7 @@ class Edit:
                                "from stays")
         with nullcontext() if self.applied else self._for_now(), whole(folder) as new:
             new.mkdir()
-            _write_weights(self.model, self.weights, new)
+            _write_weights(self, new)
             (new / "edit.json").write_text(to_json(_record(self)), encoding="utf-8")
         return folder
 
@@ -112,21 +112,30 @@ def _record(edit: Edit) -> dict:
             "gradient_equivalents": edit.gradients, "seconds": edit.seconds}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #748d748a
-def _write_weights(model: nn.Module, weights: Weights, folder: Path) -> None:
+def _write_weights(edit: Edit, folder: Path) -> None:
     """The model's adapter, or the model where it has none. Raises UnlearnError where the weights are not in there."""
+    model, names = edit.model, edit.weights.names
     if isinstance(model, PeftModel):
-        name = model.active_adapters[0]
-        foreign = [weight for weight in weights.names if name not in weight.split(".")]
-        if foreign:
+        name = next((name for name in model.active_adapters if name in names[0].split(".")), model.active_adapters[-1])
+        if foreign := [weight for weight in names if name not in weight.split(".")]:
             raise UnlearnError(f"the edit changes {foreign[0]}, which is not part of the adapter {name!r}: edit the "
                                "adapter's weights only")
         save_adapter(model, folder, name)
         check_adapter(model.get_base_model(), folder)
     elif isinstance(model, PreTrainedModel):
-        with quiet_loading():
-            model.save_pretrained(folder)
+        save_model(model, folder, origin=_before(edit))
     else:
         raise UnlearnError(f"a {type(model).__name__} can't be saved as an adapter or a model: save its state_dict")
+
+# %% ../../nbs/08_influence/11_edit.ipynb #75fe6d96
+def _before(edit: Edit) -> Origin:
+    """What the edited model was made from: itself with its trained weights."""
+    now = [tensor.detach().clone() for tensor in edit.weights.tensors]
+    edit.weights.assign(edit.start)
+    try:
+        return origin_of(edit.model)
+    finally:
+        edit.weights.assign(now)
 
 # %% ../../nbs/08_influence/11_edit.ipynb #04df88d2
 def choose(edits: Sequence[Edit], objective: Callable[[nn.Module], float], scales: Sequence[float] = (1.0,)) -> Edit:

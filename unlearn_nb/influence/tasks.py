@@ -96,8 +96,7 @@ class LanguageTask:
         items = encode_rows(self.tokenizer, rows, template=self.template, max_length=self.max_length, name="training")
         for row, item in zip(rows, items):
             if all(label == IGNORED for label in item.labels[1:]):
-                raise UnlearnError(f"row {row.get('id', row['prompt'][:40])!r} has no answer token within max_length="
-                                   f"{self.max_length}: shorten its prompt or raise max_length")
+                raise UnlearnError(f"row {row.get('id', row['prompt'][:40])!r} has no answer token: give it a response")
         return items
 
     def length(self, item: Row) -> int:

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core import UnlearnError, unknown
 from .tasks import Batch
-from ..models import eval_mode, sorted_batches
+from ..models import check_unmerged, eval_mode, sorted_batches
 
 # %% ../../nbs/08_influence/01_weights.ipynb #b0ca146b
 class Weights:
@@ -30,6 +30,7 @@ class Weights:
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str] | None = None):
+        check_unmerged(model)
         table = dict(model.named_parameters())
         self.names = _trainable_names(model) if names is None else list(names)
         for name in self.names:

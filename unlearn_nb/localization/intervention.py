@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import UnlearnError
+from ..core import UnlearnError, is_number
 from .localizers import LOCALIZERS
 from .material import Localizer, Material, per_unit
 from ..objectives import Objective, resolve
@@ -72,6 +72,12 @@ class Intervention(Localizer):
     every_part: ClassVar[bool] = True
     objective: str = "npo + nll"
     epsilon: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not is_number(self.epsilon, above=0):
+            raise UnlearnError(f"intervention: epsilon must be a number above 0, not {self.epsilon!r}")
+        resolve(self.objective)
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
         effects = self._effects(material)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from ..core import Registry, UnlearnError, whose_code
+from ..core import Registry, UnlearnError, is_number, is_whole, whose_code
 from .material import Localizer, Material, per_unit
 from ..models import IGNORED, Row, selected_logits
 from ..regions import UnitWeight
@@ -74,7 +74,8 @@ class Activations(Localizer):
                 selected_logits(material.model, batch.input_ids, None, positions=torch.zeros_like(answers))
             for name, (inputs, _) in seen.items():
                 at = [x.reshape(*answers.shape, -1)[answers] for x in inputs[:3]]  # [T, ...]
-                totals[name] = totals[name] + _loudness(material.units[name].layer, at, share[answers].float(), name)
+                weight = share[answers].float()
+                totals[name] = totals[name] + _loudness(material.units[name].layer, at, weight, name=name)
         return {name: totals[name].reshape(unit.shape) / len(rows) * _norms(unit)
                 for name, unit in material.units.items()}
 
@@ -84,8 +85,8 @@ def _norms(unit: UnitWeight) -> Tensor:
     dims = [d for d, n in enumerate(unit.shape) if n == 1 and unit.weight.shape[d] > 1]
     return unit.weight.detach().float().norm(dim=dims, keepdim=True) if dims else unit.weight.detach().float().abs()
 
-
-def _loudness(layer: torch.nn.Module, inputs: list[Tensor], share: Tensor, name: str) -> Tensor:
+# %% ../../nbs/07_localization/01_localizers.ipynb #1eafff74
+def _loudness(layer: torch.nn.Module, inputs: list[Tensor], share: Tensor, *, name: str) -> Tensor:
     """Sum over tokens of `share` [T] times the size of each coefficient: [n], of stacked experts [experts, n].
 
     Args:
@@ -221,6 +222,12 @@ class MemFlexUnits(Localizer):
     seed: int = 0
     faithful: bool | str = ""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not is_whole(self.copies, least=1) or not is_number(self.cosine, -1, 1):
+            raise UnlearnError("memflex: copies is a whole number of at least 1 and cosine lies in [-1, 1], "
+                               f"not {self.copies!r}, {self.cosine!r}")
+
     def __call__(self, material: Material) -> dict[str, Tensor]:
         forget, retain = (self._gradient(material, part) for part in self.parts)
         scores = {}
@@ -259,8 +266,7 @@ class Wagle(Localizer):
 
     def __post_init__(self):
         super().__post_init__()
-        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
-        if self.gamma is not None and not (number and self.gamma > 0):
+        if self.gamma is not None and not is_number(self.gamma, above=0):
             raise UnlearnError(f"wagle: gamma must be a number above 0, not {self.gamma!r}")
 
     def __call__(self, material: Material) -> dict[str, Tensor]:

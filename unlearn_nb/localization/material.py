@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core import FollowsCode
+from ..core import FollowsCode, UnlearnError, is_whole
 from ..models import AnswerBatch, Row, answer_batches, batch_logits
 from ..objectives import token_logps
 from ..regions import UNITS, UnitWeight
@@ -98,6 +98,8 @@ class Localizer(FollowsCode):
 
     def __post_init__(self):
         self.check_code()
+        if not is_whole(getattr(self, "seed", 0), least=0):
+            raise UnlearnError(f"{self.name}: seed must be a whole number of at least 0, not {self.seed!r}")
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
         """Scores by weight, in the units' shape."""

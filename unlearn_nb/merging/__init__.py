@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "rank_for", "stack_factors"],
     "merge": ["merge_adapters"],
     "merged": ["MergeRecipe", "Merged", "match_scale"],
-    "methods": ["MERGE_METHODS", "SparseConsensus", "combine", "disjoint_mean", "disjoint_mean_by_count", "in_peft",
-        "is_linear", "keep_largest", "keep_random", "weighted_sum"],
+    "methods": ["MERGE_METHODS", "SparseConsensus", "breadcrumbs", "breadcrumbs_ties", "combine", "della",
+        "della_linear", "disjoint_mean", "disjoint_mean_by_count", "in_peft", "is_linear", "keep_by_rank",
+        "keep_largest", "keep_middle", "keep_random", "slerp", "weighted_sum"],
 })

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..core import UnlearnError
-from ..models import Adapter, read_adapter
+from ..models import Adapter, adapter_hashes, check_origin, check_tensors, merged, own_weights, read_adapter
 
 # %% ../../nbs/09_merging/04_into_model.ipynb #66bdf436
 def _layer_for(model: nn.Module, module: str, shape: tuple[int, int]) -> nn.Module:
@@ -25,6 +26,7 @@ def _layer_for(model: nn.Module, module: str, shape: tuple[int, int]) -> nn.Modu
     except AttributeError as error:
         raise UnlearnError(f"The model has no module {module}, but the adapter changes it: "
                            "give its base model.") from error
+    layer = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
     weight = getattr(layer, "weight", None)
     expected = None if weight is None else tuple(weight.shape)[::-1 if isinstance(layer, Conv1D) else 1]
     if expected != shape:
@@ -32,23 +34,49 @@ def _layer_for(model: nn.Module, module: str, shape: tuple[int, int]) -> nn.Modu
                            "give its base model.")
     return layer
 
+# %% ../../nbs/09_merging/04_into_model.ipynb #06b9e9fc
+def _layers(model: PreTrainedModel, adapter: Adapter) -> dict[str, nn.Module]:
+    """The layers that an adapter changes, by module, checked against its configuration."""
+    shapes = {module: (len(B), A.shape[1]) for module in adapter.modules for B, A in [adapter.factors(module)]}
+    found = {module: _layer_for(model, module, shape) for module, shape in shapes.items()}
+    check_tensors(model, adapter.config, adapter.tensors, name=adapter.name)
+    return found
+
+
+def _add(layer: nn.Module, B: torch.Tensor, A: torch.Tensor) -> None:
+    """Add the update B @ A, [out, in], to a layer's weight."""
+    B, A = (factor.to(layer.weight.device, torch.float32) for factor in (B, A))
+    delta = (B @ A).T if isinstance(layer, Conv1D) else B @ A
+    layer.weight.copy_(layer.weight.float() + delta)
+
+# %% ../../nbs/09_merging/04_into_model.ipynb #4d078fa0
+def _stand_there(adapter: Adapter, model: PreTrainedModel | PeftModel) -> bool:
+    """Whether the adapters beneath this one are on the model already. Raises UnlearnError where others are."""
+    active, wanted = [on["hash"] for on in adapter_hashes(model)], [lower["hash"] for lower in adapter.origin.under]
+    if active and wanted and active != wanted:
+        raise UnlearnError(f"The adapter {adapter.name} was trained on top of other adapters than those on this model: "
+                           "give the plain base model.")
+    return active == wanted
+
 # %% ../../nbs/09_merging/04_into_model.ipynb #79752e6a
 @torch.no_grad()
 def merge_into(model: PreTrainedModel | PeftModel, adapter: str | Path | Adapter) -> PreTrainedModel:
     """Add an adapter's update to the model's own weights, in place, and return the plain model.
 
-    A `PeftModel`'s active adapters are merged first. Sums are formed in float32 and stored in the model's type.
+    Those that it was trained on top of are added first; a `PeftModel`'s active adapters are merged first. Sums are
+    formed in float32 and stored in the model's type. Where an adapter changes a tied output layer, it is untied.
 
     Raises:
         UnlearnError: the adapter belongs to another model; no weight has changed then.
     """
     adapter = read_adapter(adapter)
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
-    shapes = {module: (len(B), A.shape[1]) for module in adapter.modules for B, A in [adapter.factors(module)]}
-    layers = {module: _layer_for(model, module, shape) for module, shape in shapes.items()}
-    for module, layer in layers.items():
-        B, A = (factor.to(layer.weight.device, torch.float32) for factor in adapter.update(module))
-        delta = (B @ A).T if isinstance(layer, Conv1D) else B @ A
-        layer.weight.copy_(layer.weight.float() + delta)
+    adapters = [adapter] if _stand_there(adapter, model) else [*adapter.under, adapter]
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    layers = {module: layer for one in adapters for module, layer in _layers(plain, one).items()}
+    check_origin(adapter.origin, model, f"the adapter {adapter.name}")
+    own_weights(plain, layers)
+    model = merged(model)
+    for one in adapters:
+        for module in one.modules:
+            _add(layers[module], *one.update(module))
     return model

@@ -12,16 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core import UnlearnError, to_json, whole
-from .methods import MERGE_METHODS, in_peft
+from ..core import UnlearnError, is_number, is_whole, to_json, whole, whose_code
+from .methods import MERGE_METHODS, in_peft, slerp
 from ..models import Adapter
-
-# %% ../../nbs/09_merging/02_merged.ipynb #118eb34a
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 # %% ../../nbs/09_merging/02_merged.ipynb #5e8462a7
 @dataclass(frozen=True)
@@ -35,10 +30,11 @@ class MergeRecipe:
     tol: float = 0.05
     scale: float = 1.0
     seed: int = 0
-    faithful: bool = False
+    faithful: bool | str = False
 
     def __post_init__(self):
         MERGE_METHODS.read(self.method)
+        object.__setattr__(self, "faithful", whose_code(self.faithful, "peft", what="merging"))
         _check_numbers(self)
         _check_space(self)
 
@@ -48,18 +44,28 @@ class MergeRecipe:
         return list(self.weights) if self.faithful else [weight / sum(self.weights) for weight in self.weights]
 
     @property
+    def factor_shares(self) -> tuple[list[float], list[float]]:
+        """The shares of the factors (B, A): B's have the signs of the weights, A's have none; both sum to 1."""
+        total = sum(map(abs, self.weights))
+        return self.shares, [abs(weight) / total for weight in self.weights]
+
+    @property
     def method_name(self) -> str:
         """What messages and files call the method."""
         return self.method if isinstance(self.method, str) else getattr(self.method, "__name__", repr(self.method))
 
 # %% ../../nbs/09_merging/02_merged.ipynb #0d7b9265
 def _check_numbers(recipe: MergeRecipe) -> None:
-    if not (_is_number(recipe.density) and 0 < recipe.density <= 1):
+    if not is_number(recipe.density, most=1, above=0):
         raise UnlearnError(f"The density is {recipe.density}, but it must lie in (0, 1]: "
                            "give the share of entries to keep.")
-    if not all(_is_number(value) for value in (*recipe.weights, recipe.scale, recipe.tol)):
+    if not all(is_number(value) for value in (*recipe.weights, recipe.scale, recipe.tol)):
         raise UnlearnError(f"The merging weights {list(recipe.weights)}, the scale {recipe.scale} and the tolerance "
                            f"{recipe.tol} must be finite numbers.")
+    if not is_whole(recipe.seed, 0):
+        raise UnlearnError(f"The seed is {recipe.seed!r}, but it must be a whole number from 0.")
+    if not 0 <= recipe.tol < 1:
+        raise UnlearnError(f"The tolerance is {recipe.tol}, but it must lie in [0, 1): give a relative error.")
     if not recipe.faithful and sum(recipe.weights) <= 1e-9:
         raise UnlearnError(f"The merging weights {list(recipe.weights)} sum to {sum(recipe.weights):g} and can't be "
                            "normalised: give weights with a positive sum, and a negative scale to subtract.")
@@ -71,12 +77,14 @@ def _check_space(recipe: MergeRecipe) -> None:
     if recipe.rank is not None and recipe.space == "factors":
         raise UnlearnError(f"The rank {recipe.rank!r} was given, but a merge of factors keeps theirs: "
                            "use space='delta'.")
-    if recipe.rank not in (None, "auto", "dense") and not (type(recipe.rank) is int and recipe.rank >= 1):
+    if recipe.rank not in (None, "auto", "dense") and not is_whole(recipe.rank, 1):
         raise UnlearnError(f"The rank is {recipe.rank!r}, but it must be a positive integer, 'auto' or 'dense'.")
     if recipe.faithful and recipe.space != "factors":
-        raise UnlearnError("faithful=True reproduces peft's merge of LoRA factors: use space='factors' with it.")
+        raise UnlearnError("faithful='peft' reproduces peft's merge of LoRA factors: use space='factors' with it.")
     if recipe.faithful:
         in_peft(recipe.method)
+    if recipe.method in ("slerp", slerp) and recipe.space == "factors":
+        raise UnlearnError("slerp turns one update into another, which factors apart don't do: use space='delta'.")
 
 # %% ../../nbs/09_merging/02_merged.ipynb #8eb33682
 @dataclass(frozen=True, eq=False)
@@ -107,7 +115,7 @@ class Merged(Adapter):
                 f"norm {self.norm:.4g}, rank {'-'.join(map(str, ranks))}, error left by the rank {self.error:.2%})")
 
     def save(self, folder: str | Path) -> Path:
-        """Write adapter_config.json, adapter_model.safetensors and merge.json; an earlier merge there is replaced.
+        """Write what peft reads, what it stands on, and merge.json; an earlier merge there is replaced.
 
         Raises:
             UnlearnError: the folder holds something other than an earlier merge.
@@ -117,9 +125,7 @@ class Merged(Adapter):
             raise UnlearnError(f"{folder} already holds something that is not a merge: give another place to save to.")
         with whole(folder) as new:
             new.mkdir()
-            tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-            save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
-            (new / "adapter_config.json").write_text(to_json(self.config))
+            self.write(new)
             (new / "merge.json").write_text(to_json(_record(self)))
         return folder
 
@@ -132,7 +138,7 @@ def _record(merged: Merged) -> dict:
 # %% ../../nbs/09_merging/02_merged.ipynb #ba570c44
 def match_scale(merged: Merged, norm: float) -> Merged:
     """The same merge, scaled so that the Frobenius norm of the whole update is `norm`. Raises UnlearnError."""
-    if not (_is_number(norm) and norm > 0):
+    if not is_number(norm, above=0):
         raise UnlearnError(f"The norm to match is {norm}, but it must be a positive number.")
     if merged.norm == 0:
         raise UnlearnError("The merged update is zero, so no scale gives it a norm: raise the density.")

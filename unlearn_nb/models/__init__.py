@@ -4,11 +4,11 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "adapters": ["Adapter", "BESIDE", "PLAIN", "RUNNING", "STARTS", "adapter_files", "add_lora", "check_finite",
-        "check_kind", "lower_folders", "read_adapter"],
+    "adapters": ["Adapter", "BESIDE", "PLAIN", "RUNNING", "STARTS", "adapter_files", "adapter_hash", "add_lora",
+        "check_finite", "check_kind", "lower_folders", "read_adapter"],
     "answers": ["PATIENCE", "answer_limit", "generate", "greedy", "sequence_nll"],
-    "attached": ["adapted", "adapted_layers", "check_adapter", "load_adapter", "merged", "own_weights",
-        "save_adapter", "untie"],
+    "attached": ["adapted", "adapted_layers", "adapter_hashes", "check_adapter", "check_tensors", "load_adapter",
+        "merged", "own_weights", "save_adapter", "untie"],
     "bases": ["PRETRAINING", "PRETRAINING_SEEDS", "READER_RECIPE", "READER_SEEDS", "reader_base", "tiny_base",
         "trained_once"],
     "descent": ["descend", "linear_rates", "shuffled_batches"],
@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "at_least_float32", "batch_logits", "decoder_layers", "eval_mode", "kept_outputs", "pad_right",
         "selected_logits", "sorted_batches"],
     "load": ["BROKEN", "BUFFERS", "SMOLLM2", "check_model", "check_tokens", "load_model", "model_positions",
-        "quiet_loading", "read_pretrained", "smollm2_package", "torch_dtype"],
+        "quiet_loading", "read_pretrained", "save_model", "smollm2_package", "torch_dtype"],
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
     "origin": ["model_identity", "training_key"],
     "precision": ["SMALL_TYPES", "check_trainable", "checkpoints_apart", "computes_in", "computing", "float32_sums",

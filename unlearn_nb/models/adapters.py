@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'BESIDE', 'RUNNING', 'STARTS', 'add_lora', 'Adapter', 'check_kind', 'check_finite', 'adapter_files',
-           'read_adapter', 'lower_folders']
+           'read_adapter', 'adapter_hash', 'lower_folders']
 
 # %% ../../nbs/03_models/02_adapters.ipynb #55ec30ca
 import json
@@ -131,16 +131,19 @@ class Adapter:
 
     def write(self, folder: str | Path) -> None:
         """Write what peft reads and what the adapter stands on into an existing folder."""
-        folder = Path(folder)
-        for adapter, place in zip(self.under, (folder / lower["folder"] for lower in self.origin.under), strict=True):
+        for adapter, lower in zip(self.under, self.origin.under, strict=True):
+            place = Path(folder) / lower["folder"]
             place.mkdir(parents=True)
-            adapter.write(place)
+            adapter._write_alone(place)
+        self._write_alone(Path(folder))
+
+    def _write_alone(self, folder: Path) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(to_json(self.config))
         write_origin(folder, self.origin)
 
-# %% ../../nbs/03_models/02_adapters.ipynb #c2cb9b29
+# %% ../../nbs/03_models/02_adapters.ipynb #50d9a6a0
 PLAIN = frozenset(  # what a plain LoRA may set; the configurations of initialisations are read by nothing afterwards
     "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode r target_modules "
     "exclude_modules lora_alpha lora_dropout fan_in_fan_out use_rslora init_lora_weights layers_to_transform "
@@ -151,11 +154,11 @@ BESIDE = frozenset(  # what peft adds to a LoRA's layers, and merges with them
 RUNNING = {"LORA", "ADALORA", "IA3", "LOHA", "LOKR", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"}  # kinds known here
 STARTS = ("true", "false", "gaussian", "orthogonal", "eva")  # starts of the factors that leave the base as it is
 
-# %% ../../nbs/03_models/02_adapters.ipynb #066bf054
+# %% ../../nbs/03_models/02_adapters.ipynb #0d38650c
 def _set(value: object) -> bool:
     return value not in (None, False, "", "none", {}, [], ())
 
-# %% ../../nbs/03_models/02_adapters.ipynb #0fd6e64e
+# %% ../../nbs/03_models/02_adapters.ipynb #ec48a1c2
 def check_kind(config: dict, where: str | Path, beside: bool = True) -> None:
     """Raise UnlearnError unless the kind of adapter that `config` tells of is known here.
 
@@ -189,14 +192,14 @@ def _check_factor(name: str, tensors: dict[str, Tensor], where: Path) -> None:
         module = name.rsplit(".lora_", 1)[0]
         raise UnlearnError(f"{where} holds only one factor of {module}: save the adapter again.")
 
-# %% ../../nbs/03_models/02_adapters.ipynb #7c7d72fb
+# %% ../../nbs/03_models/02_adapters.ipynb #da98ea54
 def check_finite(tensors: dict[str, Tensor], where: str | Path) -> None:
     """Raise UnlearnError where a tensor holds NaN or infinite values."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
             raise UnlearnError(f"{where} holds NaN or infinite values in the tensor {name}: make it again.")
 
-# %% ../../nbs/03_models/02_adapters.ipynb #8d8cd3ea
+# %% ../../nbs/03_models/02_adapters.ipynb #e4beaa3f
 def _check_ranks(adapter: Adapter, where: Path) -> None:
     patterns = adapter.config.get("rank_pattern") or {}
     for module in adapter.modules:
@@ -206,7 +209,7 @@ def _check_ranks(adapter: Adapter, where: Path) -> None:
             raise UnlearnError(f"{where} says rank {rank} for {module}, but its factors are {list(B.shape)} and "
                                f"{list(A.shape)}: save the adapter again.")
 
-# %% ../../nbs/03_models/02_adapters.ipynb #420246a6
+# %% ../../nbs/03_models/02_adapters.ipynb #d09df9d5
 def adapter_files(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
     """Configuration and tensors of an adapter folder of any kind. Raises UnlearnError."""
     folder = Path(folder)
@@ -245,12 +248,17 @@ def read_adapter(adapter: str | Path | Adapter) -> Adapter:
     _check_ranks(found, folder)
     return found
 
-# %% ../../nbs/03_models/02_adapters.ipynb #a5ae0b2b
+# %% ../../nbs/03_models/02_adapters.ipynb #dbdde384
+def adapter_hash(tensors: dict[str, Tensor]) -> str:
+    """Hash of an adapter's tensors, the same in the types that peft holds them in (it widens small ones)."""
+    return tensors_hash((name, tensor.float()) for name, tensor in tensors.items())
+
+
 def lower_folders(folder: str | Path, origin: Origin) -> list[Path]:
     """Folders of the adapters under the one in `folder`. Raises UnlearnError where they are not what it stood on."""
     places = [Path(folder) / lower["folder"] for lower in origin.under]
     for place, lower in zip(places, origin.under):
-        if not place.is_dir() or tensors_hash(adapter_files(place)[1].items()) != lower["hash"]:
+        if not place.is_dir() or adapter_hash(adapter_files(place)[1]) != lower["hash"]:
             raise UnlearnError(f"{folder} was trained on top of the adapter in {place}, which is not there or has "
                                "changed: train it again.")
     return places

@@ -6,6 +6,7 @@
 __all__ = ['PATIENCE', 'answer_limit', 'greedy', 'generate', 'sequence_nll']
 
 # %% ../../nbs/03_models/09_answers.ipynb #42716a82
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -152,7 +153,12 @@ def _asked(
         prompts = [row.input_ids[: row.labels.count(IGNORED)] for row in found]
     limits = [max_new_tokens or answer_limit(tokenizer, row["response"]) for row in rows]
     most = min(model_positions(model) or 10**9, longest_row(tokenizer) or 10**9)
-    return prompts, [min(limit, most - len(prompt)) for prompt, limit in zip(prompts, limits)]
+    room = [most - len(prompt) for prompt in prompts]
+    short = sum(left < limit for left, limit in zip(room, limits))
+    if short and max_new_tokens:
+        warnings.warn(f"{short} of {len(prompts)} answers may have less than {max_new_tokens} tokens: the model has "
+                      f"{most} positions", stacklevel=3)
+    return prompts, [min(pair) for pair in zip(room, limits)]
 
 # %% ../../nbs/03_models/09_answers.ipynb #fecfccc7
 def generate(
@@ -175,6 +181,9 @@ def generate(
     if limits and min(limits) < 1:
         raise UnlearnError(f"a prompt of {max(map(len, prompts))} tokens leaves no position for an answer: give a "
                            "smaller max_length, or shorter rows")
+    if not all(prompts):
+        raise UnlearnError(f"row {prompts.index([])} has an empty prompt and the tokenizer no begin token, so there is "
+                           "nothing that an answer could follow: give it a prompt")
     ends, leave = _end_tokens(model, tokenizer, template), _rows_can_leave(model)
     options = dict(pad=pad_id(tokenizer), ends=ends, patience=PATIENCE if leave else 1.0)
     answers = [""] * len(prompts)

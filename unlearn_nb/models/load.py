@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUFFERS', 'SMOLLM2', 'BROKEN', 'quiet_loading', 'check_tokens', 'check_model', 'read_pretrained', 'smollm2_package',
-           'torch_dtype', 'model_positions', 'load_model']
+           'save_model', 'torch_dtype', 'model_positions', 'load_model']
 
 # %% ../../nbs/03_models/04_load.ipynb #e0a55b0b
 import contextlib
@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from ..core import UnlearnError, build_folder, cache_dir, content_hash, first_line
 from .adapters import check_finite
 from .attached import load_adapter
-from .provenance import read_origin
+from .provenance import Origin, read_origin, write_origin
 from .tiny import tiny_model, tiny_tokenizer
 
 # %% ../../nbs/03_models/04_load.ipynb #8e63f05d
@@ -170,7 +170,7 @@ def _usable_settings(source: str, **options: Any) -> GenerationConfig | None:
 # %% ../../nbs/03_models/04_load.ipynb #e9dc0733
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError, SafetensorError)
 
-
+# %% ../../nbs/03_models/04_load.ipynb #3a56de92
 def _here(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
     """Model and tokeniser from a folder or the hub's cache; None: they are in neither. Raises UnlearnError."""
     folder, where = Path(source).exists(), dict(local_files_only=True, revision=options.get("revision"))
@@ -214,6 +214,17 @@ def _ask_hub(name: str) -> list[str]:
         reason = first_line(error).rstrip(".")
         message = f"Model {name!r} is no folder, not in the local cache, and not on the hub ({reason}): {advice}."
         raise UnlearnError(message) from None
+
+# %% ../../nbs/03_models/04_load.ipynb #fccbdae9
+def save_model(
+    model: PreTrainedModel, folder: str | Path, *, origin: Origin, tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """Write a model that `load_model` reads, its tokeniser, and what it was made from (`origin_of` it, before)."""
+    with quiet_loading():
+        model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    write_origin(folder, origin)
 
 # %% ../../nbs/03_models/04_load.ipynb #77ce2605
 def torch_dtype(name: str) -> torch.dtype:

@@ -16,14 +16,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import Template, UnlearnError, to_json
 from .adapters import add_lora
+from .attached import adapter_hashes, merged
 from .descent import descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
-from .load import load_model, quiet_loading, torch_dtype
+from .load import load_model, save_model, torch_dtype
+from .provenance import check_unmerged, origin_of
 from .tokens import count_cuts, encode_rows, pad_id
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #2bca4926
@@ -95,6 +96,7 @@ def memorise(
     data = encode_rows(
         tokenizer, rows, template=template, max_length=recipe.max_length, on=recipe.loss_on, name="training")
     batches = shuffled_batches([len(row.input_ids) for row in data], recipe.batch_size, recipe.seed)
+    check_unmerged(model)
     trained = add_lora(model, recipe.lora_rank, seed=recipe.seed) if recipe.lora_rank else model
     trained.train()
 
@@ -107,7 +109,7 @@ def memorise(
     losses = descend(parameters, loss_at, recipe.rates(len(data)), weight_decay=recipe.weight_decay, what="memorise",
                      progress=progress)
     if recipe.lora_rank:
-        trained.merge_and_unload()
+        merged(trained)
     model.eval()
     return losses
 
@@ -119,18 +121,16 @@ def memorise_into(
     """Teach the model called `start` the rows, and save it with its tokeniser and training.json into `folder`.
 
     training.json holds losses (nats a token, every step), seconds, rows (their number), recipe, template and what was
-    cut. An adapter on `start` is merged first.
+    cut; origin.json what `start` was. An adapter on `start` is merged first.
     """
     model, tokenizer = load_model(start, device)
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
+    origin = origin_of(model, under=adapter_hashes(model))
+    model = merged(model)
     started = time.perf_counter()
     losses = memorise(model, tokenizer, rows, recipe=recipe, template=template, dtype=dtype)
     seconds, cuts = time.perf_counter() - started, count_cuts(
         tokenizer, rows, template=template, max_length=recipe.max_length)
     record = {"losses": losses, "seconds": seconds, "rows": len(rows), "recipe": asdict(recipe),
               "template": str(Template.read(template)), "cut": cuts.record()}
-    with quiet_loading():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(model, folder, origin=origin, tokenizer=tokenizer)
     (folder / "training.json").write_text(to_json(record), encoding="utf-8")

@@ -100,8 +100,7 @@ def _check_start(tokenizer: PreTrainedTokenizerBase, encoded: list[Row]) -> str:
         raise UnlearnError("preflight: rows start with two begin tokens: the chat template writes one and the "
                            "tokeniser another; leave one out")
     if starts == {0} and begin is not None and begin in tokenizer("").input_ids:
-        raise UnlearnError("preflight: the tokeniser writes a begin token and the rows have none: give a chat "
-                           "template that writes it")
+        return "rows have no begin token, for the chat template writes none (the tokeniser would)"
     return "rows start with one begin token" if starts == {1} else "rows have no begin token"
 
 # %% ../../nbs/03_models/15_readiness.ipynb #82386cf3
@@ -147,7 +146,7 @@ def preflight(
         template, max_length: as in `encode_rows`.
 
     Raises:
-        UnlearnError: no rows; answers that depend on their batch; a begin token twice or missing; likelihoods that are
+        UnlearnError: no rows; answers that depend on their batch; a begin token twice; likelihoods that are
             not finite; too many rows cut.
     """
     started, text = time.perf_counter(), {"template": template, "max_length": max_length}

@@ -141,13 +141,13 @@ def _fit(tokens: list[int], start: int, own: tuple[int, int], most: int | None) 
 
 # %% ../../nbs/03_models/05_tokens.ipynb #28c09346
 def _encoded(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str | None, *, template: Template, most: int | None,
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *, template: Template, most: int | None,
 ) -> _Encoded:
-    """A row, or a prompt alone, as tokens."""
+    """A row as tokens."""
     frame = frame_of(tokenizer, template)
     written = write(frame, template, prompt, response=response)
     tokens, begin = _read(tokenizer, frame, written), list(frame.begin)
-    end = [frame.end] if response is not None and not frame.closing and frame.end is not None else []
+    end = [] if frame.closing or frame.end is None else [frame.end]
     places = [*written.own, written.boundary]
     if tokens.places is None:
         first, last, start = (_common(tokens.ids, tokenizer, written.text[:place]) for place in places)
@@ -195,12 +195,10 @@ def encode_prompt(
     Args:
         max_length: most tokens of prompt and answer; None: as many as the model has positions.
         system: system prompt of a chat, in the place of the template's.
-        response: the answer for which the prompt makes room; None: one token.
+        response: the answer that the prompt makes room for; None: a letter, for tokens depend on what follows.
     """
     template, most = with_system(template, system), longest_row(tokenizer, max_length)
-    if response is None:
-        room = None if most is None else most - 1
-        return _encoded(tokenizer, prompt, None, template=template, most=room).ids
+    response = "a" if response is None else response
     ids, start, _ = _encoded(tokenizer, prompt, response, template=template, most=most)
     return ids[:start]
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core import UnlearnError
+from ..core import UnlearnError, is_whole
 from .inputs import TermInputs, at_least_float32, ratio
 from .terms import TERMS, Term, check_choices, check_number
 
@@ -33,7 +33,7 @@ class _LayerDistance(Term):
 
     def __post_init__(self):
         check_choices(self)
-        if isinstance(self.layer, bool) or not isinstance(self.layer, int):
+        if not is_whole(self.layer):
             raise UnlearnError(f"{self.name}: layer must be a whole number, counted from 0, not {self.layer!r}")
 
     @property
@@ -72,6 +72,8 @@ class RMU(_LayerDistance):
     def __post_init__(self):
         super().__post_init__()
         check_number(self, "steering")
+        if not is_whole(self.seed, least=0):
+            raise UnlearnError(f"rmu: seed must be a whole number of at least 0, not {self.seed!r}")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..core import UnlearnError, unknown
-from ..models import decoder_layers
+from ..models import check_unmerged, decoder_layers
 
 # %% ../../nbs/04_regions/00_units.ipynb #c31090cb
 def model_blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -124,6 +124,7 @@ def plain_name(name: str) -> str:
 
 # %% ../../nbs/04_regions/00_units.ipynb #388f0c5f
 def _lora_tensors(model: PeftModel) -> dict[str, UnitWeight]:
+    check_unmerged(model)
     if len(model.active_adapters) != 1:
         raise UnlearnError(f"{len(model.active_adapters)} adapters are active, and a region is of one: choose it with "
                            "set_adapter")
@@ -146,7 +147,7 @@ def unit_weights(model: nn.Module, unit: str = "value_vector") -> dict[str, Unit
     if isinstance(model, PeftModel):
         if unit != "tensor":
             raise UnlearnError(f"a {unit.replace('_', ' ')} is a part of a plain model: merge the adapter into it "
-                               "first (merge_and_unload), or choose unit='tensor' for the adapter's own tensors")
+                               "first (models.merged), or choose unit='tensor' for the adapter's own tensors")
         return _lora_tensors(model)
     if unit == "value_vector":
         return down_projections(model)

@@ -15,7 +15,8 @@ from torch import nn
 from transformers import set_seed
 
 from ..core import UnlearnError
-from ..models import add_lora, checkpoints_apart, quiet_loading, save_adapter, widen
+from ..models import add_lora, check_unmerged, checkpoints_apart, origin_of, save_adapter
+from ..models import save_model, widen
 from .settings import UnlearnSettings
 
 # %% ../../nbs/06_unlearning/08_trained.ipynb #ab197987
@@ -26,7 +27,7 @@ def _add_lora(model, settings: UnlearnSettings, name: str = "default") -> PeftMo
     return add_lora(model, settings.lora_r, alpha=settings.lora_alpha, dropout=settings.lora_dropout,
                     rslora=settings.rslora, name=name)
 
-
+# %% ../../nbs/06_unlearning/08_trained.ipynb #37daa080
 @contextmanager
 def _new_adapter(model, settings: UnlearnSettings) -> Trained:
     """A LoRA adapter on a plain model; the model is unwrapped again afterwards."""
@@ -74,15 +75,11 @@ def _without_dropout(model: nn.Module) -> Iterator[None]:
 def whole_model(model, tokenizer) -> Trained:
     """All weights of a plain model, trained in place, and in float32 from here on."""
     if isinstance(model, PeftModel):
-        raise UnlearnError("method='full' trains a plain model: merge the adapter into it first (merge_and_unload)")
+        raise UnlearnError("method='full' trains a plain model: merge the adapter into it first (models.merged)")
+    origin = origin_of(model)
     widen(model).requires_grad_(True)
 
-    def save(folder: Path) -> None:
-        with quiet_loading():
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    yield model, save
+    yield model, lambda folder: save_model(model, folder, origin=origin, tokenizer=tokenizer)
 
 # %% ../../nbs/06_unlearning/08_trained.ipynb #20ced3bc
 @contextmanager
@@ -92,6 +89,7 @@ def trainable(model, tokenizer, settings: UnlearnSettings) -> Trained:
     The model's own dropout is off: the reference was read without it. A new adapter has its own.
     """
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    check_unmerged(model)
     training, use_cache = model.training, model.config.use_cache
     set_seed(settings.seed)
     if settings.method == "full":

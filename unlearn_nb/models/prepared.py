@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..benches import Bench
-from ..core import build_folder, cache_dir, own_slug
+from ..core import Template, build_folder, cache_dir, own_slug
 from .bases import tiny_base
 from .memorisation import Recipe, memorise_into, recipe_for
 from .origin import training_key
@@ -32,7 +32,8 @@ def prepare_one(
     rows = bench.training_rows(oracle=role == "oracle")
     start = tiny_base() if model_name == "tiny" else model_name
     options = dict(recipe=recipe, template=bench.template, device=str(device), dtype=dtype)
-    name = f"{Path(model_name).name}-{own_slug(bench.name)}-{role}-{training_key(start, rows, **options)}"
+    told = options | {"template": str(Template.read(bench.template))}  # the date of a chat included
+    name = f"{Path(model_name).name}-{own_slug(bench.name)}-{role}-{training_key(start, rows, **told)}"
     return build_folder(
         Path(cache or cache_dir()) / name, lambda folder: memorise_into(folder, start, rows, **options))
 

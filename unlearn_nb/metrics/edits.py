@@ -6,15 +6,15 @@
 __all__ = ['LABELS', 'EDIT_NUMBERS', 'named_candidate', 'label_scores', 'measure_of', 'score_rows', 'Edits']
 
 # %% ../../nbs/10_metrics/13_edits.ipynb #1f269204
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import regex
 
-from ..core import UnlearnError
+from ..core import UnlearnError, folded, whole_word
 from .resampling import ratio, weighted_auc, weighted_mean
 from .scores import COLUMNS, SUITES, Suite, refuse_nan
 from .text import exact_match
@@ -23,9 +23,9 @@ from ..models import IGNORED, encode_rows, generate, sequence_nll
 # %% ../../nbs/10_metrics/13_edits.ipynb #da02e89f
 def named_candidate(text: str, candidates: Sequence[str], response: str) -> tuple[float, float]:
     """(valid, hit) of a generation, 0 or 1: it names one candidate only; that is `response` (LLMEraser, section 5)."""
-    text, named = text.lower(), []
+    text, named = folded(text), []
     for title in sorted(set(candidates), key=len, reverse=True):  # a longer title takes its words with it
-        text, times = re.subn(rf"(?<!\w){re.escape(title.lower())}(?!\w)", " ", text)
+        text, times = regex.subn(whole_word(folded(title)), " ", text)
         named += [title] * bool(times)
     return float(len(named) == 1), float(named == [response])
 

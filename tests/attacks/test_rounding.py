@@ -101,15 +101,16 @@ def test_an_adapter_merged_or_switched_off_by_the_caller_stays_so():
 
 
 def test_every_linear_layer_is_rounded_and_nothing_else():
-    for model in (llama(False), gpt2()):
+    """A head that is tied to the embedding is a layer of its own meanwhile: the embedding stays as it is."""
+    for model in (llama(False), llama(True), gpt2()):
         before = {name: weight.clone() for name, weight in model.named_parameters()}
-        chosen = {name for name, _, _ in rounded_parameters(model, "int4")}
+        before |= {"lm_head.weight": model.get_output_embeddings().weight.clone()}
         with at_precision(model, "int4"):
-            moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
-        assert moved == chosen
+            inside = dict(model.named_parameters())
+            moved = {name for name, weight in inside.items() if not torch.equal(weight, before[name])}
+            assert moved == {name for name, _, _ in rounded_parameters(model, "int4")}
         kinds = ("proj.weight", "c_attn.weight", "c_fc.weight", "lm_head.weight")
-        tied_head = {"transformer.wte.weight"} & set(before)
-        assert chosen == {name for name in before if name.endswith(kinds)} | tied_head
+        assert moved == {name for name in before if name.endswith(kinds)} and set(inside) == set(before)
 
 
 def test_a_transposed_layer_is_rounded_by_output():
@@ -185,3 +186,33 @@ def test_what_can_not_be_rounded_is_refused():
         pass
     with at_precision(experts, "bfloat16"):
         pass
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("make", [llama, gpt2], ids=["llama", "gpt2"])
+def test_rounding_a_tied_output_layer_leaves_the_embedding_alone(make, precision):
+    model, apart = make(), make()
+    apart.lm_head.weight = torch.nn.Parameter(apart.lm_head.weight.detach().clone())
+    embedding = model.get_input_embeddings().weight.detach().clone()
+    with at_precision(model, precision), at_precision(apart, precision):
+        assert torch.equal(model.get_input_embeddings().weight, embedding)
+        assert torch.equal(model(IDS).logits, apart(IDS).logits)
+    assert model.lm_head.weight is model.get_input_embeddings().weight and model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_an_adapter_on_a_tied_output_layer_is_rounded_as_merged_into_it_alone(precision):
+    def on_the_head(tied):
+        torch.manual_seed(1)
+        model = llama(tied)
+        if not tied:
+            model.lm_head.weight = torch.nn.Parameter(model.model.embed_tokens.weight.detach().clone())
+        return get_peft_model(model, LoraConfig(target_modules=["lm_head"], r=4, init_lora_weights=False)).eval()
+
+    torch.manual_seed(2)
+    model, apart = on_the_head(True), on_the_head(False)
+    apart.load_state_dict({k: v for k, v in model.state_dict().items()})
+    before = state(model)
+    with at_precision(model, precision), at_precision(apart, precision):
+        assert torch.equal(model(IDS).logits, apart(IDS).logits)
+    assert same(before, state(model))

@@ -5,7 +5,7 @@ from augmenting import ROW, piece, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearn_nb.augmentation import fact_verdicts, holds, identifiers, private_values, read_verdict
+from unlearn_nb.augmentation import fact_verdicts, holds, identifiers, private_values, read_verdict, word_verdicts
 
 
 @settings(max_examples=200, deadline=None)
@@ -19,7 +19,10 @@ def test_a_value_is_found_in_whatever_dress(value, before, after):
 @pytest.mark.parametrize("text, value, found", [
     ("tel. (555) 01-02-03", "555010203", True), ("A fe male", "male", True), ("female", "male", False),
     ("Pariser Luft", "Paris", False), ("他住在奥斯陆。", "奥斯陆", True),
-    ("", "x", False), ("a ! b", "!", True)])
+    ("", "x", False), ("a ! b", "!", True),
+    ("Январь был холодным", "Ян", False), ("Ян живёт здесь", "ЯН", True), ("она жила в городе Орел", "Орёл", True),
+    ("서울에 산다", "서울", True), ("في القَاهِرَة", "القاهرة", True), ("वह दिल्ली में है", "दिल्ली", True),
+    ("वह दिल में है", "दिल्ली", False), ("Zak", "Żak", True), ("E\u0301va", "Éva", True), ("ｔｏｋｙｏ", "Tokyo", True)])
 def test_values_in_text(text, value, found):
     assert holds(text, value) is found
 
@@ -59,6 +62,17 @@ def test_the_facts_as_judge():
     assert fact_verdicts([piece(ROW)] * 4, texts) == [False, True, True, True]
     assert fact_verdicts([piece(ROW | {"facts": []})], texts[:1]) == [None]
     assert fact_verdicts([piece(ROW | {"prompt": "Is it Oslo where Ann lives?"})], texts[1:2]) == [False]
+
+
+@pytest.mark.parametrize("value, leak, safe", [
+    ("北京大学", "她在北京工作", "她在上海工作"), ("서울", "그는 서울에 산다", "그는 산다"),
+    ("القاهرة", "ولد في القَاهِرَة", "ولد في المدينة"), ("Москва", "он из МОСКВА", "он из города"),
+    ("กรุงเทพ", "อยู่กรุงเทพ", "อยู่ไกล")])
+def test_facts_and_words_are_judged_in_every_script(value, leak, safe):
+    asked = ROW | {"prompt": "?", "response": value, "facts": [{"slot": "place", "value": value}]}
+    assert fact_verdicts([piece(asked)] * 2, [leak, safe]) == [True, False]
+    if value != "서울":  # with its particle another word, which only a known fact finds
+        assert word_verdicts([piece(asked)] * 2, [leak, safe]) == [True, None]
 
 
 def test_private_values_are_the_subjects():

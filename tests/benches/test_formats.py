@@ -144,11 +144,25 @@ def test_given_parts_are_kept_in_every_size(tmp_path):
     ({"response": ["Bo"]}, ("forget.jsonl, row 3, column 'response'", "holds list")),
     ({"response": 7}, ("forget.jsonl, row 3, column 'response'", "holds int")),
     ({"paraphrased_prompts": ["Bo \udc00"]}, ("row 3, column 'paraphrased_prompts'", "lone surrogate")),
-    ({"subject": "\ud83d"}, ("row 3, column 'subject'", "lone surrogate"))])
+    ({"subject": "\ud83d"}, ("row 3, column 'subject'", "lone surrogate")),
+    ({"perturbed_responses": ["Bo", None]}, ("row 3, column 'perturbed_responses'", "list of strings"))])
 def test_cells_that_mean_nothing_are_refused_with_their_place(tmp_path, change, parts):
     rows = [row | {"part": "validation", "subject": subject} for row, subject in zip(homes(), ["Ana", *PEOPLE[1:]])]
     rows[2] |= change
     fails(own(tmp_path, rows), *parts)
+
+
+def test_one_person_in_several_spellings_is_one_subject(tmp_path):
+    given = ["Élodie Holm", "E\u0301lodie  Holm", "élodie holm ", "Bo", "ＢＯ", "Elodie Holm", "a-1-11", "a-11-1"]
+    bench = load_bench(own(tmp_path, [row | {"subject": name} for row, name in zip(homes(), given)]), size="full")
+    assert bench.forget["subject"][:] == [*["Élodie Holm"] * 3, "Bo", "Bo", "Elodie Holm", "a-1-11", "a-11-1"]
+    assert len(set(bench.forget["part"][:3])) == len(set(bench.forget["part"][3:5])) == 1
+
+
+def test_blank_ids_are_none(tmp_path):
+    spec = own(tmp_path, [row | {"id": ""} for row in homes()], [row | {"id": " "} for row in KEPT])
+    bench = load_bench(spec, size="full")
+    assert bench.forget["id"][:] == [f"forget-{i}" for i in range(8)]
 
 
 def test_a_row_without_a_subject_is_one_by_itself(tmp_path):

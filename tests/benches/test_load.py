@@ -8,6 +8,7 @@ import pytest
 from bench_files import fails
 
 from unlearn_nb.benches import BENCHES, PARTS, Format, load_bench
+from unlearn_nb.core import UnlearnError
 
 QUICK = {"forget": 10, "retain": 24, "collateral": 6, "holdout": 40}
 
@@ -28,9 +29,17 @@ def test_biographies_splits_and_parts(quick_bench):
     ("biografies", ("unknown bench 'biografies'", "did you mean 'biographies'")),
     ("jsonl", ("jsonl needs a folder",)),
     ("biographies:here", ("biographies takes none",)),
+    ("tofu:", ("no folder is named after the colon",)),
+    ("biographies: ", ("no folder is named after the colon",)),
     ("lume:no/such/folder", ("no/such/folder is not a folder", "forget.jsonl"))])
 def test_bad_spec(spec, parts):
     fails(spec, *parts)
+
+
+@pytest.mark.parametrize("seed", [-1, 2.5, True, "0", None])
+def test_bad_seed(seed):
+    with pytest.raises(UnlearnError, match="the seed of a bench is .* whole number from 0"):
+        load_bench("biographies", size="smoke", seed=seed)
 
 
 def test_bad_size():

@@ -3,11 +3,12 @@
 import unicodedata
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.tokenize import tokenize
 
-from unlearn_nb.core import folded, is_unspaced, stands_apart, words
+from unlearn_nb.core import folded, is_unspaced, stands_apart, whole_word, word_ends, words
 
 
 @given(st.text())
@@ -53,3 +54,29 @@ def test_scripts():
     assert all(map(stands_apart, ("oslo", "évreux", "москва", "αθήνα", "1971")))
     assert not any(map(stands_apart, ("서울", "القاهرة", "東京")))
     assert all(map(is_unspaced, ("東", "ก", "ひ"))) and not any(map(is_unspaced, ("서울", "oslo", "1971")))
+
+
+@pytest.mark.parametrize(
+    "name, text, count",
+    [
+        ("Ann", "Ann, Anna and Hanna; Ann's", 2),
+        ("दिल", "दिल्ली में दिल", 1),  # a vowel sign goes on with the word
+        ("流浪地球", "我看了流浪地球两次", 1),
+        ("E", "E E\u0301", 1),
+        ("C++ (2nd)", "C++ (2nd), C++ (2nd)x", 1),
+    ],
+)
+def test_names_are_found_as_whole_words(name, text, count):
+    assert len(regex.findall(whole_word(name), text)) == count
+
+
+@given(st.text())
+def test_word_ends_part_a_text_into_what_is_no_blank(text):
+    ends = word_ends(text)
+    parts = [text[a:b].strip() for a, b in zip([0, *ends], ends)]
+    assert ends == sorted(set(ends)) and "".join("".join(parts).split()) == "".join(text.split()) and all(parts)
+
+
+def test_word_ends_of_plain_text_are_those_of_split():
+    text = " In Oslo,  since 1971."
+    assert [text[a:b].strip() for a, b in zip([0, *word_ends(text)], word_ends(text))] == text.split()

@@ -36,7 +36,7 @@ def test_saved_merge_reads_back_and_replaces_an_earlier_one(folder, tmp_path):
     out = tmp_path / "deep" / "merged"
     merge_adapters([folder / "one", folder / "two"], out, density=0.5)
     merged = merge_adapters([folder / "one", folder / "two"], out, density=0.8, seed=3)
-    names = ["adapter_config.json", "adapter_model.safetensors", "merge.json"]
+    names = ["adapter_config.json", "adapter_model.safetensors", "merge.json", "origin.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert [path.name for path in out.parent.iterdir()] == ["merged"]
     assert_same_tensors(load_file(out / "adapter_model.safetensors"), merged.tensors)
@@ -62,7 +62,7 @@ def test_a_failed_save_leaves_nothing(folder, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr("unlearn_nb.merging.merged.save_file", fail)
+    monkeypatch.setattr("unlearn_nb.models.adapters.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         merged.save(tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []

@@ -249,3 +249,10 @@ def test_a_broken_model_is_named(tokenizer):
         "the model gives NaN likelihood for 4 of 4 rows (first: row 'f0'): its weights are broken or its "
         "dtype overflows; try dtype='float32'"
     )
+
+
+def test_titles_are_named_in_every_script():
+    titles = ["流浪地球", "地球", "Élan", "Élan vital"]
+    assert named_candidate("我喜欢流浪地球。", titles, "流浪地球") == (1, 1)
+    assert named_candidate("E\u0301LAN vital!", titles, "Élan vital") == (1, 1)
+    assert named_candidate("Élans", titles, "Élan") == (0, 0)

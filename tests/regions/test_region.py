@@ -301,6 +301,7 @@ def test_outside_the_region_nothing_changes(tmp_path, kind, precision):
     """Decay, momentum, accumulation and clipping; in float32 everything inside moves."""
     model = tiny(dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     region, before = KINDS[kind](model), weights_of(model)
+    before = {name: weight.float() for name, weight in before.items()}  # half precision is trained in float32
     history = run(
         model,
         make_tokenizer(),
@@ -312,7 +313,7 @@ def test_outside_the_region_nothing_changes(tmp_path, kind, precision):
     )
     region.check_outside(before, model)
     inside = [c[region.masks[n].expand_as(c)] for n, c in changed(before, model).items() if n in region.masks]
-    assert torch.cat(inside).float().mean() > (0.5 if precision == "bfloat16" else 0.99)
+    assert torch.cat(inside).float().mean() > 0.99
     assert torch.isfinite(torch.tensor(history.frame.loss.to_numpy())).all()
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     region.check_outside(before, saved)

@@ -146,7 +146,7 @@ def _matrix(model: torch.nn.Module, module: str) -> torch.Tensor:
         raise UnlearnError(f"{type(model).__name__} has no weight in a module {module!r}: give the model that the "
                            "adapters were trained on, without an adapter on it") from None
 
-
+# %% ../../nbs/12_analysis/00_trajectories.ipynb #1769e508
 def _against_weight(weight: torch.Tensor, B: torch.Tensor, A: torch.Tensor) -> dict[str, float]:
     """Size of the update B @ A relative to `weight` [m, n], and how it changes the weight's norm."""
     weight, B, A = weight.detach().cpu().double(), B.double(), A.double()

@@ -15,7 +15,7 @@ import pandas as pd
 from datasets import Dataset, Features, Value
 
 from ..benches import FEATURES, as_dataset
-from ..core import UnlearnError, to_json, to_jsonl, write_atomic
+from ..core import UnlearnError, to_json, to_jsonl, word_ends, write_atomic
 
 # %% ../../nbs/05_augmentation/07_augmented.ipynb #a85b6347
 def rows_by_id(rows: Dataset | Sequence[dict]) -> dict[str, dict]:
@@ -52,12 +52,12 @@ def pair_rows(source: dict, *, variant: str, question: str, answer: str, cut: fl
     row = {"id": f"{source['id']}/{variant}", "prompt": question, "response": answer, "subject": source["subject"],
            "task": source["task"], "kind": source["kind"], "part": source.get("part", "train"),
            "source_id": source["id"], "variant": variant}
-    words = answer.split()
-    if cut is None or len(words) < 4:
+    ends = word_ends(answer)
+    if cut is None or len(ends) < 4:
         return [row]
-    at = min(max(1, int(cut * len(words))), len(words) - 1)
-    return [row, row | {"id": f"{row['id']}/completion", "prompt": " ".join(words[:at]),
-                        "response": " ".join(words[at:]), "kind": "completion"}]
+    at = ends[min(max(1, int(cut * len(ends))), len(ends) - 1) - 1]
+    return [row, row | {"id": f"{row['id']}/completion", "prompt": " ".join(answer[:at].split()),
+                        "response": " ".join(answer[at:].split()), "kind": "completion"}]
 
 # %% ../../nbs/05_augmentation/07_augmented.ipynb #b78d35a3
 DROPPED_COLUMNS = ["id", "variant", "chunk", "reason"]

@@ -13,14 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..core import read_packaged
+import regex
+
+from ..core import is_unspaced, read_packaged, stands_apart, words
 
 # %% ../../nbs/05_augmentation/04_leaks.ipynb #f590dd86
+_ACCENTS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}]\p{Mn}*)\p{Mn}")
+
+
 @lru_cache(maxsize=2**16)
 def plain_words(text: str) -> tuple[str, ...]:
-    """Lower-case words without accents and punctuation."""
-    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return tuple(re.findall(r"[^\W_]+", "".join(letters).casefold()))
+    """Folded words, those of Latin, Greek and Cyrillic without accents."""
+    apart = unicodedata.normalize("NFD", " ".join(words(text)))
+    return tuple(unicodedata.normalize("NFC", _ACCENTS.sub("", apart)).split())
 
 
 def holds(text: str, value: str) -> bool:
@@ -29,7 +34,7 @@ def holds(text: str, value: str) -> bool:
     if not wanted:
         return value.strip() in text
     joined = "".join(wanted)
-    if len(joined) >= 6 or not joined.isascii():  # ideographs know no spaces between words
+    if len(joined) >= 6 or not all(map(stands_apart, wanted)):
         return joined in "".join(plain_words(text))
     return f" {' '.join(wanted)} " in f" {' '.join(plain_words(text))} "
 
@@ -82,19 +87,25 @@ def fact_verdicts(pieces: Sequence[Piece], texts: Sequence[str]) -> list[bool | 
 
 
 def _tells(piece: Piece, text: str) -> bool:
-    values = (fact["value"] for fact in piece.row["facts"])
-    words = (word for value in values for word in plain_words(value))
-    secret = {word for word in words if len(word) > 3 or any(c.isdigit() for c in word)}
-    return bool((secret - set(plain_words(piece.question))) & set(plain_words(text)))
+    secret = {word for fact in piece.row["facts"] for word in _telling(fact["value"])} - _telling(piece.question)
+    said = set(plain_words(text))
+    return any(word in said or not stands_apart(word) and holds(text, word) for word in secret)
+
+
+def _telling(text: str) -> set[str]:
+    """Words with a digit or four letters (in some scripts two); pairs of characters where there are no blanks."""
+    found = plain_words(text)
+    pairs = [one + two for one, two in zip(found, found[1:]) if is_unspaced(one) and is_unspaced(two)]
+    return {word for word in [*found, *pairs]
+            if any(c.isdigit() for c in word) or len(word) > (3 if stands_apart(word) else 1)}
 
 # %% ../../nbs/05_augmentation/04_leaks.ipynb #02b38313
 STOP_WORDS = frozenset(read_packaged("unlearn_nb.augmentation", "data/stop_words.yaml")["stop_words"].split())
 
 # %% ../../nbs/05_augmentation/04_leaks.ipynb #0a491b5b
 def _stems(text: str) -> set[str]:
-    """Content words: numbers, and the first five letters of words that are neither short nor common."""
-    return {word[:5] for word in plain_words(text)
-            if any(c.isdigit() for c in word) or len(word) > 3 and word not in STOP_WORDS}
+    """Telling words that are not common, of words the first five letters."""
+    return {word[:5] for word in _telling(text) - STOP_WORDS}
 
 
 def word_verdicts(pieces: Sequence[Piece], texts: Sequence[str]) -> list[bool | None]:

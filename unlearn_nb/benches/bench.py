@@ -39,12 +39,15 @@ def text_problem(value: object) -> str | None:
 def as_dataset(rows: list[dict]) -> Dataset:
     """Rows as a `Dataset` with the columns of `FEATURES`; list columns that a row lacks become empty lists.
 
-    Raises UnlearnError, with the row's number, where a column that must hold text does not.
+    Raises UnlearnError, with the row's number, where a column that must hold text or texts does not.
     """
     for i, row in enumerate(rows, start=1):
         for column in _TEXT_COLUMNS:
             if problem := text_problem(row.get(column)):
                 raise UnlearnError(f"row {i} ({row.get('id')!r}), column {column!r}: {problem}")
+        for column in _LIST_COLUMNS:
+            if not isinstance(texts := row.get(column, []), (list, tuple)) or any(map(text_problem, texts)):
+                raise UnlearnError(f"row {i} ({row['id']!r}), column {column!r}: is not a list of texts; make it one")
     columns = {name: [row[name] if name in _TEXT_COLUMNS else row.get(name, []) for row in rows] for name in FEATURES}
     return Dataset.from_dict(columns, features=FEATURES)
 

@@ -6,16 +6,17 @@
 __all__ = ['Change', 'Corrupted', 'corrupt_responses', 'corrupt_queries']
 
 # %% ../../nbs/01_benches/12_corruption.ipynb #7a6e03e5
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from math import floor
 from random import Random
 from typing import NamedTuple
 
+import regex
+
 from .names import person_names
 from .recommendations import genre_of
-from ..core import UnlearnError
+from ..core import UnlearnError, folded, whole_word
 
 # %% ../../nbs/01_benches/12_corruption.ipynb #6f1a60a9
 class Corrupted(NamedTuple):
@@ -110,7 +111,7 @@ def _wrong_response(rows: list[dict]) -> Change:
 
 
 def _same(left: str, right: str) -> bool:
-    return left.strip().lower() == right.strip().lower()
+    return folded(left).strip() == folded(right).strip()
 
 # %% ../../nbs/01_benches/12_corruption.ipynb #7b8f30fd
 def corrupt_queries(rows: Iterable[dict], share: float, seed: int = 0) -> Corrupted:
@@ -132,19 +133,14 @@ def corrupt_queries(rows: Iterable[dict], share: float, seed: int = 0) -> Corrup
 # %% ../../nbs/01_benches/12_corruption.ipynb #ffa27190
 def _key_word(row: dict) -> str | None:
     """What the question is about."""
-    if re.search(_as_word(row["subject"]), row["prompt"]):
+    if regex.search(whole_word(row["subject"]), row["prompt"]):
         return row["subject"]
     return next(iter(person_names(row["prompt"])), None)
 
 
-def _as_word(name: str) -> str:
-    """Pattern of a name that is not a part of a longer word."""
-    return rf"(?<!\w){re.escape(name)}(?!\w)"
-
-
 def _frame(row: dict, name: str) -> tuple[str, str]:
     """What questions of one kind share: the task, and the prompt without the name."""
-    return row["task"], re.sub(_as_word(name), "", row["prompt"])
+    return row["task"], regex.sub(whole_word(name), "", row["prompt"])
 
 # %% ../../nbs/01_benches/12_corruption.ipynb #1cc1f8fd
 def _noisy_query(rows: list[dict]) -> Change:
@@ -183,10 +179,10 @@ def _replaced_item(row: dict, titles: list[str], rng: Random) -> dict:
 # %% ../../nbs/01_benches/12_corruption.ipynb #0cf56449
 def _replaced_name(row: dict, name: str | None, *, pools: Iterable[set[str]], rng: Random) -> dict:
     """New prompt with the name replaced by one of the first pool that has another."""
-    others = [sorted(text for text in pool if not re.search(_as_word(text), row["prompt"])) for pool in pools]
+    others = [sorted(text for text in pool if not regex.search(whole_word(text), row["prompt"])) for pool in pools]
     other = next((texts for texts in others if texts), None)
     if name is None or other is None:
         what = "its prompt names nobody" if name is None else f"no other {row['task']} row names anybody else"
         raise UnlearnError(f"row {row['id']!r} can't get a noisy query: {what}; leave it out or give it a history")
     new = rng.choice(other)
-    return {"prompt": re.sub(_as_word(name), lambda match: new, row["prompt"])}
+    return {"prompt": regex.sub(whole_word(name), lambda match: new, row["prompt"])}

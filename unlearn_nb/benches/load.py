@@ -13,7 +13,7 @@ from .biographies import make_biographies
 from .deal import deal_parts
 from .general import general_facts
 from .published import FORMATS
-from ..core import Registry, UnlearnError, unknown
+from ..core import Registry, UnlearnError, is_whole, unknown
 
 # %% ../../nbs/01_benches/09_load.ipynb #f35763c9
 BENCHES = Registry("bench")
@@ -56,8 +56,12 @@ def load_bench(spec: str, *, size: str = "quick", seed: int = 0) -> Bench:
     What says the same (but for case, blanks, punctuation) or nearly the same stands in one split and one part; the
     bench's note tells what was grouped, left out or kept as given.
     """
-    name, _, path = spec.partition(":")
+    name, colon, path = spec.partition(":")
     make = BENCHES[name]
     if size not in SIZES:
         raise unknown("size", size, SIZES)
+    if colon and not path.strip():
+        raise UnlearnError(f"bench {spec!r}: no folder is named after the colon; name one, or leave the colon out")
+    if not is_whole(seed, 0):
+        raise UnlearnError(f"the seed of a bench is {seed!r}, but it must be a whole number from 0")
     return make(Path(path).expanduser() if path else None, size=size, seed=seed)

@@ -16,7 +16,7 @@ from datasets import Dataset, load_dataset
 
 from .bench import text_problem
 from .twins import row_text
-from ..core import UnlearnError, first_line
+from ..core import UnlearnError, first_line, from_json
 
 # %% ../../nbs/01_benches/03_tables.ipynb #1845b01d
 def read_json_rows(path: Path) -> list[dict]:
@@ -35,10 +35,12 @@ def read_json_rows(path: Path) -> list[dict]:
 # %% ../../nbs/01_benches/03_tables.ipynb #581c1734
 def _parse(text: str, file: str, line: int | None = None) -> object:
     try:
-        return json.loads(text)
+        return from_json(text)
     except json.JSONDecodeError as error:
         place = line or error.lineno
         raise UnlearnError(f"{file}, line {place} is not valid JSON ({error.msg}); repair it") from error
+    except UnlearnError as error:
+        raise UnlearnError(f"{file}{f', line {line}' if line else ''}: {error}") from None
 
 # %% ../../nbs/01_benches/03_tables.ipynb #952c8ea6
 def read_hub(what: str, cure: str, /, **arguments: str) -> Dataset:
@@ -74,7 +76,7 @@ class Table:
         for i, row in enumerate(self.rows):
             self._check_row(i, row)
             row_id = row.get("id")
-            if row_id is not None and seen.setdefault(str(row_id), i) != i:
+            if _has_id(row) and seen.setdefault(str(row_id), i) != i:
                 first = seen[str(row_id)] + 1
                 raise self.error(i, "id", f"{row_id!r} already stands in row {first}; ids must be unique")
 
@@ -94,7 +96,11 @@ class Table:
             if _is_broken(value):
                 raise self.error(i, column, "holds a lone surrogate, half of a character; repair the text")
 
-# %% ../../nbs/01_benches/03_tables.ipynb #119c6dd0
+# %% ../../nbs/01_benches/03_tables.ipynb #6f03246e
+def _has_id(row: dict) -> bool:
+    return row.get("id") is not None and bool(str(row["id"]).strip())
+
+
 def _is_broken(value: object) -> bool:
     """Whether a text in a value (a text, a list or an object) can't be written as UTF-8."""
     if isinstance(value, (list, tuple)):
@@ -120,4 +126,4 @@ def check_apart(tables: Mapping[str, Table]) -> None:
 def _keys(row: dict, columns: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """What no other split may hold, by the column that an error names."""
     text = row_text(row[columns["prompt"]], row[columns["response"]])
-    return {"prompt": text} | ({"id": (str(row["id"]),)} if row.get("id") is not None else {})
+    return {"prompt": text} | ({"id": (str(row["id"]),)} if _has_id(row) else {})

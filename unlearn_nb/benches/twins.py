@@ -7,23 +7,22 @@ __all__ = ['NEAR', 'plain_text', 'row_text', 'shingles', 'near_pairs', 'connecte
 
 # %% ../../nbs/01_benches/02_twins.ipynb #32cb4a3f
 import math
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import regex
 
 from .names import person_names
-from ..core import UnlearnError
+from ..core import UnlearnError, folded, words
 
 # %% ../../nbs/01_benches/02_twins.ipynb #316ce1dd
 _UNSAID = regex.compile(r"[^\p{L}\p{M}\p{N}\p{S}]+")
 
 
 def plain_text(text: str) -> str:
-    """The letters, marks, digits and symbols of a text, case-folded in NFKC; equal for texts that say the same."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _UNSAID.sub("", folded) or folded.strip()
+    """The letters, marks, digits and symbols of a text, folded; equal for texts that say the same."""
+    small = folded(text)
+    return _UNSAID.sub("", small) or small.strip()
 
 
 def row_text(prompt: str, response: str) -> tuple[str, str]:
@@ -32,23 +31,21 @@ def row_text(prompt: str, response: str) -> tuple[str, str]:
 
 # %% ../../nbs/01_benches/02_twins.ipynb #247748de
 NEAR = 0.7  # shared part of two rows' shingles from which they are near-twins
-_BOUNDARY, _LETTER, _NUMBER = regex.compile(r"(?V1w)\b"), regex.compile(r"\w"), regex.compile(r"\w*\p{N}\w*")
+_NUMBER = regex.compile(r"\w*\p{N}\w*")
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """The words and the pairs of neighbouring words of a text, in small letters."""
-    pieces = _BOUNDARY.split(unicodedata.normalize("NFKC", text).casefold())
-    words = [piece for piece in pieces if _LETTER.search(piece)]
-    return frozenset([(word,) for word in words] + list(zip(words, words[1:])))
+    found = words(text)
+    return frozenset([(word,) for word in found] + list(zip(found, found[1:])))
 
 
 def _numbers(text: str) -> frozenset[str]:
-    return frozenset(_NUMBER.findall(unicodedata.normalize("NFKC", text)))
+    return frozenset(_NUMBER.findall(folded(text)))
 
 
 def _named(text: str) -> frozenset[str]:
     """The words of the names in a text, in small letters."""
-    names = person_names(unicodedata.normalize("NFKC", text))
-    return frozenset(word for name in names for word in name.casefold().split())
+    return frozenset(word for name in person_names(text) for word in words(name))
 
 # %% ../../nbs/01_benches/02_twins.ipynb #d348e2a8
 def _alike(sets: Sequence[frozenset], least: float) -> Iterator[tuple[int, int]]:
@@ -118,11 +115,12 @@ def group_rows(splits: Mapping[str, list[dict]], published: bool = False) -> tup
     """
     places = [(split, row) for split, rows in splits.items() for row in rows]
     rows = [row for _, row in places]
+    subjects = _subjects(rows)
     links = _twin_links(rows)
     lost = _misplaced(places, links, published)
     links = [pair for pair in links if not lost.intersection(pair)]
-    first = connected(len(rows), links + same_key([row["subject"] for row in rows]))
-    grouped = [(split, _grouped(row, rows[first[i]]["subject"]))
+    first = connected(len(rows), links + same_key(subjects))
+    grouped = [(split, _grouped(row | {"subject": subjects[i]}, subjects[first[i]]))
                for i, (split, row) in enumerate(places) if i not in lost]
     repeated = len(rows) - len(set(connected(len(rows), links)))
     told = [f"{count} {split} rows that nearly repeat a row of another split are left out"
@@ -130,7 +128,14 @@ def group_rows(splits: Mapping[str, list[dict]], published: bool = False) -> tup
     told += [f"{repeated} rows repeat or nearly repeat another and stay with it"] if repeated else []
     return {split: [row for its, row in grouped if its == split] for split in splits}, told
 
-# %% ../../nbs/01_benches/02_twins.ipynb #e8559342
+# %% ../../nbs/01_benches/02_twins.ipynb #5b529b91
+def _subjects(rows: Sequence[dict]) -> list[str]:
+    """The rows' subjects, each in its first spelling: case, blanks and Unicode's forms make no second person."""
+    first: dict[str, str] = {}
+    return [row["subject"] if row["subject"] == row["id"] else
+            first.setdefault(" ".join(folded(row["subject"]).split()), row["subject"]) for row in rows]
+
+
 def _grouped(row: dict, group: str) -> dict:
     """The row with its group, and with a subject if it had none."""
     return row | {"group": group, "subject": group if row["subject"] == row["id"] else row["subject"]}

@@ -74,7 +74,8 @@ class Activations(Localizer):
                 selected_logits(material.model, batch.input_ids, None, positions=torch.zeros_like(answers))
             for name, (inputs, _) in seen.items():
                 at = [x.reshape(*answers.shape, -1)[answers] for x in inputs[:3]]  # [T, ...]
-                totals[name] = totals[name] + _loudness(material.units[name].layer, at, share[answers].float(), name)
+                weight = share[answers].float()
+                totals[name] = totals[name] + _loudness(material.units[name].layer, at, weight, name=name)
         return {name: totals[name].reshape(unit.shape) / len(rows) * _norms(unit)
                 for name, unit in material.units.items()}
 
@@ -84,8 +85,8 @@ def _norms(unit: UnitWeight) -> Tensor:
     dims = [d for d, n in enumerate(unit.shape) if n == 1 and unit.weight.shape[d] > 1]
     return unit.weight.detach().float().norm(dim=dims, keepdim=True) if dims else unit.weight.detach().float().abs()
 
-
-def _loudness(layer: torch.nn.Module, inputs: list[Tensor], share: Tensor, name: str) -> Tensor:
+# %% ../../nbs/07_localization/01_localizers.ipynb #1eafff74
+def _loudness(layer: torch.nn.Module, inputs: list[Tensor], share: Tensor, *, name: str) -> Tensor:
     """Sum over tokens of `share` [T] times the size of each coefficient: [n], of stacked experts [experts, n].
 
     Args:

@@ -14,13 +14,9 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from ..core import UnlearnError, to_json, whole, whose_code
+from ..core import UnlearnError, is_number, is_whole, to_json, whole, whose_code
 from .methods import MERGE_METHODS, in_peft, slerp
 from ..models import Adapter
-
-# %% ../../nbs/09_merging/02_merged.ipynb #118eb34a
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 # %% ../../nbs/09_merging/02_merged.ipynb #5e8462a7
 @dataclass(frozen=True)
@@ -50,8 +46,8 @@ class MergeRecipe:
     @property
     def factor_shares(self) -> tuple[list[float], list[float]]:
         """The shares of the factors (B, A): B's have the signs of the weights, A's have none; both sum to 1."""
-        whole = sum(map(abs, self.weights))
-        return self.shares, [abs(weight) / whole for weight in self.weights]
+        total = sum(map(abs, self.weights))
+        return self.shares, [abs(weight) / total for weight in self.weights]
 
     @property
     def method_name(self) -> str:
@@ -60,13 +56,13 @@ class MergeRecipe:
 
 # %% ../../nbs/09_merging/02_merged.ipynb #0d7b9265
 def _check_numbers(recipe: MergeRecipe) -> None:
-    if not (_is_number(recipe.density) and 0 < recipe.density <= 1):
+    if not is_number(recipe.density, most=1, above=0):
         raise UnlearnError(f"The density is {recipe.density}, but it must lie in (0, 1]: "
                            "give the share of entries to keep.")
-    if not all(_is_number(value) for value in (*recipe.weights, recipe.scale, recipe.tol)):
+    if not all(is_number(value) for value in (*recipe.weights, recipe.scale, recipe.tol)):
         raise UnlearnError(f"The merging weights {list(recipe.weights)}, the scale {recipe.scale} and the tolerance "
                            f"{recipe.tol} must be finite numbers.")
-    if not (type(recipe.seed) is int and recipe.seed >= 0):
+    if not is_whole(recipe.seed, 0):
         raise UnlearnError(f"The seed is {recipe.seed!r}, but it must be a whole number from 0.")
     if not 0 <= recipe.tol < 1:
         raise UnlearnError(f"The tolerance is {recipe.tol}, but it must lie in [0, 1): give a relative error.")
@@ -81,7 +77,7 @@ def _check_space(recipe: MergeRecipe) -> None:
     if recipe.rank is not None and recipe.space == "factors":
         raise UnlearnError(f"The rank {recipe.rank!r} was given, but a merge of factors keeps theirs: "
                            "use space='delta'.")
-    if recipe.rank not in (None, "auto", "dense") and not (type(recipe.rank) is int and recipe.rank >= 1):
+    if recipe.rank not in (None, "auto", "dense") and not is_whole(recipe.rank, 1):
         raise UnlearnError(f"The rank is {recipe.rank!r}, but it must be a positive integer, 'auto' or 'dense'.")
     if recipe.faithful and recipe.space != "factors":
         raise UnlearnError("faithful='peft' reproduces peft's merge of LoRA factors: use space='factors' with it.")
@@ -142,7 +138,7 @@ def _record(merged: Merged) -> dict:
 # %% ../../nbs/09_merging/02_merged.ipynb #ba570c44
 def match_scale(merged: Merged, norm: float) -> Merged:
     """The same merge, scaled so that the Frobenius norm of the whole update is `norm`. Raises UnlearnError."""
-    if not (_is_number(norm) and norm > 0):
+    if not is_number(norm, above=0):
         raise UnlearnError(f"The norm to match is {norm}, but it must be a positive number.")
     if merged.norm == 0:
         raise UnlearnError("The merged update is zero, so no scale gives it a norm: raise the density.")

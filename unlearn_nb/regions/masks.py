@@ -38,7 +38,7 @@ class Mask(Protocol):
         """From `{group: gradients}` to what may change: a bool tensor a weight that broadcasts to its shape."""
 
 # %% ../../nbs/04_regions/02_masks.ipynb #c685ac47
-def _check(mask: Any, name: str, least: float, most: float) -> None:
+def _check(mask: Any, name: str, most: float, *, least: float = 0) -> None:
     """Raise UnlearnError unless the field `name` of a mask is a number in [least, most]."""
     value = getattr(mask, name)
     if not is_number(value, least, most):
@@ -83,7 +83,7 @@ class Sure(FollowsCode):
 
     def __post_init__(self):
         self.check_code()
-        _check(self, "percentile", 0, 100)
+        _check(self, "percentile", 100)
         if self.per not in ("rows", "tensors"):
             raise UnlearnError(f"sure: per is 'rows' or 'tensors', not {self.per!r}")
 
@@ -116,8 +116,8 @@ class MemFlex(FollowsCode):
 
     def __post_init__(self):
         self.check_code()
-        _check(self, "cosine", -1, 1)
-        _check(self, "magnitude", 0, float("inf"))
+        _check(self, "cosine", 1, least=-1)
+        _check(self, "magnitude", float("inf"))
 
     def __call__(self, gradients: dict[str, Gradients]) -> dict[str, Tensor]:
         located = {}

@@ -21,7 +21,6 @@ ARCHITECTURES = {
     "mixtral": GROUPED | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": GROUPED | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }
-EXPERTS = ("mixtral", "qwen3_moe")  # their MLPs have no value vectors of their own
 
 
 def make_model(kind, tokenizer):

@@ -101,15 +101,16 @@ def test_an_adapter_merged_or_switched_off_by_the_caller_stays_so():
 
 
 def test_every_linear_layer_is_rounded_and_nothing_else():
-    for model in (llama(False), gpt2()):
+    """A head that is tied to the embedding is a layer of its own meanwhile: the embedding stays as it is."""
+    for model in (llama(False), llama(True), gpt2()):
         before = {name: weight.clone() for name, weight in model.named_parameters()}
-        before |= {"lm_head.weight": model.lm_head.weight.detach().clone()}
+        before |= {"lm_head.weight": model.get_output_embeddings().weight.clone()}
         with at_precision(model, "int4"):
-            chosen = {name for name, _, _ in rounded_parameters(model, "int4")}
-            moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
-        assert moved == chosen
+            inside = dict(model.named_parameters())
+            moved = {name for name, weight in inside.items() if not torch.equal(weight, before[name])}
+            assert moved == {name for name, _, _ in rounded_parameters(model, "int4")}
         kinds = ("proj.weight", "c_attn.weight", "c_fc.weight", "lm_head.weight")
-        assert chosen == {name for name in before if name.endswith(kinds)}
+        assert moved == {name for name in before if name.endswith(kinds)} and set(inside) == set(before)
 
 
 def test_a_transposed_layer_is_rounded_by_output():

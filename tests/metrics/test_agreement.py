@@ -89,3 +89,8 @@ def test_bad_input_is_told_in_one_sentence(call, sentence):
     with pytest.raises(UnlearnError) as error:
         call()
     assert str(error.value) == sentence
+
+
+def test_few_subsets_have_a_correlation_and_no_interval():
+    found = rank_agreement([1, 2, 3, 4], [1, 2, 3, 4])
+    assert found["value"] == pytest.approx(1) and np.isnan(found["low"]) and np.isnan(found["high"])

@@ -300,3 +300,10 @@ def test_mmlu_offline(monkeypatch):
     with pytest.raises(UnlearnError, match=r"^could not load MMLU \(Couldn't reach the hub\): go online") as caught:
         mmlu_accuracy(None, None)
     assert "\n" not in str(caught.value)
+
+
+def test_the_organisers_rules_are_named():
+    suite = SemEval(faithful="semeval")
+    assert suite.max_new_tokens == 256 and suite == SemEval(faithful=True) and SemEval().max_new_tokens is None
+    with pytest.raises(UnlearnError, match="faithful='semeval'"):
+        SemEval(faithful="zjunlp")

@@ -74,3 +74,14 @@ def test_html_shows_a_script_as_text_and_long_text_whole():
     assert "<script>" not in page and page.count("&lt;script&gt;") == 2
     assert long in page and "0.123" in page and "0.1234" not in page and "n/a" in page
     assert "overflow-wrap" in page and "tex2jax_ignore" in page
+
+
+def test_scores_that_were_measured_unlike_do_not_stand_side_by_side():
+    with pytest.raises(UnlearnError, match="can't compare scores of part 'test' with part 'validation'"):
+        compare_table({"one": scores(0), "two": scores(0, part="validation")})
+
+
+def test_too_few_rows_are_said_in_the_place_of_an_interval():
+    rows = semeval_table(people=2)
+    few = Scores(rows, summarise(rows, bootstrap=20), {"suite": "semeval", "bootstrap": 20})
+    assert compare_table({"few": few}).loc["final", "few"].endswith(" (not enough rows for an interval)")

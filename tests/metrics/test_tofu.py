@@ -23,6 +23,7 @@ from unlearn_nb.metrics import (
     rouge_l_recall,
     utility_terms,
 )
+from unlearn_nb.metrics import tofu as tofu_module
 from unlearn_nb.models import encode, generate
 
 
@@ -264,3 +265,15 @@ def test_bad_input_gets_one_sentence(evaluated, change, message):
         part = change.pop("part", "test")
         evaluate(model, make_tokenizer(), bench, part=part, suite=Tofu(**change), bootstrap=0)
     assert str(caught.value) == message
+
+
+def test_rouge_is_that_of_the_code_that_is_followed(monkeypatch):
+    """Published ROUGE knows no other script: of a right answer in one, nothing is recalled."""
+    bench = [row | {"split": split, "prompt": row["prompt"], "response": "Γ Ж"} for split in ("forget", "retain")
+             for row in rows(2, seed=0)]  # fmt: skip
+    bench = [{"id": str(i), "subject": str(i), "task": "t", "kind": "qa"} | row for i, row in enumerate(bench)]
+    monkeypatch.setattr(tofu_module, "generate", lambda model, tokenizer, asked, **options: ["γ Ж"] * len(asked))
+    found = {code: evaluate(tiny(), make_tokenizer(), bench, suite=Tofu(faithful=code), bootstrap=0).summary
+             for code in (False, "open-unlearning", "tofu")}  # fmt: skip
+    assert found[False]["forget/rougeL"] == 1
+    assert found["open-unlearning"]["forget/rougeL"] == found["tofu"]["forget/rougeL"] == 0

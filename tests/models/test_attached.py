@@ -7,10 +7,10 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from toys import FORGET, RETAIN, gpt2, make_tokenizer, peft, run, tiny, with_adapter
+from toys import FORGET, RETAIN, data, gpt2, make_tokenizer, peft, run, tiny, with_adapter
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.influence import LanguageTask, TrainingLoss, Weights
+from unlearn_nb.influence import EditSettings, LanguageTask, Request, TrainingLoss, Weights, erase
 from unlearn_nb.merging import merge_adapters, merge_into
 from unlearn_nb.models import (
     Recipe,
@@ -19,11 +19,13 @@ from unlearn_nb.models import (
     load_adapter,
     load_model,
     memorise,
+    memorise_into,
     merged,
     read_adapter,
     read_origin,
     save_adapter,
     untie,
+    weights_hash,
 )
 
 IDS = torch.arange(3, 12)[None]
@@ -161,6 +163,26 @@ def test_readmes_adapter_of_tiny_loads_and_one_of_a_changed_tiny_is_refused(tmp_
         load_model(tmp_path / "b")
 
 
+def test_models_that_are_written_say_what_they_were_made_from(tmp_path, base):
+    save_adapter(tuned(load_model(base)[0]), tmp_path / "a")
+    before = weights_hash(load_model(base)[0])
+    model, tokenizer = load_model(base)
+    run(model, tokenizer, tmp_path / "full", "nll", steps=1, method="full")
+    memorise_into(tmp_path / "taught", tmp_path / "a", FORGET, recipe=Recipe(steps=1))
+    for name, under in (("full", 0), ("taught", 1)):
+        origin = read_origin(tmp_path / name)
+        assert origin.base == str(base) and origin.weights == before and len(origin.under) == under
+        assert weights_hash(load_model(tmp_path / name)[0]) != before
+    whole = load_model(base)[0]
+    edit = erase(whole, tokenizer, data(4), request=Request.remove(["r0"]), damping=0.1,
+                 settings=EditSettings(names=["model.layers.1.mlp.up_proj.weight"]))
+    edit.save(tmp_path / "edited")
+    assert read_origin(tmp_path / "edited").weights == before == weights_hash(whole)
+    edit.apply().save(tmp_path / "again")
+    assert read_origin(tmp_path / "again") == read_origin(tmp_path / "edited") and weights_hash(whole) != before
+    assert weights_hash(type(whole).from_pretrained(tmp_path / "again")) == weights_hash(whole)
+
+
 # --- what belongs to a model
 
 
@@ -251,6 +273,13 @@ def test_a_merged_adapter_is_edited_nowhere(tmp_path):
     assert not out.exists()
     model.unmerge_adapter()
     with model.disable_adapter(), pytest.raises(UnlearnError, match="are switched off"):
+        merged(model)
+
+
+def test_an_adapter_that_transformers_has_put_inside_is_not_taken_for_a_plain_model():
+    model = tiny()
+    model.add_adapter(LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    with pytest.raises(UnlearnError, match="q_proj has an adapter, but the model is no PeftModel"):
         merged(model)
 
 

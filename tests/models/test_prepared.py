@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from unlearn_nb.models import Recipe, load_model, prepare, prepare_one, prepared
+from unlearn_nb.models import Recipe, load_model, memorisation, prepare, prepare_one, prepared
 
 
 def test_prepare_trains_once(tmp_path, smoke_bench, monkeypatch):
@@ -34,6 +34,14 @@ def test_two_models_of_one_name_have_targets_of_their_own(tmp_path, smoke_bench,
     assert made[0] == made[2] != made[1]
     untrained[0].save_pretrained(tmp_path / "a" / "m")  # other weights under the same name
     assert prepare_one(tmp_path / "a/m", smoke_bench, "oracle", recipe=brief, cache=tmp_path / "cache") not in made
+
+
+def test_other_training_code_trains_anew(tmp_path, smoke_bench, monkeypatch):
+    brief = Recipe(steps=1, batch_size=2)
+    first = prepare_one("tiny", smoke_bench, "oracle", recipe=brief, cache=tmp_path)
+    descend = memorisation.descend
+    monkeypatch.setattr(memorisation, "descend", lambda *values, **options: descend(*values, **options))
+    assert prepare_one("tiny", smoke_bench, "oracle", recipe=brief, cache=tmp_path) != first
 
 
 def test_killed_training_leaves_no_folder_and_keeps_the_first_model(tmp_path):

@@ -55,6 +55,50 @@ def test_the_notebook_tells_no_path_of_its_run(finished):
     assert nbformat.read(finished / "notebook.ipynb", 4).metadata.papermill.parameters.run_dir == "."
 
 
+READING = """from pathlib import Path
+from unlearn_nb.runs import Run
+run = Run.open(run_dir)
+weights = run.stage("read", lambda folder: (folder / "x").write_bytes((Path(model) / "w").read_bytes()),
+                    model=Path(model)) / "x"
+run.finish({"weights": weights.read_text(), "text": text})"""
+
+
+@pytest.fixture
+def reading(tmp_path):
+    return write_study(tmp_path / "reading.ipynb", 'model = "tiny"\ntext = ""\nrun_dir = ""', READING)
+
+
+def metrics(report):
+    return json.loads((report.parent / "metrics.json").read_text())
+
+
+def test_models_of_one_name_have_runs_of_their_own_and_an_edited_one_is_read_anew(reading, tmp_path):
+    reports = []
+    for place, weights in (("a/m", "1"), ("b/m", "2"), ("a/m", "3")):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "w").write_text(weights)
+        reports.append(run_study(reading, {"model": str(tmp_path / place)}, out=tmp_path / "out", progress=False))
+        assert metrics(reports[-1])["weights"] == weights
+    assert reports[0] == reports[2] != reports[1] and metrics(reports[1])["weights"] == "2"
+
+
+def test_notebooks_of_one_name_have_folders_of_their_own(tmp_path):
+    found = []
+    for place in ("a", "b", "a"):
+        cell = f"from unlearn_nb.runs import Run\nRun.open(run_dir).finish({{'place': {place!r}}})"
+        own = write_study(tmp_path / place / "own.ipynb", 'run_dir = ""', cell)
+        found.append(run_study(own, out=tmp_path / "out", progress=False))
+        assert metrics(found[-1]) == {"place": place}
+    assert found[0] == found[2] != found[1] and found[0].parent.parent.name == "own"
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(reading, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnlearnError, match="can't be written .*--out") as caught:
+        run_study(reading, out=tmp_path / "file" / "reports", progress=False)
+    assert "\n" not in str(caught.value)
+
+
 def test_same_seed_same_metrics(study, finished, tmp_path):
     again = run_study(study, {"seed": "1"}, out=tmp_path, progress=False).parent
     assert again.name == "tiny-biographies-smoke-s1"

@@ -54,6 +54,32 @@ def test_a_stage_is_built_anew_when_its_code_changes(tmp_path):
     assert len({run.stage("s", build) for build in builds}) == 3
 
 
+def test_a_stage_is_built_anew_when_a_helper_a_default_or_a_closure_changes(tmp_path):
+    run, space = Run.open(tmp_path), {"__name__": "__main__"}
+    found = []
+    for cell in ("def helper(): return 1\ndef build(folder, k=1): (folder / 'x').write_text(str(helper() * k))",
+                 "def helper(): return 2", "def build(folder, k=3): (folder / 'x').write_text(str(helper() * k))", ""):
+        exec(cell, space)
+        found.append((run.stage("s", space["build"]) / "x").read_text())
+    assert found == ["1", "2", "6", "6"]
+
+    def closing(held):
+        return lambda folder: (folder / "x").write_text(str(held))
+
+    assert [(run.stage("c", closing(held)) / "x").read_text() for held in (1, 2, {"a": [3]}, 1)] == [
+        "1", "2", "{'a': [3]}", "1"]
+
+
+def test_a_global_model_table_or_file_is_part_of_a_stage(tmp_path):
+    run, space = Run.open(tmp_path / "run"), {"__name__": "__main__", "path": tmp_path / "rows.txt"}
+    found = []
+    for text in ("a", "b", "a"):
+        (tmp_path / "rows.txt").write_text(text)
+        exec("def build(folder): (folder / 'x').write_text(path.read_text())", space)
+        found.append((run.stage("s", space["build"]) / "x").read_text())
+    assert found == ["a", "b", "a"] and len(list((tmp_path / "run" / "stages").glob("s-*"))) == 2
+
+
 def test_a_stage_that_takes_another_follows_it(tmp_path):
     run = Run.open(tmp_path)
     after = {run.stage("after", value, before=run.stage("before", value, seed=seed)) for seed in (0, 1, 0)}

@@ -16,7 +16,7 @@ from datasets import Dataset, load_dataset
 
 from .bench import text_problem
 from .twins import row_text
-from ..core import UnlearnError, first_line
+from ..core import UnlearnError, first_line, from_json
 
 # %% ../../nbs/01_benches/03_tables.ipynb #1845b01d
 def read_json_rows(path: Path) -> list[dict]:
@@ -35,10 +35,12 @@ def read_json_rows(path: Path) -> list[dict]:
 # %% ../../nbs/01_benches/03_tables.ipynb #581c1734
 def _parse(text: str, file: str, line: int | None = None) -> object:
     try:
-        return json.loads(text)
+        return from_json(text)
     except json.JSONDecodeError as error:
         place = line or error.lineno
         raise UnlearnError(f"{file}, line {place} is not valid JSON ({error.msg}); repair it") from error
+    except UnlearnError as error:
+        raise UnlearnError(f"{file}{f', line {line}' if line else ''}: {error}") from None
 
 # %% ../../nbs/01_benches/03_tables.ipynb #952c8ea6
 def read_hub(what: str, cure: str, /, **arguments: str) -> Dataset:

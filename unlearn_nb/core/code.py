@@ -14,6 +14,7 @@ import importlib.util
 import sys
 import sysconfig
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -22,9 +23,8 @@ from typing import Any
 from .files import content_hash
 from .identity import file_hash
 
-PACKAGE_FOLDER = Path(str(importlib.resources.files("unlearn_nb"))).resolve()
-
 # %% ../../nbs/00_core/05_code.ipynb #f405e549
+PACKAGE_FOLDER = Path(str(importlib.resources.files("unlearn_nb"))).resolve()
 _INSTALLED = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib"))
 
 
@@ -168,10 +168,13 @@ def _module(walk: _Walk, module: types.ModuleType) -> list:
     return ["module", module.__name__, file_hash(file) if file and Path(file).is_file() else "", inside]
 
 # %% ../../nbs/00_core/05_code.ipynb #6957e270
+_CACHES = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+
+
 def _container(walk: _Walk, value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return ["set", *map(walk.of, sorted(value, key=repr))]
-    if isinstance(value, (list, tuple, Mapping)):
+    if isinstance(value, (list, tuple, Mapping)) and not isinstance(value, _CACHES):
         return ["code", walk.place(value)]  # may hold itself
     return None
 
@@ -219,6 +222,8 @@ def _numbers(walk: _Walk, value: Any) -> Any:
 # %% ../../nbs/00_core/05_code.ipynb #44490a11
 def _marked(walk: _Walk, value: Any) -> Any:
     """Objects that say what they are; ours otherwise count by their fields or, like a run, by their kind."""
+    if isinstance(value, _CACHES):
+        return ["kind", walk.of(type(value))]
     for mark in ("fingerprint", "identity"):
         if isinstance(getattr(value, mark, None), str):
             return [mark, walk.of(type(value)), getattr(value, mark)]

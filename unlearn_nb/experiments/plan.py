@@ -114,7 +114,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return {key: build(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
     return _plain_value(kind, value, where)
 
-
+# %% ../../nbs/15_experiments/00_plan.ipynb #734024f7
 _PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"),
           str: ((str,), "text")}
 

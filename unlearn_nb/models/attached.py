@@ -6,7 +6,7 @@
 __all__ = ['save_adapter', 'check_adapter', 'check_tensors', 'load_adapter', 'adapter_hashes', 'adapted', 'untie', 'own_weights',
            'adapted_layers', 'merged']
 
-# %% ../../nbs/03_models/03_attached.ipynb #122d1cd4
+# %% ../../nbs/03_models/03_attached.ipynb #e70e278f
 import json
 import tempfile
 import warnings
@@ -29,7 +29,7 @@ from .adapters import adapter_files, adapter_hash, check_finite, check_kind, low
 from .provenance import Origin, check_origin, check_unmerged, origin_of, read_origin
 from .provenance import write_origin
 
-# %% ../../nbs/03_models/03_attached.ipynb #66f74ce8
+# %% ../../nbs/03_models/03_attached.ipynb #d8d23599
 def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None:
     """One adapter's two files of peft, naming the base, and what it stands on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None
     file.write_text(to_json(config | named))
     write_origin(folder, origin)
 
-# %% ../../nbs/03_models/03_attached.ipynb #0c252597
+# %% ../../nbs/03_models/03_attached.ipynb #d973a06a
 def save_adapter(model: PeftModel, folder: str | Path, name: str = "default") -> Path:
     """Save one adapter of `model` at the top of `folder`, where peft looks for it, with what it stands on.
 
@@ -64,7 +64,7 @@ def save_adapter(model: PeftModel, folder: str | Path, name: str = "default") ->
     _write(model, folder, name, origin=origin)
     return folder
 
-# %% ../../nbs/03_models/03_attached.ipynb #bc1680e3
+# %% ../../nbs/03_models/03_attached.ipynb #e9f9209b
 def check_adapter(base: nn.Module, folder: str | Path) -> None:
     """The check that every adapter passes before it is put on `base`.
 
@@ -84,7 +84,7 @@ def check_adapter(base: nn.Module, folder: str | Path) -> None:
     check_tensors(base, config, tensors, name=folder.name)
     check_origin(read_origin(folder), base, f"the adapter {folder.name}")
 
-# %% ../../nbs/03_models/03_attached.ipynb #7912cf7f
+# %% ../../nbs/03_models/03_attached.ipynb #77762e0f
 def check_tensors(base: nn.Module, config: dict, tensors: dict[str, torch.Tensor], *, name: str) -> None:
     """Raise UnlearnError unless these are the tensors that peft would store for `config` on `base`, in their shapes."""
     if not isinstance(base, PreTrainedModel):
@@ -97,7 +97,7 @@ def check_tensors(base: nn.Module, config: dict, tensors: dict[str, torch.Tensor
             raise UnlearnError(f"the adapter {name} does not belong to this model: {key} is "
                                f"{found.get(key, 'absent')} there and {wanted.get(key, 'absent')} here")
 
-# %% ../../nbs/03_models/03_attached.ipynb #bc946555
+# %% ../../nbs/03_models/03_attached.ipynb #17ac9aad
 def _expected_shapes(base: PreTrainedModel, config: dict, name: str) -> dict[str, list[int]]:
     """What peft would store for this configuration on `base`, found without memory for weights."""
     with torch.device("meta"):
@@ -112,7 +112,7 @@ def _expected_shapes(base: PreTrainedModel, config: dict, name: str) -> dict[str
         raise UnlearnError(f"the adapter {name} does not belong to this model: {reason}") from None
     return {key: list(t.shape) for key, t in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()}
 
-# %% ../../nbs/03_models/03_attached.ipynb #c6858ac4
+# %% ../../nbs/03_models/03_attached.ipynb #93b43416
 def _copies(tensors: dict[str, torch.Tensor], base: PreTrainedModel) -> set[str]:
     """Those that are the base's own weights, as peft stores the embedding's where an adapter lies on it."""
     own = dict(base.named_parameters(remove_duplicate=False)) if tensors else {}
@@ -120,7 +120,7 @@ def _copies(tensors: dict[str, torch.Tensor], base: PreTrainedModel) -> set[str]
     return {key for key, weight in pairs.items() if weight is not None and weight.shape == tensors[key].shape
             and torch.equal(weight.detach().cpu().bfloat16(), tensors[key].bfloat16())}
 
-# %% ../../nbs/03_models/03_attached.ipynb #800d33d1
+# %% ../../nbs/03_models/03_attached.ipynb #10aa0242
 def load_adapter(base: PreTrainedModel | PeftModel, folder: str | Path, *, trainable: bool = True) -> PeftModel:
     """`base` with the adapter in `folder` and those it stands on, in evaluation mode.
 
@@ -141,14 +141,14 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: str | Path, *, train
         base = _attach(base, place, trainable=False)
     return _attach(base, folder, trainable=trainable).eval()
 
-# %% ../../nbs/03_models/03_attached.ipynb #358c5857
+# %% ../../nbs/03_models/03_attached.ipynb #edc60136
 def adapter_hashes(model: PreTrainedModel | PeftModel) -> list[dict]:
     """The active adapters of a model, each as {"hash": ...}: what stands on them says so in its `Origin`."""
     names = model.active_adapters if isinstance(model, PeftModel) else []
     states = [get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False) for name in names]
     return [{"hash": adapter_hash(state)} for state in states]
 
-# %% ../../nbs/03_models/03_attached.ipynb #4be0011f
+# %% ../../nbs/03_models/03_attached.ipynb #35cedc5c
 def _check_beneath(model: PeftModel, folder: str | Path) -> None:
     """An adapter that was trained on top of others needs those, in their order, as the active ones."""
     wanted = read_origin(folder).under
@@ -156,7 +156,7 @@ def _check_beneath(model: PeftModel, folder: str | Path) -> None:
         raise UnlearnError(f"the adapter {Path(folder).name} was trained on top of {len(wanted)} other(s), which are "
                            "not those that are active here: load it on the plain base")
 
-# %% ../../nbs/03_models/03_attached.ipynb #1e211a1c
+# %% ../../nbs/03_models/03_attached.ipynb #1984739f
 def _attach(base: PreTrainedModel | PeftModel, folder: str | Path, *, trainable: bool) -> PeftModel:
     """peft's own loading, beside the active adapters."""
     trainable = trainable and not PeftConfig.from_pretrained(folder).is_prompt_learning  # peft refuses to train those
@@ -173,7 +173,7 @@ def _attach(base: PreTrainedModel | PeftModel, folder: str | Path, *, trainable:
         parameter.requires_grad_(trainable and f".{name}." in f"{key}.")
     return base
 
-# %% ../../nbs/03_models/03_attached.ipynb #3cfb98e4
+# %% ../../nbs/03_models/03_attached.ipynb #68640048
 @contextmanager
 def adapted(model: PreTrainedModel | PeftModel, adapter: str | Path | None) -> Iterator[PreTrainedModel | PeftModel]:
     """The model with an adapter folder on top for the time of a `with` block; the model itself for None.
@@ -196,14 +196,14 @@ def adapted(model: PreTrainedModel | PeftModel, adapter: str | Path | None) -> I
             for name in set(model.peft_config) - before[1]:
                 model.delete_adapter(name)
 
-# %% ../../nbs/03_models/03_attached.ipynb #cabf87af
+# %% ../../nbs/03_models/03_attached.ipynb #a3f6bc00
 def _plain_layer(layer: nn.Module) -> nn.Module:
     """A layer without what adapters have put around it."""
     while isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
         layer = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
     return layer
 
-# %% ../../nbs/03_models/03_attached.ipynb #80b87464
+# %% ../../nbs/03_models/03_attached.ipynb #e2944b61
 def untie(model: PreTrainedModel | PeftModel) -> Callable[[], None]:
     """Give the output layer a copy of the weight that it shares with the embedding; returns what undoes it."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -228,7 +228,7 @@ def untie(model: PreTrainedModel | PeftModel) -> Callable[[], None]:
 
     return undo
 
-# %% ../../nbs/03_models/03_attached.ipynb #956ebb96
+# %% ../../nbs/03_models/03_attached.ipynb #f6d15c0b
 def own_weights(model: PreTrainedModel | PeftModel, layers: dict[str, nn.Module]) -> Callable[[], None]:
     """Make sure that changing the weight of one of these layers changes no other layer; returns what undoes it.
 
@@ -246,13 +246,13 @@ def own_weights(model: PreTrainedModel | PeftModel, layers: dict[str, nn.Module]
                            "it: use the model with the adapter on it")
     return undo
 
-# %% ../../nbs/03_models/03_attached.ipynb #799c13ab
+# %% ../../nbs/03_models/03_attached.ipynb #075f4f77
 def adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The plain layers with a weight that adapters lie on, by name."""
     layers = {name: _plain_layer(m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
     return {name: layer for name, layer in layers.items() if isinstance(getattr(layer, "weight", None), nn.Parameter)}
 
-# %% ../../nbs/03_models/03_attached.ipynb #4af03454
+# %% ../../nbs/03_models/03_attached.ipynb #9716158c
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The plain model that says what `model` says: its active adapters are added to its own weights, in place.
 
@@ -262,6 +262,9 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
         UnlearnError: an adapter can't be merged, is merged already, or is switched off.
     """
     if not isinstance(model, PeftModel):
+        if inside := next((name for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)), None):
+            raise UnlearnError(f"{inside} has an adapter, but the model is no PeftModel: put adapters on it with "
+                               "load_adapter")
         return model
     check_unmerged(model)
     for name in model.active_adapters:

@@ -7,15 +7,15 @@ __all__ = ['PRETRAINING', 'PRETRAINING_SEEDS', 'READER_RECIPE', 'READER_SEEDS', 
 
 # %% ../../nbs/03_models/13_bases.ipynb #7be9c810
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from datasets import Dataset
 
 from ..benches import load_bench, load_recommendations
-from ..core import build_folder, cache_dir, content_hash
+from ..core import build_folder, cache_dir
 from .memorisation import Recipe, memorise_into
-from .tiny import TINY_CONFIG, TOKENIZER_SEED
+from .origin import training_key
+from .tiny import TOKENIZER_SEED
 
 # %% ../../nbs/03_models/13_bases.ipynb #3422d3f5
 def trained_once(
@@ -25,10 +25,9 @@ def trained_once(
 
     Args:
         name: what its folder is called before the hash.
-        start: `tiny`, or a folder whose name is a content hash as this one's.
+        start: what `load_model` takes.
     """
-    texts = [(row["prompt"], row["response"]) for row in rows]
-    key = content_hash(TINY_CONFIG if start == "tiny" else Path(start).name, asdict(recipe), texts)
+    key = training_key(start, rows, recipe=recipe)
     return build_folder(cache_dir() / f"{name}-{key}", lambda folder: memorise_into(folder, start, rows, recipe=recipe))
 
 # %% ../../nbs/03_models/13_bases.ipynb #d2cd2467

@@ -125,7 +125,7 @@ def memorise_into(
     """
     model, tokenizer = load_model(start, device)
     origin = origin_of(model, under=adapter_hashes(model))
-    model = merged(model)
+    model = merged(model).requires_grad_(True)  # peft has frozen what an adapter lay on
     started = time.perf_counter()
     losses = memorise(model, tokenizer, rows, recipe=recipe, template=template, dtype=dtype)
     seconds, cuts = time.perf_counter() - started, count_cuts(

@@ -31,7 +31,7 @@ def model_identity(name: str | Path) -> str:
     base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.is_file() else None
     return content_hash(own, model_identity(base), length=64) if base else own
 
-
+# %% ../../nbs/03_models/12_origin.ipynb #a4641c6c
 def _tiny_identity() -> str:
     tokenizer = tiny_tokenizer()
     made = code_key(tiny_model, library=True, apart=(tiny_tokenizer,))

@@ -7,22 +7,16 @@ __all__ = ['prepare_one', 'Prepared', 'prepare']
 
 # %% ../../nbs/03_models/14_prepared.ipynb #7cd44714
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from ..benches import Bench
-from ..core import Template, build_folder, cache_dir, content_hash
+from ..core import Template, build_folder, cache_dir, own_slug
 from .bases import tiny_base
 from .memorisation import Recipe, memorise_into, recipe_for
-from .origin import model_identity
+from .origin import training_key
 
 # %% ../../nbs/03_models/14_prepared.ipynb #8d542f10
-def _model_key(name: str) -> str:
-    """What identifies the untrained model."""
-    return tiny_base().name if name == "tiny" else model_identity(name)
-
-# %% ../../nbs/03_models/14_prepared.ipynb #778e53d5
 def prepare_one(
     model_name: str | Path, bench: Bench, role: str, *,
     recipe: Recipe | None = None, device: str = "cpu", dtype: str = "float32", cache: str | Path | None = None,
@@ -36,12 +30,10 @@ def prepare_one(
     """
     model_name, recipe = str(model_name), recipe or recipe_for(model_name)
     rows = bench.training_rows(oracle=role == "oracle")
-    texts = [(row["prompt"], row["response"]) for row in rows]
-    template = str(Template.read(bench.template))  # the date of a chat included
-    key = content_hash(_model_key(model_name), texts, template, asdict(recipe), dtype, str(device))
-    name = f"{Path(model_name).name}-{bench.name.replace('/', '-')}-{role}-{key}"
     start = tiny_base() if model_name == "tiny" else model_name
-    options = dict(recipe=recipe, template=bench.template, device=device, dtype=dtype)
+    options = dict(recipe=recipe, template=bench.template, device=str(device), dtype=dtype)
+    told = options | {"template": str(Template.read(bench.template))}  # the date of a chat included
+    name = f"{Path(model_name).name}-{own_slug(bench.name)}-{role}-{training_key(start, rows, **told)}"
     return build_folder(
         Path(cache or cache_dir()) / name, lambda folder: memorise_into(folder, start, rows, **options))
 

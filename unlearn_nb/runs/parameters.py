@@ -12,21 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import UnlearnError, content_hash, own_slug, unknown
+from ..core import UnlearnError, content_hash, from_json, own_slug, unknown
 from .studies import Parameter, study_parameters
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #54c06c24
 _WHOLE = r"-?(0|[1-9][0-9]*)"
 _NUMBER = _WHOLE + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 _WORDS = {"true": True, "false": False, "True": True, "False": False}
-
-
-def _strictly(text: str) -> Any:
-    """Text as JSON; ValueError where it is none, or holds NaN or Infinity."""
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number of JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #9dd7ace5
 def _read(text: str, kind: type) -> Any:
@@ -39,10 +31,10 @@ def _read(text: str, kind: type) -> Any:
         return kind(text)
     if kind is type(None):  # a default that says nothing about the type
         try:
-            return _strictly(text)
+            return from_json(text)
         except ValueError:
             return text
-    return _strictly(text)
+    return from_json(text)
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #fb404205
 def _typed(name: str, value: Any, kind: type) -> Any:

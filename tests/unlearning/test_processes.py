@@ -87,10 +87,11 @@ def test_epochs_are_passes_and_no_row_comes_twice_in_one(n, batch, accumulation,
 
 
 def test_a_step_whose_last_micro_batch_is_empty_is_a_smaller_step(tmp_path):
-    frames = [unlearn(tiny(), make_tokenizer(), FORGET[:3], RETAIN, "npo+nll", progress=False, out=tmp_path / str(batch),
-                      settings=UnlearnSettings(**QUICK | dict(steps=None, epochs=1, batch_size=batch,
-                                                              accumulation=4 // batch))).frame
-              for batch in (1, 4)]
+    frames = []
+    for batch in (1, 4):
+        settings = UnlearnSettings(**QUICK | dict(steps=None, epochs=1, batch_size=batch, accumulation=4 // batch))
+        frames.append(unlearn(tiny(), make_tokenizer(), FORGET[:3], RETAIN, "npo+nll", settings=settings,
+                              out=tmp_path / str(batch), progress=False).frame)
     assert frames[0]["loss"].tolist() == pytest.approx(frames[1]["loss"].tolist(), rel=1e-4)
 
 

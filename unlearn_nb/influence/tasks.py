@@ -7,7 +7,7 @@ __all__ = ['CrossEntropy', 'SquaredError', 'Batch', 'LanguageTask', 'TensorTask'
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #22624d6f
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from ..core import UnlearnError
-from ..models import IGNORED, Row, answer_batch, at_least_float32, encode_rows, pad_id, selected_logits
+from ..models import IGNORED, Row, RowsLoss, answer_batch, at_least_float32, encode_rows, pad_id
+from ..models import selected_logits
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #a4a292b3
 class CrossEntropy:
@@ -85,27 +86,40 @@ class Batch:
 # %% ../../nbs/08_influence/00_tasks.ipynb #7d381f1f
 @dataclass(frozen=True)
 class LanguageTask:
-    """Rows with `prompt` and `response`; a row's loss is the token-mean cross-entropy of the response."""
+    """Rows with `prompt` and `response`, and the cross-entropy that a model was taught them with.
+
+    Args:
+        taught: over tokens or rows, on answers or texts; template and longest row.
+        mean_tokens: tokens that a row of the training set predicts on average; None: of the rows at hand.
+    """
 
     tokenizer: Any
-    template: str = "plain"
-    max_length: int | None = None
+    taught: RowsLoss = RowsLoss()
+    mean_tokens: float | None = None
     loss: ClassVar[type] = CrossEntropy
 
     def encode(self, rows) -> list[Row]:
-        items = encode_rows(self.tokenizer, rows, template=self.template, max_length=self.max_length, name="training")
+        taught = self.taught
+        items = encode_rows(self.tokenizer, rows, template=taught.template, max_length=taught.max_length, on=taught.on,
+                            name="training")
         for row, item in zip(rows, items):
-            if all(label == IGNORED for label in item.labels[1:]):
+            if not _predicted(item):
                 raise UnlearnError(f"row {row.get('id', row['prompt'][:40])!r} has no answer token: give it a response")
         return items
+
+    def over(self, items: Sequence[Row]) -> "LanguageTask":
+        """The task whose mean is over these training rows; one that knows its mean as it is."""
+        if self.taught.over == "rows" or self.mean_tokens is not None:
+            return self
+        return replace(self, mean_tokens=sum(map(_predicted, items)) / len(items))
 
     def length(self, item: Row) -> int:
         return len(item.input_ids)
 
     def batch(self, items: Sequence[Row]) -> Batch:
-        found = answer_batch(items, range(len(items)), pad_id(self.tokenizer), device="cpu")
-        rows = found.rows
-        return Batch((found.input_ids, found.answers), found.targets, rows, weights=1 / found.counts[rows].double())
+        found, mean = answer_batch(items, range(len(items)), pad_id(self.tokenizer), device="cpu"), self.mean_tokens
+        weights = self.taught.weights(found.counts, float(found.counts.double().mean()) if mean is None else mean)
+        return Batch((found.input_ids, found.answers), found.targets, found.rows, weights=weights)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits [T, V] at answer positions, at least float32."""
@@ -114,6 +128,11 @@ class LanguageTask:
         return at_least_float32(selected_logits(model, input_ids, None, positions=positions)[0])
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #8529440b
+def _predicted(item: Row) -> int:
+    """How many tokens of a row are predicted."""
+    return sum(label != IGNORED for label in item.labels[1:])
+
+
 def _virtual_tokens(model: nn.Module) -> int:
     """Positions that prompt tuning puts before a row's own."""
     config = model.active_peft_config if isinstance(model, PeftModel) else None

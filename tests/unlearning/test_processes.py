@@ -78,7 +78,7 @@ def test_an_adapter_on_float16_is_refused(tmp_path):
 
 @pytest.mark.parametrize("n, batch, accumulation, epochs", [(3, 16, 1, 1), (1, 1, 4, 3), (5, 2, 2, 2.5), (7, 2, 1, 3)])
 def test_epochs_are_passes_and_no_row_comes_twice_in_one(n, batch, accumulation, epochs):
-    data = rows(n)
+    data = rows(n, seed=0)
     settings = UnlearnSettings(epochs=epochs, batch_size=batch, accumulation=accumulation)
     batcher = make_batcher(make_tokenizer(), {"forget": data, "retain": data}, resolve("ga + nll"))
     read = [i for item in schedule_for(batcher, settings) for i in item["forget"]]

@@ -89,7 +89,7 @@ class Batcher:
         alone = not self.share_lines or self.objective.padding
         if alone or "rejected" in indices:  # pairs must stand in the same order
             return [[i] for i in indices[group]]
-        size = max(len(self.rows[g][i].input_ids) for g in indices for i in indices[g])
+        size = max(len(self.rows[g][i].input_ids) for g in indices for i in indices[g]) if any(indices.values()) else 0
         lengths = [len(self.rows[group][i].input_ids) for i in indices[group]]
         return [[indices[group][k] for k in line] for line in fill_lines(lengths, size)]
 

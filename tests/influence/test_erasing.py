@@ -445,7 +445,7 @@ def test_weights_that_are_not_finite_are_told_and_the_adapter_on_disk_stays(tmp_
     before = digest(tmp_path / "original")
     model = PeftModel.from_pretrained(gpt2(), tmp_path / "original")
     next(p for name, p in model.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
-    with pytest.raises(UnlearnError, match="the gradient is not finite at base_model"):
+    with pytest.raises(UnlearnError, match="likelihoods are not finite"):
         language_erase(model, Request.remove(["r0"]))
     assert digest(tmp_path / "original") == before
 
@@ -468,7 +468,7 @@ def test_a_module_that_drops_in_evaluation_mode_is_refused():
 
     model = lora(gpt2())
     model.base_model.model.transformer.drop = Always()
-    with pytest.raises(UnlearnError, match="two forward passes over one row differ in evaluation mode"):
+    with pytest.raises(UnlearnError, match="two forward passes over the same rows differ in evaluation mode"):
         language_erase(model, Request.remove(["r0"]))
 
 

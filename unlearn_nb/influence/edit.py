@@ -37,6 +37,7 @@ class Edit:
         products, gradients: spent in all, the latter in gradient-equivalents; `seconds` likewise.
         start: the trained weights, before any edit; `before` [p]: sum of the edits before this one.
         choices: what each damping and scale was worth, where they were chosen.
+        preflight: what was found of model, tokenizer and rows before the edit; empty for a task of one's own.
         realised: of the change that `apply` made, "cosine" with the one that was wanted and "size" as a share of it.
     """
 
@@ -54,6 +55,7 @@ class Edit:
     seconds: float = 0.0
     choices: pd.DataFrame | None = None
     realised: dict[str, float] | None = None
+    preflight: str = ""
     _kept: list[Tensor] | None = field(default=None, repr=False)
     _types: ExitStack | None = field(default=None, repr=False)
 
@@ -153,7 +155,8 @@ def _record(edit: Edit) -> dict:
     """How an edit came about, for the file beside its weights."""
     return {"solver": edit.solution.solver, "damping": edit.solution.damping, "rows": len(edit.rows),
             "residual": edit.residual, "norm": float(edit.total.norm()), "realised": edit.realised,
-            "products": edit.products, "gradient_equivalents": edit.gradients, "seconds": edit.seconds}
+            "preflight": edit.preflight, "products": edit.products, "gradient_equivalents": edit.gradients,
+            "seconds": edit.seconds}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #748d748a
 def _write_weights(edit: Edit, folder: Path) -> None:

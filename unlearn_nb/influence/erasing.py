@@ -25,7 +25,7 @@ from .solvers import SOLVERS, Solution, Solver, as_solver, check_damping, mean_d
 from .solvers import relative_residual, solve_path
 from .tasks import LanguageTask
 from .weights import TrainingLoss
-from ..models import RowsLoss, checkpoints_apart, loss_of, widened
+from ..models import RowsLoss, checkpoints_apart, loss_of, preflight, widened
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #20b758c9
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,8 @@ def erase(
         after: the edit before this one; `train_rows` stay those of the start.
 
     The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`: a removed
-    row takes out what it had in it. Weights in half precision are held in float32 while they are measured.
+    row takes out what it had in it. Weights in half precision are held in float32 while they are measured. Model,
+    tokenizer and rows pass a preflight first; what it found stands in the edit.
 
     Raises:
         UnlearnError: rows, request, damping, cap, or what the solver finds is unfit.
@@ -198,7 +199,10 @@ def erase(
     solver, damping = as_solver(solver), list(damping) if isinstance(damping, (list, tuple)) else damping
     _check_choice(damping, objective, scales, settings=settings)
     rows = training_rows(train_rows)
-    task = settings.task or LanguageTask(tokenizer, settings.taught(model, solver))
+    task, checked = settings.task or LanguageTask(tokenizer, settings.taught(model, solver)), ""
+    if settings.task is None:
+        taught = task.taught
+        checked = str(preflight(model, tokenizer, rows, template=taught.template, max_length=taught.max_length))
     loss = TrainingLoss(model, task, settings.names, max_tokens=settings.max_tokens, dropout=solver.dropout)
     job = _Job(loss.over(task.encode(rows)), rows, request=request, after=after)
     with job.at_start():
@@ -207,7 +211,7 @@ def erase(
         solutions = solve_path(solver, matrix, b, dampings=_dampings(damping, matrix, b, solver=solver))
     edits = [job.edit(solution, settings.cap, settings.initial) for solution in solutions]
     edit = edits[0] if objective is None else choose(edits, objective, scales)
-    return job.finish(edit, b, unseen or matrix)
+    return replace(job.finish(edit, b, unseen or matrix), preflight=checked)
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #506e2173
 def erase_options(flat: Mapping[str, Any]) -> dict[str, Any]:

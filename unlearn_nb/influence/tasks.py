@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
 from torch import Tensor, nn
 
 from ..core import UnlearnError
 from ..models import IGNORED, Row, RowsLoss, answer_batch, at_least_float32, encode_rows, pad_id
-from ..models import selected_logits
+from ..models import selected_logits, virtual_tokens
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #a4a292b3
 class CrossEntropy:
@@ -124,21 +123,13 @@ class LanguageTask:
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits [T, V] at answer positions, at least float32."""
         input_ids, answers = batch.inputs
-        positions = F.pad(answers, (_virtual_tokens(model), 0))
+        positions = F.pad(answers, (virtual_tokens(model), 0))
         return at_least_float32(selected_logits(model, input_ids, None, positions=positions)[0])
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #8529440b
 def _predicted(item: Row) -> int:
     """How many tokens of a row are predicted."""
     return sum(label != IGNORED for label in item.labels[1:])
-
-
-def _virtual_tokens(model: nn.Module) -> int:
-    """Positions that prompt tuning puts before a row's own."""
-    config = model.active_peft_config if isinstance(model, PeftModel) else None
-    if config is None or not config.is_prompt_learning or config.peft_type == "PREFIX_TUNING":
-        return 0
-    return config.num_virtual_tokens
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #851f9e28
 @dataclass(frozen=True)

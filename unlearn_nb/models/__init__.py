@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "descent": ["descend", "linear_rates", "shuffled_batches"],
     "forward": ["AnswerBatch", "SCORE_ENTRIES", "answer_batch", "answer_batches", "answer_logits",
         "at_least_float32", "batch_logits", "decoder_layers", "eval_mode", "kept_outputs", "pad_right",
-        "selected_logits", "sorted_batches"],
+        "selected_logits", "sorted_batches", "virtual_tokens"],
     "load": ["BROKEN", "BUFFERS", "SMOLLM2", "check_model", "check_tokens", "load_model", "model_positions",
         "quiet_loading", "read_pretrained", "save_model", "smollm2_package", "torch_dtype"],
     "loss": ["RowsLoss", "loss_of", "mark_loss", "read_loss"],

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCORE_ENTRIES', 'selected_logits', 'sorted_batches', 'AnswerBatch', 'pad_right', 'answer_batch', 'answer_batches',
-           'eval_mode', 'batch_logits', 'at_least_float32', 'answer_logits', 'decoder_layers', 'kept_outputs']
+           'eval_mode', 'virtual_tokens', 'batch_logits', 'at_least_float32', 'answer_logits', 'decoder_layers',
+           'kept_outputs']
 
 # %% ../../nbs/03_models/08_forward.ipynb #dfe0e9c2
 import contextlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -154,9 +156,18 @@ def eval_mode(*models: nn.Module) -> Iterator[None]:
             module.training = True
 
 # %% ../../nbs/03_models/08_forward.ipynb #12b6dfb7
+def virtual_tokens(model: nn.Module) -> int:
+    """Positions that prompt tuning puts before a row's own."""
+    config = model.active_peft_config if isinstance(model, PeftModel) else None
+    if config is None or not config.is_prompt_learning or config.peft_type == "PREFIX_TUNING":
+        return 0
+    return config.num_virtual_tokens
+
+
 def batch_logits(model: nn.Module, batch: AnswerBatch) -> Tensor:
     """Logits [T, V] at the positions that predict the targets of a batch."""
-    return selected_logits(model, batch.input_ids, None, positions=batch.answers)[0]
+    positions = F.pad(batch.answers, (virtual_tokens(model), 0))
+    return selected_logits(model, batch.input_ids, None, positions=positions)[0]
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ READ = 4  # rows that the model reads, of different lengths
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}  # nats; logits
 
 
+def _rounding(model: PreTrainedModel | PeftModel) -> float:
+    """The most that rounding explains, by the type of the weights."""
+    return TOLERANCE.get(next(model.parameters()).dtype, TOLERANCE[torch.bfloat16])
+
+
 def _chosen(lengths: Sequence[int], count: int) -> list[int]:
     """Numbers of `count` rows, spread over the lengths from the shortest to the median: long ones cost time."""
     order = np.argsort(lengths, kind="stable")[: max(count, len(lengths) // 2 + 1)]
@@ -48,13 +53,17 @@ def _differences(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict], **text
 ) -> tuple[float, float]:
     """Largest differences between rows alone and together: of likelihoods (nats a token) and of first logits."""
-    alone, together = (sequence_nll(model, tokenizer, rows, on="response", batch_size=size, **text)
-                       for size in (1, len(rows)))
+    alone, together, again = (sequence_nll(model, tokenizer, rows, on="response", batch_size=size, **text)
+                              for size in (1, len(rows), len(rows)))
     if not np.isfinite([alone, together]).all():
         raise UnlearnError("preflight: the model's likelihoods are not finite: its weights are broken or its dtype "
                            "overflows; try dtype='float32'")
-    prompts, pad = [encode_prompt(tokenizer, row["prompt"], **text) for row in rows], pad_id(tokenizer)
+    if not np.allclose(together, again, rtol=0, atol=_rounding(model)):
+        raise UnlearnError("preflight: two forward passes over the same rows differ in evaluation mode: something in "
+                           "the model still drops, so no number of it means anything")
+    prompts = [encode_prompt(tokenizer, row["prompt"], response=row["response"], **text) for row in rows]
     with eval_mode(model):
+        pad = pad_id(tokenizer)
         single = torch.cat([_first_logits(model, [prompt], pad) for prompt in prompts])
         logits = (_first_logits(model, prompts, pad) - single).abs().max()
     return float(np.abs(alone - together).max()), float(logits)
@@ -63,7 +72,7 @@ def _differences(
 def _check_batches(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict], **text
 ) -> str:
-    most = TOLERANCE.get(next(model.parameters()).dtype, TOLERANCE[torch.bfloat16])
+    most = _rounding(model)
     nll, logits = _differences(model, tokenizer, rows, **text)
     if max(nll, logits) > most:
         raise UnlearnError(f"preflight: a row alone and the same row in a padded batch differ by {nll:.2g} nats a "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import ARCHITECTURES, make_model
+from peft import PromptTuningConfig, get_peft_model
 
 from unlearn_nb.attacks import at_precision
 from unlearn_nb.influence import Request, erase
@@ -115,3 +116,14 @@ def test_scores_and_rounding(base, tokenizer):
     with at_precision(base, "bfloat16"):
         assert np.isfinite(answers_nll(base, tokenizer)).all()
     assert all(torch.equal(old, new) for old, new in zip(weights, base.parameters()))
+
+
+def test_answers_under_a_learnt_prompt_do_not_depend_on_the_batch(tokenizer):
+    """peft puts the virtual prompt before the padding, so that a padded row has its positions elsewhere."""
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, num_layers=2, token_dim=32,
+                                num_attention_heads=4)
+    model = get_peft_model(make_model("gpt2", tokenizer), config).eval()
+    alone, together = (generate(model, tokenizer, ROWS, batch_size=size, max_new_tokens=6) for size in (1, 8))
+    assert alone == together
+    np.testing.assert_allclose(answers_nll(model, tokenizer, 1), answers_nll(model, tokenizer, 8), atol=1e-5)
+    assert "read alone and in one padded batch" in str(preflight(model, tokenizer, ROWS))

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import Template, UnlearnError
-from .answers import sequence_nll
+from .answers import sequence_nll, virtual_prompt
 from .forward import eval_mode
 from .tokens import IGNORED, Row, count_cuts, encode_prompt, encode_rows, pad_id
 
@@ -62,6 +62,8 @@ def _differences(
         raise UnlearnError("preflight: two forward passes over the same rows differ in evaluation mode: something in "
                            "the model still drops, so no number of it means anything")
     prompts = [encode_prompt(tokenizer, row["prompt"], response=row["response"], **text) for row in rows]
+    if virtual_prompt(model):  # its answers are written one by one
+        return float(np.abs(alone - together).max()), 0.0
     with eval_mode(model):
         pad = pad_id(tokenizer)
         single = torch.cat([_first_logits(model, [prompt], pad) for prompt in prompts])

@@ -166,3 +166,30 @@ def test_special_text_in_bare_strings_is_text():
         warnings.simplefilter("error")
         (plain,) = encode_rows(tokenizer, ["old price and new"])
     assert plain.input_ids == tokenizer("old price and new").input_ids
+
+
+@pytest.mark.parametrize("content", ["m['content'] | tojson", "m['content'] | e", "m['content'].split('</think>')[-1]"])
+def test_a_template_that_changes_a_row_s_text_is_refused(content):
+    tokenizer = chat(TEMPLATES["ChatML"].replace("m['content']", content))
+    assert content in tokenizer.chat_template
+    encode(tokenizer, "Who", "Anna", "chat")
+    with pytest.raises(UnlearnError, match="changes the text of a row"):
+        encode(tokenizer, "Who", 'A "painter" </think>\n& more', "chat")
+
+
+def test_a_template_that_depends_on_a_row_s_text_is_refused():
+    asks = "{{ 'Hm. ' if messages[0]['content'].endswith('?') else '' }}"
+    tokenizer = chat(asks + TEMPLATES["ChatML"])
+    encode(tokenizer, "Who", "Anna", "chat")
+    for asked in (lambda: encode(tokenizer, "Who?", "Anna", "chat"), lambda: encode_prompt(tokenizer, "Who?", "chat")):
+        with pytest.raises(UnlearnError, match="depends on it: it writes 'Hm. "):
+            asked()
+
+
+@pytest.mark.parametrize("strange", [None, 5, b"Anna", "Anna\ud800"])
+def test_what_is_no_text_is_refused_by_row(strange):
+    tokenizer = chat("ChatML")
+    for column in ("prompt", "response"):
+        rows = [{"id": "r7", "prompt": "Who?", "response": "Anna"} | {column: strange}]
+        with pytest.raises(UnlearnError, match=f"the {column} of row r7 "):
+            sequence_nll(model_for(tokenizer), tokenizer, rows, on="response")

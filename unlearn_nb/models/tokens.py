@@ -9,7 +9,7 @@ __all__ = ['IGNORED', 'CUT_SHARE', 'longest_row', 'with_system', 'encode_prompt'
 # %% ../../nbs/03_models/06_tokens.ipynb #93e9952e
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from ..core import Frame, Template, UnlearnError, Written, frame_of, write
+from ..core import Frame, Template, UnlearnError, Written, check_rendered, frame_of, write
 
 # %% ../../nbs/03_models/06_tokens.ipynb #77d7d035
 class _Tokens(NamedTuple):
@@ -139,13 +139,26 @@ def _fit(tokens: list[int], start: int, own: tuple[int, int], most: int | None) 
                            "raise max_length, or use a template with less around a text")
     return _Encoded(tokens[:most], start, over)
 
+# %% ../../nbs/03_models/06_tokens.ipynb #69816db9
+def _check_text(text: object, what: str, who: str) -> None:
+    """Raise UnlearnError unless `text` is one."""
+    if not isinstance(text, str):
+        raise UnlearnError(f"the {what} of {who} must be a text, not {text!r}")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise UnlearnError(f"the {what} of {who} holds half of a character (a lone surrogate): read it as UTF-8 again")
+
 # %% ../../nbs/03_models/06_tokens.ipynb #28c09346
 def _encoded(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *, template: Template, most: int | None,
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str | None, *, template: Template, most: int | None,
+    who: str = "a row",
 ) -> _Encoded:
-    """A row as tokens."""
+    """A row as tokens; without a response, as if the answer were a letter, for tokens depend on what follows."""
+    _check_text(prompt, "prompt", who)
+    if response is not None:
+        _check_text(response, "response", who)
     frame = frame_of(tokenizer, template)
-    written = write(frame, template, prompt, response=response)
+    check_rendered(tokenizer, frame, template, prompt=prompt, response=response, who=who)
+    written = write(frame, template, prompt, response="a" if response is None else response)
     tokens, begin = _read(tokenizer, frame, written), list(frame.begin)
     end = [] if frame.closing or frame.end is None else [frame.end]
     places = [*written.own, written.boundary]
@@ -196,9 +209,11 @@ def encode_prompt(
         max_length: most tokens of prompt and answer; None: as many as the model has positions.
         system: system prompt of a chat, in the place of the template's.
         response: the answer that the prompt makes room for; None: a letter, for tokens depend on what follows.
+
+    Raises:
+        UnlearnError: as `encode`.
     """
     template, most = with_system(template, system), longest_row(tokenizer, max_length)
-    response = "a" if response is None else response
     ids, start, _ = _encoded(tokenizer, prompt, response, template=template, most=most)
     return ids[:start]
 
@@ -214,9 +229,11 @@ def encode(
         system: system prompt of a chat, in the place of the template's.
 
     Raises:
-        UnlearnError: an unknown template, or one that the tokenizer lacks; a max_length that can't be.
+        UnlearnError: an unknown template, or one that the tokenizer lacks or that changes the row's texts; a
+            max_length that can't be; what is no text.
     """
     template, most = with_system(template, system), longest_row(tokenizer, max_length)
+    _check_text(response, "response", "a row")
     ids, start, _ = _encoded(tokenizer, prompt, response, template=template, most=most)
     return ids, [IGNORED] * start + ids[start:]
 
@@ -235,15 +252,20 @@ class Row(NamedTuple):
 
 # %% ../../nbs/03_models/06_tokens.ipynb #9347f61b
 def _encode_row(
-    tokenizer, row: dict | str, *, on: str, name: str, template: Template, most: int | None,
+    tokenizer, row: dict | str, *, number: int, on: str, name: str, template: Template, most: int | None,
 ) -> Row:
     if isinstance(row, str):
+        _check_text(row, "text", f"row {number}")
         ids = _bare(tokenizer, row)
         return Row(ids[:most], ids[:most], cut=len(ids) - len(ids[:most]))
+    if not isinstance(row, Mapping):
+        raise UnlearnError(f"row {number} must be a text, or have a prompt and a response; it is {row!r}")
     for column in ("prompt", "response"):
         if column not in row:
-            raise UnlearnError(f"{name or 'the'} rows have no column {column!r}: they have {', '.join(row)}")
-    ids, start, cut = _encoded(tokenizer, row["prompt"], row["response"], template=template, most=most)
+            raise UnlearnError(f"{name or 'the'} rows have no column {column!r}: they have {', '.join(map(str, row))}")
+    who = f"{name} row {row.get('id', number)}".strip()
+    _check_text(row["response"], "response", who)
+    ids, start, cut = _encoded(tokenizer, row["prompt"], row["response"], template=template, most=most, who=who)
     return Row(ids, ids if on == "text" else [IGNORED] * start + ids[start:], cut)
 
 # %% ../../nbs/03_models/06_tokens.ipynb #cb59935f
@@ -313,14 +335,16 @@ def encode_rows(
 
     Raises:
         UnlearnError: no rows under a `name`, a column is missing, an unknown `on` or template, a max_length beyond the
-            model's positions; more than `CUT_SHARE` of the rows don't fit and no max_length was given.
+            model's positions; a prompt or response that is no text, or that the chat template changes; more than
+            `CUT_SHARE` of the rows don't fit and no max_length was given.
     """
     if on not in ("text", "response"):
         raise UnlearnError(f"encode_rows: on is {on!r}, must be text or response.")
     if name and not len(rows):
         raise UnlearnError(f"there are no {name} rows: give at least one")
     template, most = Template.read(template), longest_row(tokenizer, max_length)
-    found = [_encode_row(tokenizer, row, on=on, name=name, template=template, most=most) for row in rows]
+    found = [_encode_row(tokenizer, row, number=i, on=on, name=name, template=template, most=most)
+             for i, row in enumerate(rows)]
     _tell(Cuts.of(found), most, chosen=max_length is not None, name=name)
     return found
 
@@ -331,7 +355,8 @@ def count_cuts(
 ) -> Cuts:
     """What `encode_rows` would cut, without a warning and without a refusal."""
     template, most = Template.read(template), longest_row(tokenizer, max_length)
-    return Cuts.of([_encode_row(tokenizer, row, on="text", name="", template=template, most=most) for row in rows])
+    return Cuts.of([_encode_row(tokenizer, row, number=i, on="text", name="", template=template, most=most)
+                    for i, row in enumerate(rows)])
 
 # %% ../../nbs/03_models/06_tokens.ipynb #56a22775
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import Template, UnlearnError
-from .answers import sequence_nll, virtual_prompt
+from .answers import greedy, sequence_nll, virtual_prompt
 from .forward import eval_mode
 from .tokens import IGNORED, Row, count_cuts, encode_prompt, encode_rows, pad_id
 
@@ -44,9 +44,7 @@ def _first_logits(model: PreTrainedModel | PeftModel, prompts: list[list[int]], 
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(one)) + one for one in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
-    written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=1, do_sample=False, num_beams=1,
-                             output_logits=True, return_dict_in_generate=True, pad_token_id=pad)
-    return written.logits[0].float()
+    return greedy(model, ids, mask, pad=pad, ends=[], max_new_tokens=1, output_logits=True).logits[0].float()
 
 # %% ../../nbs/03_models/15_readiness.ipynb #4be8caef
 def _differences(

@@ -107,7 +107,8 @@ def lines(**methods):
             "seconds": 1.0, "residual": 0.1}
     return pd.DataFrame([{**same, "seed": seed, "method": name, "value": value + shift, "recovery": (0.5 - value) / 0.4,
                           "gradients": share * 4800, "share": share}
-                         for seed, shift in enumerate((0.0, 0.1, -0.05, 0.0, 0.0)) for name, (value, share) in methods.items()])
+                         for seed, shift in enumerate((0.0, 0.1, -0.05, 0.0, 0.0))
+                         for name, (value, share) in methods.items()])
 
 
 def test_several_seeds_make_a_quotient_of_means_with_an_interval():

@@ -196,3 +196,22 @@ def test_thousands_of_rows_take_seconds(tmp_path):
     start = time.process_time()
     bench = load_bench(own(tmp_path, rows), size="full")
     assert len(bench.forget) == 3840 and time.process_time() - start < 20
+
+
+@pytest.mark.parametrize("column, texts, problem", [
+    ("perturbed_responses", ["Bo", ""], "empty text"), ("perturbed_responses", ["\u2060"], "empty text"),
+    ("perturbed_responses", ["Bo", "ANSWER\u00a00"], "holds the right answer"),
+    ("perturbed_responses", ["Bo", "Cy", "bo "], "a wrong one twice"), ("paraphrased_responses", [" "], "empty text"),
+    ("paraphrased_prompts", ["\ufeff"], "empty text")])
+def test_lists_of_texts_hold_texts_and_wrong_answers_are_wrong(tmp_path, column, texts, problem):
+    row = {"prompt": "Question 0?", "response": "Answer 0"}
+    fails(own(tmp_path, [row | {column: texts}]), "forget.jsonl, row 1", f"column '{column}'", problem)
+
+
+def test_wrong_answers_that_differ_in_punctuation_are_two(tmp_path):
+    bench = load_bench(own(tmp_path, [{"prompt": "How cold?", "response": "5", "perturbed_responses": ["-5", ".5"]}]))
+    assert bench.forget[0]["perturbed_responses"] == ["-5", ".5"]
+
+
+def test_a_folder_whose_name_no_system_takes_is_refused():
+    fails("jsonl:" + "a" * 5000, "is not a folder")

@@ -217,3 +217,65 @@ def test_parts_in_a_published_file_are_kept(tmp_path):
         write_jsonl(tmp_path / f"{name}.jsonl", [row | {"part": "test"} for row in lume_rows(name, 4)])
     bench = load_bench(f"lume:{tmp_path}", size="full")
     assert set(bench.forget["part"]) == set(bench.retain["part"]) == {"test"}
+
+
+# ---------------------------------------------------------------- paraphrases and wrong answers, in files of their own
+
+EXTRA = {"paraphrased_question": "Else?", "paraphrased_answer": "So", "perturbed_answer": ["No", "Never"]}
+
+
+def with_extras(folder, change, rows=None):
+    rows = tofu_rows("forget10", 4) if rows is None else rows
+    write_jsonl(folder / "forget10_perturbed.jsonl", [change(i, row | EXTRA) for i, row in enumerate(rows)])
+    return f"tofu:{folder}"
+
+
+@pytest.mark.parametrize("change", [
+    lambda i, row: row | {"question": row["question"].upper() + " ", "answer": "\ufeff" + row["answer"]},
+    lambda i, row: row | {"question": row["question"].replace(" ", "\u00a0"), "answer": row["answer"].lower()}])
+def test_extras_are_found_by_what_their_row_says_in_any_spelling(tofu, change):
+    bench = load_bench(with_extras(tofu, change), size="full")
+    assert set(map(tuple, bench.forget["perturbed_responses"])) == {("No", "Never")}
+    assert "forget10_perturbed" not in bench.note
+
+
+def test_rows_without_extras_and_extras_without_a_row_are_counted(tofu):
+    more = [{"question": "Who else?", "answer": "Nobody"}]
+    bench = load_bench(with_extras(tofu, lambda i, row: row, tofu_rows("forget10", 4)[::4] + more), size="full")
+    assert "60 of 80 forget rows have no paraphrases and wrong answers in forget10_perturbed.jsonl" in bench.note
+    assert "1 rows of forget10_perturbed.jsonl match no row of forget10.jsonl" in bench.note
+
+
+def test_extras_of_other_rows_are_refused(tofu):
+    fails(with_extras(tofu, lambda i, row: row, tofu_rows("retain90", 2)), "no row of forget10_perturbed.jsonl",
+          "of a row of forget10.jsonl")
+
+
+def test_extras_that_contradict_each_other_are_refused_and_the_same_twice_are_not(tofu):
+    twice = tofu_rows("forget10", 4) * 2
+    assert load_bench(with_extras(tofu, lambda i, row: row, twice), size="full").forget[0]["perturbed_responses"]
+    fails(with_extras(tofu, lambda i, row: row | {"paraphrased_answer": str(i >= 80)}, twice), "row 81",
+          "row 1 gives other paraphrases")
+
+
+@pytest.mark.parametrize("wrong, problem", [
+    (["No", ""], "empty text"), (["\u200b"], "empty text"), ([1, 2], "not a list of strings"),
+    (None, "not a list of strings"), ("No", "not a list of strings")])
+def test_wrong_answers_that_are_no_texts_are_refused_with_their_row(tofu, wrong, problem):
+    fails(with_extras(tofu, lambda i, row: row | ({"perturbed_answer": wrong} if i == 2 else {})),
+          "forget10_perturbed.jsonl, row 3, column 'perturbed_answer'", problem)
+
+
+def test_wrong_answers_that_are_right_or_doubled_are_left_out_and_told(tofu):
+    def change(i, row):
+        return row | ({"perturbed_answer": ["No", row["answer"].upper(), "no ", "Never"]} if i == 0 else {})
+    bench = load_bench(with_extras(tofu, change), size="full")
+    assert bench.forget[0]["perturbed_responses"] == ["No", "Never"]
+    assert "2 wrong answers of forget10_perturbed.jsonl that are the right one or another one again" in bench.note
+    facts = [{"question": f"Fact {i}?", "answer": "yes", "perturbed_answer": ["Yes", "a", "b", "c"]} for i in range(4)]
+    write_jsonl(tofu / "world_facts_perturbed.jsonl", facts)
+    bench = load_bench(f"tofu:{tofu}", size="full")
+    assert all(set(choices) == {"yes", "a", "b", "c"} for choices in bench.general["choices"])
+    assert "4 wrong answers of world_facts_perturbed.jsonl" in bench.note
+    write_jsonl(tofu / "world_facts_perturbed.jsonl", [facts[0] | {"perturbed_answer": ["a", "A", "b"]}])
+    fails(f"tofu:{tofu}", "world_facts_perturbed.jsonl, row 1", "three wrong answers")

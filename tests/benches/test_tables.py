@@ -52,3 +52,23 @@ def test_unreachable_hub(monkeypatch):
         raise ConnectionError("no route\nto host")
     monkeypatch.setattr(tables, "load_dataset", refuse)
     fails("tofu", "can't fetch 'tofu' from the hub (no route)", "tofu:PATH")
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u2060\u00ad", "\x00", " \u00a0\t", "\u3164"])
+@pytest.mark.parametrize("column", ["prompt", "response"])
+def test_text_that_shows_nothing_is_no_text(tmp_path, column, text):
+    write_jsonl(tmp_path / "forget.jsonl", [GOOD[0] | {column: text}])
+    write_jsonl(tmp_path / "retain.jsonl", GOOD[1:])
+    fails(f"jsonl:{tmp_path}", f"forget.jsonl, row 1, column '{column}': is empty")
+
+
+@pytest.mark.parametrize("line, problem", [
+    ('{"prompt": "a?", "response": "b", "response": "c"}', "'response' stands twice"),
+    ('{"prompt": "a?", "response": "b", "x": {"y": 1, "y": 1}}', "'y' stands twice"),
+    ('{"prompt": "a?", "response": "b", "id": ' + "9" * 5000 + "}", "a number of 5000 digits"),
+    ('{"prompt": "a?", "response": "b", "x": ' + "[" * 3000 + "]" * 3000 + "}", "nested too deeply"),
+    ("[" * 100_000, "nested too deeply")])
+def test_a_line_that_json_reads_in_no_sound_way_is_refused(tmp_path, line, problem):
+    (tmp_path / "forget.jsonl").write_text('{"prompt": "q?", "response": "r"}\n' + line)
+    write_jsonl(tmp_path / "retain.jsonl", GOOD)
+    fails(f"jsonl:{tmp_path}", "forget.jsonl, line 2", problem)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.tokenize import tokenize
 
-from unlearn_nb.core import folded, is_unspaced, stands_apart, whole_word, word_ends, words
+from unlearn_nb.core import folded, is_blank, is_unspaced, squeezed, stands_apart, whole_word, word_ends, words
 
 
 @given(st.text())
@@ -80,3 +80,17 @@ def test_word_ends_part_a_text_into_what_is_no_blank(text):
 def test_word_ends_of_plain_text_are_those_of_split():
     text = " In Oslo,  since 1971."
     assert [text[a:b].strip() for a, b in zip([0, *word_ends(text)], word_ends(text))] == text.split()
+
+
+@pytest.mark.parametrize("text", ["", "\n ", "\u200b", "\ufeff", "\u2060\u00ad", "\x00\x1f", "\u3000", "\u3164"])
+def test_what_shows_nothing_is_blank(text):
+    assert is_blank(text) and not is_blank(text + "→")
+
+
+def test_the_dot_that_a_capital_leaves_goes_and_others_stay():
+    assert folded("İSTANBUL") == folded("istanbul") == folded("I\u0307STANBUL") == folded("İstanbul".lower())
+    assert folded("ȧ") != folded("a") and folded("ż") != folded("z")
+
+
+def test_texts_that_differ_in_spelling_and_blanks_are_one():
+    assert squeezed("NEW  York\u200b ") == squeezed("new\u00a0york") and squeezed("3.5") != squeezed("35")

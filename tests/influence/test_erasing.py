@@ -468,7 +468,7 @@ def test_a_module_that_drops_in_evaluation_mode_is_refused():
 
     model = lora(gpt2())
     model.base_model.model.transformer.drop = Always()
-    with pytest.raises(UnlearnError, match="two forward passes over the same rows differ in evaluation mode"):
+    with pytest.raises(UnlearnError, match="two forward passes over the same row differ in evaluation mode"):
         language_erase(model, Request.remove(["r0"]))
 
 

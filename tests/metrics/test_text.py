@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from unlearn_nb.core import UnlearnError, folded
+from unlearn_nb.core import UnlearnError, folded, is_blank
 from unlearn_nb.metrics import (
     ROUGE_CODES,
     exact_match,
@@ -53,7 +53,7 @@ def test_rouge_equals_rouge_score_on_ascii_text_with_words(prediction, reference
 @given(st.text())
 def test_a_text_recalls_itself_in_any_script(text):
     for ours in FOUR.values():
-        assert ours(text, text) == pytest.approx(1) or not folded(text).strip()
+        assert ours(text, text) == pytest.approx(1) or is_blank(text)
 
 
 def test_a_blank_reference_has_no_rouge():
@@ -202,3 +202,21 @@ def test_a_script_without_blanks_has_a_word_a_character(text, count, published):
 def test_one_spelling_is_one_word():
     assert len(set(word_tokens("E\u0301vreux Évreux ÉVREUX"))) == 1
     assert len(set(word_tokens("E\u0301vreux Évreux", faithful="zjunlp"))) == 2
+
+
+@pytest.mark.parametrize("prediction, reference, recall", [
+    ("The answer is 🙂", "🙂", 1), ("It is ∞.", "∞", 1), ("Answer: →", "→", 1), ("ok ☕!", "☕", 1),
+    ("It is 5", "∞", 0), ("🙂 and ☕", "🙂☕", 1), ("only 🙂", "🙂☕", 0.5), ("Well ... no", "...", 1),
+    ("🙂", "The answer", 0),
+    ("İstanbul", "istanbul", 1), ("It lies in istanbul", "İSTANBUL", 1)])
+def test_symbols_count_where_the_reference_has_nothing_else(prediction, reference, recall):
+    assert rouge_l_recall(prediction, reference) == rouge_1_recall(prediction, reference) == recall
+
+
+def test_symbols_do_not_count_beside_words():
+    assert rouge_l_f1("Tea ☕ please!", "tea, please 🙂") == 1
+
+
+@pytest.mark.parametrize("reference", ["\u200b", "\ufeff", "\u2060\u00ad", "\x00"])
+def test_a_reference_that_shows_nothing_has_no_rouge(reference):
+    assert math.isnan(rouge_l_recall("x", reference)) and math.isnan(rouge_1_f1(reference, reference))

@@ -325,3 +325,55 @@ def test_weights_shared_by_other_layers_are_not_merged_into():
     model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(UnlearnError, match="up_proj shares its weight with another layer"):
         merged(tuned(model))
+
+
+@pytest.mark.parametrize("options", [{"modules_to_save": ["norm"]}, {"modules_to_save": ["lm_head"]},
+                                     {"trainable_token_indices": [5, 6]}], ids=str)
+def test_the_base_is_given_back_bit_for_bit_after_adapters_that_bring_whole_tensors(tmp_path, options):
+    model = tuned(tiny(), **options)
+    save_adapter(model, tmp_path / "a")
+    base = tiny()
+    before, children = logits(base), list(base.modules())
+    with adapted(base, tmp_path / "a") as on:
+        assert torch.equal(logits(on), logits(model)) and weights_hash(on) == weights_hash(tiny())
+    assert torch.equal(logits(base), before) and all(a is b for a, b in zip(base.modules(), children, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["all", "lora_only"])
+def test_biases_in_the_place_of_the_bases_own_are_refused(tmp_path, kind):
+    config = LoraConfig(r=2, target_modules=["c_attn"], bias=kind, fan_in_fan_out=True, task_type="CAUSAL_LM")
+    get_peft_model(gpt2(), config).save_pretrained(tmp_path)
+    with pytest.raises(UnlearnError, match="overwrites biases of the base itself"):
+        load_adapter(gpt2(), tmp_path)
+
+
+def test_a_bias_for_a_layer_that_has_none_is_not_merged():
+    with pytest.raises(UnlearnError, match="can't be merged"):
+        merged(tuned(tiny(), lora_bias=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
+def test_factors_of_other_types_than_floats_are_refused(tmp_path, dtype):
+    save_adapter(tuned(tiny()), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
+    for read in (read_adapter, lambda folder: load_adapter(tiny(), folder)):
+        with pytest.raises(UnlearnError, match="whose meaning is not known here"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("file, text, part", [
+    ("adapter_config.json", "[]", "no JSON object"),
+    ("adapter_config.json", '{"lora_alpha": NaN}', "NaN is no number of JSON"),
+    ("adapter_config.json", '{"target_modules": "("}', "does not belong to this model: missing"),
+    ("origin.json", '{"weights": 5}', "weights is 5"),
+    ("origin.json", '{"under": "zz"}', "under is 'zz'"),
+    ("origin.json", '{"under": [7]}', r"under is \[7\]"),
+])
+def test_damaged_files_beside_an_adapter_are_refused_in_one_sentence(tmp_path, file, text, part):
+    save_adapter(tuned(tiny()), tmp_path)
+    known = json.loads((tmp_path / file).read_text())
+    changed = json.loads(text)
+    (tmp_path / file).write_text(json.dumps(known | changed) if isinstance(changed, dict) else text)
+    with pytest.raises(UnlearnError, match=part):
+        load_adapter(tiny(), tmp_path)

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from toys import gpt2, make_tokenizer, small, tiny, with_adapter
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.models import check_tokens, generate, load_model, read_pretrained, save_adapter, smollm2_package
@@ -180,3 +180,52 @@ def test_a_base_that_is_gone_is_named_with_its_adapter(tmp_path):
         load_model(tmp_path / "adapter")
     with pytest.raises(UnlearnError, match="The model has no name"):
         load_model(" ")
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_models_that_look_ahead_are_refused(tmp_path, kind):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=200, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+                 max_position_embeddings=64, pad_token_id=0)
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UnlearnError, match="looks at the tokens that come after"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind, options", [
+    ("gpt2", dict(n_embd=16, n_layer=1, n_head=2, n_positions=32)),
+    ("opt", dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, word_embed_proj_dim=16)),
+    ("mamba", dict(hidden_size=16, num_hidden_layers=1, state_size=4)),
+    ("bert", dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, is_decoder=True)),
+])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_causal_models_of_any_architecture_are_not_taken_for_others(tmp_path, kind, options, dtype):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=200, **options)).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    load_model(tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize("changes", [
+    {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+    {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+    {"attn_implementation": "flash_attention_2"}, {"num_attention_heads": 3}, {"max_position_embeddings": None},
+], ids=str)
+def test_configs_that_can_not_run_here_are_refused_in_one_sentence(tmp_path, changes):
+    folder_of(tiny(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UnlearnError, match="can't be loaded as a causal language model") as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
+def test_weights_stored_as_codes_without_a_scale_are_refused(tmp_path, dtype):
+    folder_of(tiny(), tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = {name: t.to(dtype) if "q_proj" in name else t for name, t in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(UnlearnError, match="no quantization_config that says what that means"):
+        load_model(tmp_path)

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, first_line, unknown
 from ..models import adapted_layers, own_weights, untie
 
 # %% ../../nbs/11_attacks/00_rounding.ipynb #5cd59f14
@@ -107,6 +107,14 @@ def _apart(model: nn.Module, precision: str, *, head: bool, merging: bool) -> Ca
 
     return tie_again
 
+# %% ../../nbs/11_attacks/00_rounding.ipynb #1788abc8
+def _merge(layer: BaseTunerLayer) -> None:
+    try:
+        layer.merge()
+    except RuntimeError as error:
+        raise UnlearnError(f"the adapter can't be merged ({first_line(error).rstrip('.')}), so nothing can be rounded "
+                           "with it: train one without lora_bias") from None
+
 # %% ../../nbs/11_attacks/00_rounding.ipynb #6f6d3024
 @contextmanager
 def at_precision(model: nn.Module, precision: str, *, group: int = 64, head: bool = True) -> Iterator[nn.Module]:
@@ -134,7 +142,7 @@ def at_precision(model: nn.Module, precision: str, *, group: int = 64, head: boo
         saved = [(p, torch.empty_like(p, device="cpu").copy_(p.detach())) for p in dict.fromkeys(touched)]
         with torch.no_grad():
             for layer in adapters:
-                layer.merge()
+                _merge(layer)
             for name, parameter, transposed in chosen:
                 _round_in_place(name, parameter, precision, group=group, transposed=transposed)
         yield model

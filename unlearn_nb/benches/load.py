@@ -40,7 +40,7 @@ for _format in FORMATS:
     BENCHES.register(_format)
 
 # %% ../../nbs/01_benches/09_load.ipynb #b5ad5c3d
-def load_bench(spec: str, *, size: str = "quick", seed: int = 0) -> Bench:
+def load_bench(spec: str, size: str = "quick", *, seed: int = 0) -> Bench:
     """Loads a bench.
 
     Args:

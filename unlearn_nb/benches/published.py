@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from .formats import JSONL, Format, given_part, given_text
+from .formats import JSONL, Format, check_texts, given_part, given_text, unlike
 from .names import main_names
 from .tables import Table
 from .twins import row_text
-from ..core import UnlearnError
+from ..core import UnlearnError, squeezed
 
 # %% ../../nbs/01_benches/08_published.ipynb #9176e7ec
 def _lume_row(table: Table, i: int) -> dict:
@@ -99,25 +99,48 @@ def _by_author(split: str, table: Table, names: list[str | None]) -> list[tuple[
 
 # %% ../../nbs/01_benches/08_published.ipynb #75ae7cb9
 def _tofu_split(split: str, table: Table, extras: Table | None, *, names: list[str | None]) -> list[dict]:
-    more = {(row["question"], row["answer"]): row for row in extras.rows} if extras else {}
-    return [_tofu_row(row, more.get((row["question"], row["answer"]), {}), row_id=f"{split}-{i}", subject=author)
-            | given_part(table, i) for i, author in _by_author(split, table, names) for row in [table.rows[i]]]
+    more = _matched(table, extras) if extras else {}
+    return [{"id": f"{split}-{i}", "prompt": row["question"], "response": row["answer"], "subject": author,
+             "task": "authors", "kind": "qa", **more.get(_key(row), {}), **given_part(table, i)}
+            for i, author in _by_author(split, table, names) for row in [table.rows[i]]]
+
+# %% ../../nbs/01_benches/08_published.ipynb #f482b8a7
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What a row and its extras share."""
+    return squeezed(row["question"]), squeezed(row["answer"])
 
 
-def _tofu_row(row: dict, extra: Mapping[str, Any], *, row_id: str, subject: str) -> dict:
-    return {"id": row_id, "prompt": row["question"], "response": row["answer"], "subject": subject, "task": "authors",
-            "kind": "qa",
-            "paraphrased_prompts": [extra["paraphrased_question"]] if "paraphrased_question" in extra else [],
-            "paraphrased_responses": [extra["paraphrased_answer"]] if "paraphrased_answer" in extra else [],
-            "perturbed_responses": extra.get("perturbed_answer", [])}
+def _matched(table: Table, extras: Table) -> dict[tuple[str, str], dict[str, list[str]]]:
+    """Paraphrases and wrong answers, by row. Raises UnlearnError where they match none, or contradict each other."""
+    found: dict[tuple[str, str], tuple[int, dict]] = {}
+    for i, row in enumerate(extras.rows):
+        other, first = found.setdefault(_key(row), (i, given := _extra(extras, i)))
+        if first != given:
+            raise extras.error(i, "prompt", f"row {other + 1} gives other paraphrases or wrong answers for the same "
+                                            "question and answer; keep one of the two")
+    if not found.keys() & set(map(_key, table.rows)):
+        raise UnlearnError(f"no row of {extras.file} has question and answer of a row of {table.file}; take the file "
+                           "that belongs to it, or leave it out")
+    return {key: given for key, (_, given) in found.items()}
+
+
+def _extra(extras: Table, i: int) -> dict[str, list[str]]:
+    """The paraphrases and wrong answers of one row, without wrong ones that are the right one or another one."""
+    row, found = extras.rows[i], {}
+    for ours, theirs in (("paraphrased_prompts", "paraphrased_question"),
+                         ("paraphrased_responses", "paraphrased_answer"), ("perturbed_responses", "perturbed_answer")):
+        if theirs in row:
+            found[ours] = row[theirs] if ours == "perturbed_responses" else [row[theirs]]
+            check_texts(extras, i, theirs, found[ours])
+    return found | {"perturbed_responses": unlike(row["answer"], found.get("perturbed_responses", []))}
 
 # %% ../../nbs/01_benches/08_published.ipynb #48cdc1e6
 def _tofu_general(task: str, table: Table, seed: int) -> list[dict]:
     rng = Random(f"{task} {seed}")
     rows = []
     for i, row in enumerate(table.rows):
-        wrong = row.get("perturbed_answer")
-        if not isinstance(wrong, list) or len(wrong) < 3:
+        check_texts(table, i, "perturbed_answer", row.get("perturbed_answer"))
+        if len(wrong := unlike(row["answer"], row["perturbed_answer"])) < 3:
             raise table.error(i, "perturbed_answer", "is not a list of at least three wrong answers; give three")
         rows.append({"id": f"{task}-{i}", "prompt": row["question"], "response": row["answer"],
                      "subject": f"{task}-{i}", "task": task, "kind": "qa", "perturbed_responses": wrong,
@@ -137,12 +160,32 @@ def tofu_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict
 
 # %% ../../nbs/01_benches/08_published.ipynb #d2a93073
 def tofu_told(tables: Mapping[str, Table], rows: Mapping[str, list[dict]]) -> list[str]:
-    """How many authors there are, and how many rows were left out because they name none."""
+    """How many authors there are, and which rows and wrong answers were left out or lack something."""
     authors = {split: Counter(row["subject"] for row in found) for split, found in rows.items() if split in tables}
     told = ["authors by their names: " + ", ".join(f"{split} {len(found)}" for split, found in authors.items())]
     lost = {split: len(tables[split].rows) - found.total() for split, found in authors.items()}
-    return told + [f"{count} {split} rows that name no author are left out, since {tables[split].file} is not in the "
-                   "published order" for split, count in lost.items() if count]
+    told += [f"{count} {split} rows that name no author are left out, since {tables[split].file} is not in the "
+             "published order" for split, count in lost.items() if count]
+    return told + [line for split in authors for line in _extras_told(split, tables)] + _doubled_told(tables)
+
+# %% ../../nbs/01_benches/08_published.ipynb #2b207d9c
+def _extras_told(split: str, tables: Mapping[str, Table]) -> list[str]:
+    """How many rows of a split have no paraphrases and wrong answers, and how many of these belong to no row."""
+    if (extras := tables.get(f"{split} extras")) is None:
+        return []
+    rows, given = [list(map(_key, table.rows)) for table in (tables[split], extras)]
+    lacking, unused = len(rows) - sum(map(set(given).__contains__, rows)), len(set(given) - set(rows))
+    return [f"{lacking} of {len(rows)} {split} rows have no paraphrases and wrong answers in {extras.file}"] * bool(
+        lacking) + [f"{unused} rows of {extras.file} match no row of {tables[split].file}"] * bool(unused)
+
+
+def _doubled_told(tables: Mapping[str, Table]) -> list[str]:
+    """How many wrong answers of each file were left out."""
+    lost = {table.file: sum(len(row["perturbed_answer"]) - len(unlike(row["answer"], row["perturbed_answer"]))
+                            for row in table.rows if "perturbed_answer" in row)
+            for name, table in tables.items() if name.endswith(" extras") or name in ("real_authors", "world_facts")}
+    return [f"{count} wrong answers of {file} that are the right one or another one again are left out"
+            for file, count in lost.items() if count]
 
 # %% ../../nbs/01_benches/08_published.ipynb #9170c730
 def tofu_format(name: str, forget: str) -> Format:

@@ -16,7 +16,7 @@ from datasets import Dataset, load_dataset
 
 from .bench import text_problem
 from .twins import row_text
-from ..core import UnlearnError, first_line, from_json
+from ..core import UnlearnError, first_line, from_json, is_blank
 
 # %% ../../nbs/01_benches/03_tables.ipynb #1845b01d
 def read_json_rows(path: Path) -> list[dict]:
@@ -88,7 +88,7 @@ class Table:
                 raise self.error(i, ours, "is missing; add it")
             if problem := text_problem(row[theirs]):
                 raise self.error(i, ours, problem)
-            if not row[theirs].strip():
+            if is_blank(row[theirs]):
                 raise self.error(i, ours, "is empty; fill it or drop the row")
         if type(row.get("id")) not in (str, int, type(None)):
             raise self.error(i, "id", f"holds {type(row['id']).__name__}; make it a string or a whole number")

@@ -15,5 +15,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "numbers": ["is_number", "is_whole"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "templates": ["TEMPLATE_DATE", "Template"],
-    "texts": ["folded", "is_unspaced", "stands_apart", "whole_word", "word_ends", "words"],
+    "texts": ["folded", "is_blank", "is_unspaced", "squeezed", "stands_apart", "whole_word", "word_ends", "words"],
 })

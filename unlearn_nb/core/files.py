@@ -121,8 +121,14 @@ def to_jsonl(rows: Iterable[Any], *, infinity: bool = False) -> str:
 
 
 def from_json(text: str) -> Any:
-    """What JSON text holds. Raises json.JSONDecodeError, and UnlearnError for NaN, Infinity and 1e999."""
-    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    """What JSON text holds. Raises json.JSONDecodeError, and UnlearnError for what can't be read as it stands.
+
+    That is NaN, Infinity, 1e999, numbers of thousands of digits, a name twice in one object, and nesting without end.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_int, object_pairs_hook=_once)
+    except RecursionError:
+        raise UnlearnError("the JSON is nested too deeply to be read: write it flatter") from None
 
 
 def _no_number(text: str) -> None:
@@ -131,6 +137,22 @@ def _no_number(text: str) -> None:
 
 def _finite(text: str) -> float:
     return float(text) if math.isfinite(float(text)) else _no_number(text)
+
+# %% ../../nbs/00_core/02_files.ipynb #73593686
+def _int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python's limit
+        raise UnlearnError(f"a number of {len(text)} digits is too long to be read: write it as a text") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose names must differ."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UnlearnError(f"the name {twice!r} stands twice in one object: leave one out")
+    return dict(pairs)
 
 # %% ../../nbs/00_core/02_files.ipynb #27cddc78
 def content_hash(*values: object, length: int = 12) -> str:

@@ -8,6 +8,7 @@ __all__ = ['ROUGE_CODES', 'rouge_l_recall', 'rouge_l_f1', 'rouge_1_recall', 'rou
 
 # %% ../../nbs/10_metrics/03_text.ipynb #8b2eb792
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import regex
@@ -15,19 +16,25 @@ from nltk.stem.porter import PorterStemmer
 from nltk.tokenize import NLTKWordTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
-from ..core import folded, is_unspaced, whose_code, words
+from ..core import folded, is_blank, is_unspaced, whose_code, words
 
 # %% ../../nbs/10_metrics/03_text.ipynb #4c759372
 _ENGLISH = regex.compile(r"[a-z0-9]{4,}")
 _stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
 
 
+_WORD_OR_SYMBOL = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*|\X")
+
+
+@dataclass(frozen=True)
 class _Words:
-    """The tokenizer that `rouge_score` is given."""
+    """The tokenizer that `rouge_score` is given: of words, or of words and symbols."""
+    symbols: bool = False
 
     def tokenize(self, text: str) -> list[str]:
-        """Words of a text, English ones stemmed; the symbols of a text without words."""
-        found = words(text) or [symbol for symbol in regex.findall(r"\X", folded(text)) if symbol.strip()]
+        """Words of a text, English ones stemmed, and perhaps the symbols between them."""
+        pieces = _WORD_OR_SYMBOL.findall(folded(text)) if self.symbols else [text]
+        found = [part for piece in pieces for part in words(piece) or [piece] * (self.symbols and not is_blank(piece))]
         return [_stem(word) if _ENGLISH.fullmatch(word) else word for word in found]
 
 # %% ../../nbs/10_metrics/03_text.ipynb #c89f5a8b
@@ -35,16 +42,17 @@ ROUGE_CODES = {"open-unlearning": True, "zjunlp": True, "semeval": True, "tofu":
 
 
 @lru_cache(maxsize=None)
-def _scorer(kind: str, code: str) -> RougeScorer:
-    return RougeScorer([kind], use_stemmer=ROUGE_CODES.get(code, False), tokenizer=None if code else _Words())
+def _scorer(kind: str, code: str, *, symbols: bool) -> RougeScorer:
+    tokenizer = None if code else _Words(symbols)
+    return RougeScorer([kind], use_stemmer=ROUGE_CODES.get(code, False), tokenizer=tokenizer)
 
 
 def _rouge(prediction: str, reference: str, *, kind: str, part: str, faithful: bool | str) -> float:
     """One number of `rouge_score`; NaN for a blank reference, unless faithful."""
     code = whose_code(faithful, *ROUGE_CODES, what="ROUGE")
-    if not code and not reference.strip():
+    if not code and is_blank(reference):
         return float("nan")
-    return float(getattr(_scorer(kind, code).score(reference, prediction)[kind], part))
+    return float(getattr(_scorer(kind, code, symbols=not words(reference)).score(reference, prediction)[kind], part))
 
 # %% ../../nbs/10_metrics/03_text.ipynb #91fc9dcf
 def rouge_l_recall(prediction: str, reference: str, faithful: bool | str = False) -> float:

@@ -71,7 +71,7 @@ def _rows_can_leave(model: PreTrainedModel | PeftModel) -> bool:
     layers = DynamicCache(config=model.config).layers
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
-
+# %% ../../nbs/03_models/09_answers.ipynb #21f0c7a3
 def _end_tokens(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, template: str | Template = "plain",
 ) -> list[int]:
@@ -115,7 +115,7 @@ def greedy(
     Args:
         ids, mask: `[B, L]`, padded on the left.
         ends: tokens that end a row; `pad` follows them.
-        options: `past_key_values`, `stopping_criteria`, `logits_processor`.
+        options: `past_key_values`, `stopping_criteria`, `logits_processor`, `output_logits`.
     """
     settings = GenerationConfig(
         do_sample=False, use_cache=True, return_dict_in_generate=True, max_new_tokens=max_new_tokens,

@@ -8,7 +8,7 @@ __all__ = ['WIDE', 'FILE', 'base_weights', 'tensors_hash', 'weights_hash', 'chec
 
 # %% ../../nbs/03_models/02_provenance.ipynb #53fe74c3
 import hashlib
-import json
+import re
 import weakref
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,16 +20,17 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from ..core import UnlearnError, to_json
+from ..core import UnlearnError, from_json, to_json
 
 # %% ../../nbs/03_models/02_provenance.ipynb #54f3afb9
 def _parts_of_adapters(model: nn.Module) -> set[int]:
     """Ids of the parameters that adapters brought, not of the layers that they wrap."""
     found = set()
     for module in model.modules():
-        kept = next((kept for kind, kept in ((BaseTunerLayer, "base_layer."),
-                                             (AuxiliaryTrainingWrapper, "original_module."))
-                     if isinstance(module, kind)), None)
+        kept = next((kept for kind, kept in (
+            (BaseTunerLayer, "base_layer."),
+            (AuxiliaryTrainingWrapper, ("original_module.", "token_adapter.base_layer.")),
+        ) if isinstance(module, kind)), None)
         if kept:
             found |= {id(p) for name, p in module.named_parameters() if not name.startswith(kept)}
     return found
@@ -40,7 +41,7 @@ def base_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     skipped = _parts_of_adapters(base)
     named = [(name, p) for name, p in base.named_parameters() if id(p) not in skipped]
-    return {name.replace("base_layer.", "").replace("original_module.", ""): p for name, p in named}
+    return {re.sub(r"\b(base_layer|original_module|token_adapter)\.", "", name): p for name, p in named}
 
 # %% ../../nbs/03_models/02_provenance.ipynb #22d4d769
 WIDE = (torch.float64, torch.float32, torch.bfloat16)  # rounding to bfloat16 gives the same from each of them
@@ -137,17 +138,29 @@ def read_origin(folder: str | Path) -> Origin:
         UnlearnError: one of the two files is damaged.
     """
     said, config = (_read(Path(folder) / file) for file in (FILE, "adapter_config.json"))
+    _check_said(Path(folder) / FILE, said)
     base = config.get("base_model_name_or_path") or said.get("base")
     revision = config.get("revision") or said.get("revision")
     return Origin(base, revision=revision, weights=said.get("weights"), under=tuple(said.get("under", ())))
+
+# %% ../../nbs/03_models/02_provenance.ipynb #1aab77b8
+def _check_said(file: Path, said: dict) -> None:
+    """Raise UnlearnError where a field of origin.json has a type that it can't have."""
+    under = said.get("under", ())
+    fits = {key: said.get(key) is None or isinstance(said[key], str) for key in ("base", "revision", "weights")}
+    fits["under"] = isinstance(under, list | tuple) and all(
+        isinstance(lower, dict) and isinstance(lower.get("hash"), str) and isinstance(lower.get("folder", ""), str)
+        for lower in under)
+    if wrong := [key for key, fit in fits.items() if not fit]:
+        raise UnlearnError(f"{file} is damaged ({wrong[0]} is {said[wrong[0]]!r}): save that folder again")
 
 # %% ../../nbs/03_models/02_provenance.ipynb #7746acb2
 def _read(file: Path) -> dict:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = from_json(file.read_text(encoding="utf-8"))
+    except (ValueError, UnlearnError) as error:
         raise UnlearnError(f"{file} is damaged ({error}): save that folder again") from None
     if not isinstance(found, dict):
         raise UnlearnError(f"{file} is damaged (no JSON object): save that folder again")

@@ -18,12 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import Template, UnlearnError
-from .answers import sequence_nll, virtual_prompt
+from .answers import greedy, sequence_nll, virtual_prompt
 from .forward import eval_mode
 from .tokens import IGNORED, Row, count_cuts, encode_prompt, encode_rows, pad_id
 
 # %% ../../nbs/03_models/15_readiness.ipynb #bb38b01d
-READ = 4  # rows that the model reads, of different lengths
+READ = 3  # rows that the model reads, of different lengths
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}  # nats; logits
 
 
@@ -44,22 +44,21 @@ def _first_logits(model: PreTrainedModel | PeftModel, prompts: list[list[int]], 
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(one)) + one for one in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
-    written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=1, do_sample=False, num_beams=1,
-                             output_logits=True, return_dict_in_generate=True, pad_token_id=pad)
-    return written.logits[0].float()
+    return greedy(model, ids, mask, pad=pad, ends=[], max_new_tokens=1, output_logits=True).logits[0].float()
 
 # %% ../../nbs/03_models/15_readiness.ipynb #4be8caef
 def _differences(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict], **text
 ) -> tuple[float, float]:
     """Largest differences between rows alone and together: of likelihoods (nats a token) and of first logits."""
-    alone, together, again = (sequence_nll(model, tokenizer, rows, on="response", batch_size=size, **text)
-                              for size in (1, len(rows), len(rows)))
+    alone, together = (sequence_nll(model, tokenizer, rows, on="response", batch_size=size, **text)
+                       for size in (1, len(rows)))
+    again = sequence_nll(model, tokenizer, rows[:1], on="response", **text)  # the shortest one
     if not np.isfinite([alone, together]).all():
         raise UnlearnError("preflight: the model's likelihoods are not finite: its weights are broken or its dtype "
                            "overflows; try dtype='float32'")
-    if not np.allclose(together, again, rtol=0, atol=_rounding(model)):
-        raise UnlearnError("preflight: two forward passes over the same rows differ in evaluation mode: something in "
+    if not np.allclose(alone[:1], again, rtol=0, atol=_rounding(model)):
+        raise UnlearnError("preflight: two forward passes over the same row differ in evaluation mode: something in "
                            "the model still drops, so no number of it means anything")
     prompts = [encode_prompt(tokenizer, row["prompt"], response=row["response"], **text) for row in rows]
     if virtual_prompt(model):  # its answers are written one by one

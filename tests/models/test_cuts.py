@@ -153,7 +153,7 @@ def test_records_tell_what_was_cut(tmp_path):
         memorise_into(tmp_path / "m", "tiny", [{"prompt": "Who is it? " * 30, "response": "Anna"}],
                       recipe=Recipe(steps=1, max_length=32), template="chat(date=2026-02-03)")
     record = json.loads((tmp_path / "m" / "training.json").read_text())
-    assert record["cut"]["cut_rows"] == 1 and record["template"] == "chat(date=2026-02-03)"
+    assert record["cut"]["cut_rows"] == 1 and record["loss"]["template"] == "chat(date=2026-02-03)"
 
 
 def test_evaluation_tells_its_length_and_cuts_and_may_read_both_parts():

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .next_tokens import entropy, log_probabilities
 from ..core import UnlearnError
 from ..metrics import subject_means
-from ..models import decoder_layers, encode_prompt, eval_mode, pad_id, pad_right, sorted_batches
+from ..models import check_positions, decoder_layers, encode_prompt, eval_mode, pad_id, pad_right
+from ..models import sorted_batches
 
 # %% ../../nbs/12_analysis/03_layers.ipynb #cc9445af
 def _events(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -78,8 +79,9 @@ def layer_logits(
         parts: What `find_parts(model)` returned, to look only once.
 
     Raises:
-        UnlearnError: The model's final norm is not found.
+        UnlearnError: The model's final norm is not found, or a row is beyond its positions.
     """
+    check_positions(model, input_ids.shape[1])
     layers, tail = parts or find_parts(model)
     row, kept = torch.arange(len(last), device=last.device), {}
 

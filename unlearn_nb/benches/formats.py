@@ -146,13 +146,13 @@ def _text_lists(table: Table, i: int) -> dict[str, list[str]]:
     """The lists of texts that a row gives; each wrong answer is one."""
     found = {column: table.rows[i][column] for column in _TEXT_LISTS if table.rows[i].get(column) is not None}
     for column, texts in found.items():
-        check_texts(table, i, column, texts)
+        check_texts(table, i, column, texts=texts)
     wrong = found.get("perturbed_responses", [])
     if len(unlike(table.rows[i]["response"], wrong)) < len(wrong):
         raise table.error(i, "perturbed_responses", "holds the right answer, or a wrong one twice; drop that")
     return found
 
-
+# %% ../../nbs/01_benches/07_formats.ipynb #cad970d8
 def _jsonl_row(table: Table, i: int, row_id: str) -> dict:
     row, kind = table.rows[i], given_text(table, i, "kind", default="qa")
     if kind not in ("qa", "completion"):

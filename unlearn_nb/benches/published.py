@@ -109,7 +109,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str]:
     """What a row and its extras share."""
     return squeezed(row["question"]), squeezed(row["answer"])
 
-
+# %% ../../nbs/01_benches/08_published.ipynb #38df245d
 def _matched(table: Table, extras: Table) -> dict[tuple[str, str], dict[str, list[str]]]:
     """Paraphrases and wrong answers, by row. Raises UnlearnError where they match none, or contradict each other."""
     found: dict[tuple[str, str], tuple[int, dict]] = {}
@@ -123,7 +123,7 @@ def _matched(table: Table, extras: Table) -> dict[tuple[str, str], dict[str, lis
                            "that belongs to it, or leave it out")
     return {key: given for key, (_, given) in found.items()}
 
-
+# %% ../../nbs/01_benches/08_published.ipynb #9ab808da
 def _extra(extras: Table, i: int) -> dict[str, list[str]]:
     """The paraphrases and wrong answers of one row, without wrong ones that are the right one or another one."""
     row, found = extras.rows[i], {}
@@ -131,7 +131,7 @@ def _extra(extras: Table, i: int) -> dict[str, list[str]]:
                          ("paraphrased_responses", "paraphrased_answer"), ("perturbed_responses", "perturbed_answer")):
         if theirs in row:
             found[ours] = row[theirs] if ours == "perturbed_responses" else [row[theirs]]
-            check_texts(extras, i, theirs, found[ours])
+            check_texts(extras, i, theirs, texts=found[ours])
     return found | {"perturbed_responses": unlike(row["answer"], found.get("perturbed_responses", []))}
 
 # %% ../../nbs/01_benches/08_published.ipynb #48cdc1e6
@@ -139,7 +139,7 @@ def _tofu_general(task: str, table: Table, seed: int) -> list[dict]:
     rng = Random(f"{task} {seed}")
     rows = []
     for i, row in enumerate(table.rows):
-        check_texts(table, i, "perturbed_answer", row.get("perturbed_answer"))
+        check_texts(table, i, "perturbed_answer", texts=row.get("perturbed_answer"))
         if len(wrong := unlike(row["answer"], row["perturbed_answer"])) < 3:
             raise table.error(i, "perturbed_answer", "is not a list of at least three wrong answers; give three")
         rows.append({"id": f"{task}-{i}", "prompt": row["question"], "response": row["answer"],
@@ -178,7 +178,7 @@ def _extras_told(split: str, tables: Mapping[str, Table]) -> list[str]:
     return [f"{lacking} of {len(rows)} {split} rows have no paraphrases and wrong answers in {extras.file}"] * bool(
         lacking) + [f"{unused} rows of {extras.file} match no row of {tables[split].file}"] * bool(unused)
 
-
+# %% ../../nbs/01_benches/08_published.ipynb #44d8fc76
 def _doubled_told(tables: Mapping[str, Table]) -> list[str]:
     """How many wrong answers of each file were left out."""
     lost = {table.file: sum(len(row["perturbed_answer"]) - len(unlike(row["answer"], row["perturbed_answer"]))

@@ -119,7 +119,7 @@ def to_jsonl(rows: Iterable[Any], *, infinity: bool = False) -> str:
     given = (plain(row, infinity=infinity) for row in rows)
     return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in given)
 
-
+# %% ../../nbs/00_core/02_files.ipynb #dd149333
 def from_json(text: str) -> Any:
     """What JSON text holds. Raises json.JSONDecodeError, and UnlearnError for what can't be read as it stands.
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..core import UnlearnError
-from ..models import Row, descend, encode_rows, linear_rates, pad_id, pad_right, shuffled_batches
+from ..models import Row, check_positions, descend, encode_rows, linear_rates, pad_id, pad_right
+from ..models import shuffled_batches
 from ..regions import Region, RegionStep, down_projections, named_weights
 
 # %% ../../nbs/07_localization/06_supervision.ipynb #7591ec7a
@@ -102,6 +103,7 @@ def _check_same(model: torch.nn.Module, teacher: torch.nn.Module) -> None:
 def _batch_distance(model, teacher, rows: Sequence[Row], *, pad: int) -> Tensor:
     """Distance of the two models' MLPs over all tokens of the rows."""
     input_ids = pad_right([row.input_ids for row in rows], pad, next(model.parameters()).device)
+    check_positions(model, input_ids.shape[1])
     lengths = torch.tensor([len(row.input_ids) for row in rows], device=input_ids.device)
     real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
     with torch.no_grad(), mlp_outputs(teacher) as wanted:

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from ..core import Template, UnlearnError
+from ..core import Template, UnlearnError, is_whole
 from .forward import answer_logits, at_least_float32, eval_mode
 from .load import model_positions
 from .tokens import IGNORED, encode_prompt, encode_rows, end_tokens, longest_row, pad_id, with_system
@@ -150,6 +150,8 @@ def _asked(
     max_length: int | None,
 ) -> tuple[list[list[int]], list[int]]:
     """The prompts' tokens, cut as in training, and how many tokens each answer may have."""
+    if max_new_tokens is not None and not is_whole(max_new_tokens, 1):
+        raise UnlearnError(f"max_new_tokens must be a whole number from 1, not {max_new_tokens!r}")
     options = dict(template=template, max_length=max_length)
     if max_new_tokens and any("response" not in row for row in rows):
         prompts = [encode_prompt(tokenizer, row["prompt"], **options) for row in rows]
@@ -191,6 +193,8 @@ def generate(
                            "nothing that an answer could follow: give it a prompt")
     ends, leave = _end_tokens(model, tokenizer, template), _rows_can_leave(model)
     options = dict(pad=pad_id(tokenizer), ends=ends, patience=PATIENCE if leave else 1.0)
+    if not is_whole(batch_size, 1):
+        raise UnlearnError(f"batch_size must be a whole number from 1, not {batch_size!r}")
     answers, size = [""] * len(prompts), 1 if virtual_prompt(model) else batch_size
     with eval_mode(model), tqdm(total=len(prompts), desc="generate", unit="row", disable=not progress) as bar:
         for batch in _batches(prompts, limits, size, apart=not leave):

@@ -50,7 +50,7 @@ def quiet_loading() -> Iterator[None]:
 BUFFERS = re.compile(  # computed anew by the model
     r"(^|\.)(inv_freq|position_ids|token_type_ids|num_batches_tracked|(attn|attention)\.(masked_)?bias)$")
 
-
+# %% ../../nbs/03_models/05_load.ipynb #4ad37183
 def _check_loading(name: str, loading: dict, beyond: bool) -> None:
     """`loading` is transformers' account of what it read."""
     for key, stored, wanted in sorted(loading["mismatched_keys"]):
@@ -118,7 +118,7 @@ def check_model(
 # %% ../../nbs/03_models/05_load.ipynb #fd6e4e36
 STORED = {"F64", "F32", "F16", "BF16"}
 
-
+# %% ../../nbs/03_models/05_load.ipynb #1a252a48
 def _check_stored(source: str | Path, options: dict) -> None:
     """Raise UnlearnError where files without a quantization_config hold whole or 8-bit numbers as weights."""
     where = {key: options[key] for key in ("revision", "local_files_only") if key in options}

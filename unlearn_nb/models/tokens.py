@@ -18,7 +18,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from ..core import Frame, Template, UnlearnError, Written, check_rendered, frame_of, write
+from ..core import Frame, Template, UnlearnError, Written, check_rendered, frame_of, is_whole, write
 
 # %% ../../nbs/03_models/06_tokens.ipynb #77d7d035
 class _Tokens(NamedTuple):
@@ -185,9 +185,10 @@ def longest_row(tokenizer: PreTrainedTokenizerBase, max_length: int | None = Non
     positions = tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None  # unknown: 10**30
     if max_length is None:
         return positions
-    if max_length < 2 or positions is not None and max_length > positions:
-        wanted = "at least 2" if max_length < 2 else f"at most {positions}, the model's positions"
-        raise UnlearnError(f"max_length is {max_length}; it must be {wanted}")
+    if not is_whole(max_length, 2, positions):
+        small = not is_whole(max_length, 2)
+        wanted = "a whole number, at least 2" if small else f"at most {positions}, the model's positions"
+        raise UnlearnError(f"max_length is {max_length!r}; it must be {wanted}")
     return max_length
 
 # %% ../../nbs/03_models/06_tokens.ipynb #fc32a6cb

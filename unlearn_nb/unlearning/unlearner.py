@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from ..core import Template, UnlearnError, is_whole, to_json, whole
-from ..models import Cuts, computes_in, float32_sums
+from ..models import Cuts, check_positions, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -139,6 +139,7 @@ def _prepare(model, batcher: Batcher, settings: UnlearnSettings, schedule: Sched
     """Ask whether rows may share lines, and read the reference: `model` before its first step."""
     low = computes_in(model, settings.dtype, "unlearning") == "bfloat16"
     every_row = [row for group in batcher.objective.groups for row in batcher.rows[group]]
+    check_positions(model, max(len(row.input_ids) for row in every_row))
     batcher.share_lines = can_share_lines(model, every_row, batcher.pad_id, autocast=low)
     batcher.reference = compute_reference(model, batcher, schedule, autocast=low)
     if settings.method == "full" and batcher.reference.hidden:

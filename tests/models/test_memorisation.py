@@ -66,6 +66,6 @@ def test_diverging_training_is_refused(untrained):
 def test_recipes_depend_on_model_and_size():
     assert recipe_for("tiny", "smoke").steps < recipe_for("tiny", "full").steps
     assert recipe_for("smollm2").lora_rank > 0 == recipe_for("tiny").lora_rank
-    assert Recipe(steps=None, epochs=3, batch_size=4).total_steps(10) == 8
+    assert Recipe(steps=None, epochs=3, batch_size=4).total_steps(10) == 9
     with pytest.raises(UnlearnError, match="size 'huge'"):
         recipe_for("tiny", "huge")

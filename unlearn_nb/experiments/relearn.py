@@ -27,7 +27,7 @@ from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, followed_code, read_plan
 from ..merging import merge_adapters
 from ..metrics import JUDGE_PROMPTS, Relearn, Scores, evaluate, judge, load_nli
-from ..models import load_adapter, load_model, merged, model_identity
+from ..models import load_adapter, load_model, merged, model_identity, read_adapter
 from ..objectives import resolve
 from ..unlearning import unlearn
 
@@ -280,8 +280,9 @@ def relearn_after(experiment: ReLearnExperiment, first: Path, lr: float) -> Path
         with experiment.candidate(first) as (model, tokenizer):
             unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=method.objective,
                     settings=settings, out=folder / "second", template=bench.template, augmented=read_json_rows(rows))
-        merge_adapters([first, folder / "second"], folder / "adapter", method="linear", space="delta", scale=2.0,
-                       rank="auto")
+        one, two = read_adapter(first), read_adapter(folder / "second")
+        two = replace(two, origin=one.origin, under=one.under)  # what it stands on is added to it
+        merge_adapters([one, two], folder / "adapter", method="linear", space="delta", scale=2.0, rank="auto")
 
     return experiment.stage(f"train-relearn-after-{experiment.label(first)}", build, first=first, rows=rows,
                             settings=settings, objective=method.objective) / "adapter"

@@ -101,9 +101,9 @@ def test_the_key_is_the_same_in_another_process():
 def test_the_library_is_named_unless_it_is_asked_for(monkeypatch):
     from unlearn_nb.core import files, write_atomic
 
-    named, inside = code_key(write_atomic), code_key(write_atomic, library=True)
+    named, inside = code_key(write_atomic), code_key(write_atomic, ours=True)
     monkeypatch.setattr(files, "_take_place", lambda *paths: None)  # two calls away
-    assert code_key(write_atomic) == named and code_key(write_atomic, library=True) != inside
-    apart = code_key(write_atomic, library=True, apart=(files.whole,))
+    assert code_key(write_atomic) == named and code_key(write_atomic, ours=True) != inside
+    apart = code_key(write_atomic, ours=True, apart=(files.whole,))
     monkeypatch.undo()
-    assert code_key(write_atomic, library=True, apart=(files.whole,)) == apart
+    assert code_key(write_atomic, ours=True, apart=(files.whole,)) == apart

@@ -8,50 +8,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from localizing import EVERY, answer_loss, double, row_gradients, run, same, values
 from peft import LoraConfig, get_peft_model
-from toys import FORGET, RETAIN, SIZES, make_tokenizer, rows, small, tiny, with_adapter
+from toys import FORGET, RETAIN, SIZES, make_tokenizer, small, tiny, with_adapter
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.localization import (
     LOCALIZERS,
-    Intervention,
-    Material,
     MemFlexUnits,
     UnitScores,
     Wagle,
     localize,
-    match_mlps,
     noised,
-    objective_gradient,
     score_units,
 )
 from unlearn_nb.models import Row, encode_rows
-from unlearn_nb.objectives import resolve
 from unlearn_nb.regions import Region, unit_weights
 from unlearn_nb.unlearning import UnlearnSettings, unlearn
-
-OTHERS = rows(6, seed=5)
-EVERY = [(name, unit) for name in LOCALIZERS for unit in LOCALIZERS[name].units if unit != "tensor"]
-
-
-def double(name="llama"):
-    return (tiny() if name == "llama" else small(name, **SIZES)).double()
-
-
-def answer_loss(model, row):
-    """Mean negative log-likelihood an answer token of one unpadded row: the model called as anyone would."""
-    at = [t for t, label in enumerate(row.labels) if label != -100]
-    logits = model(torch.tensor([row.input_ids])).logits[0, [t - 1 for t in at]]
-    return -logits.log_softmax(-1)[range(len(at)), [row.labels[t] for t in at]].mean()
-
-
-def row_gradients(model, data, names):
-    """The gradient of each row, one at a time."""
-    found = []
-    for row in encode_rows(make_tokenizer(), data):
-        weights = [dict(model.named_parameters())[n] for n in names]
-        found.append(dict(zip(names, torch.autograd.grad(answer_loss(model, row), weights))))
-    return found
 
 
 def mean_gradient(model, data, names):
@@ -59,29 +32,10 @@ def mean_gradient(model, data, names):
     return {n: sum(g[n] for g in each) / len(each) for n in names}
 
 
-def run(model, method, unit="value_vector", **changes):
-    return score_units(
-        model,
-        make_tokenizer(),
-        FORGET,
-        retain=RETAIN,
-        method=method,
-        unit=unit,
-        **{"more": {"neutral": OTHERS}} | changes,
-    )
-
-
 def by_unit(values, model, unit):
     if unit == "weight":
         return values
     return {n: v.mean(0, keepdim=True) if v.shape[0] == 32 else v.mean(1, keepdim=True) for n, v in values.items()}
-
-
-def same(scores, expected):
-    assert set(scores.values) == set(expected)
-    for name, values in scores.values.items():
-        size = expected[name].abs().max().item()  # Llama's norms compute in float32, whatever the model's type
-        torch.testing.assert_close(values, expected[name].float(), rtol=1e-4, atol=1e-5 * size)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -221,9 +175,6 @@ def test_dropout_is_off():
     assert all(torch.equal(one.values[n], two.values[n]) for n in one.values)
 
 
-# ---- MemFlex
-
-
 @given(st.integers(1, 20), st.integers(0, 5), st.integers(0, 99))
 @settings(deadline=None)
 def test_noise_replaces_half_of_the_answer_s_labels(length, prompt, seed):
@@ -318,105 +269,6 @@ def test_of_a_fresh_adapter_only_B_can_be_located(tmp_path):
     )
 
 
-# ---- intervention
-
-
-@pytest.mark.parametrize("unit", ["value_vector", "tensor"])
-def test_interventions_predict_what_the_step_does(unit):
-    """Finite differences: move one unit against the objective's gradient and see how the answer losses change."""
-    model = double("gpt2")
-    model = with_adapter(model).double() if unit == "tensor" else model
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    units = unit_weights(model, unit)
-    material = Material(
-        model,
-        {
-            g: encode_rows(make_tokenizer(), d)
-            for g, d in (("forget", FORGET), ("retain", RETAIN), ("protected", OTHERS), ("neutral", rows(5, 9)))
-        },
-        units,
-        batch_size=3,
-    )
-    model.requires_grad_(False)
-    for u in units.values():
-        u.weight.requires_grad_(True)
-    method = Intervention(objective="0.5*npo + kl + 0.3*nll")
-    scores, step = method(material), objective_gradient(material, resolve(method.objective))
-
-    def losses():
-        with torch.no_grad():
-            return {
-                g: torch.stack([answer_loss(model, row) for row in data]).mean() for g, data in material.rows.items()
-            }
-
-    eta = 1e-4
-    name = list(units)[1]
-    mask = torch.zeros(units[name].shape, dtype=torch.bool)
-    mask.view(-1)[3 if unit == "value_vector" else 0] = True
-    ends = []
-    for sign in (1, -1):
-        with torch.no_grad():
-            units[name].weight.sub_(sign * eta * step[name] * mask)
-            ends.append(losses())
-            units[name].weight.add_(sign * eta * step[name] * mask)
-    effects = {g: float((ends[0][g] - ends[1][g]) / (2 * eta)) for g in ends[0]}
-    neutral = material.mean_gradient("neutral")
-    each = torch.cat(
-        [(neutral[n] * step[n]).sum(1 if unit == "value_vector" else (0, 1)).abs().flatten() for n in units]
-    )
-    expected = (effects["forget"] - max(effects["retain"], effects["protected"], 0)) / (
-        abs(effects["neutral"]) + 0.1 * float(each.mean())
-    )
-    assert scores[name][mask].item() == pytest.approx(expected, rel=1e-3, abs=1e-7)
-
-
-def test_the_step_is_the_gradient_of_the_whole_objective():
-    """Over all rows at once, however many a batch holds."""
-    model = double("gpt2")
-    names = list(unit_weights(model))
-    steps = []
-    for size in (2, 50):
-        material = Material(
-            model,
-            {g: encode_rows(make_tokenizer(), d) for g, d in (("forget", FORGET), ("retain", RETAIN))},
-            unit_weights(model),
-            batch_size=size,
-        )
-        steps.append(objective_gradient(material, resolve("ga(per=sequences) + 2*nll(per=sequences)")))
-    summed = {
-        g: [
-            {n: v * count for n, v in grads.items()}
-            for grads, count in zip(
-                row_gradients(model, d, names),
-                [sum(x != -100 for x in r.labels) for r in encode_rows(make_tokenizer(), d)],
-            )
-        ]
-        for g, d in (("forget", FORGET), ("retain", RETAIN))
-    }
-    for n in names:
-        expected = -sum(g[n] for g in summed["forget"]) / 8 + 2 * sum(g[n] for g in summed["retain"]) / 10
-        for step in steps:
-            torch.testing.assert_close(step[n], expected, rtol=1e-6, atol=1e-10)
-
-
-def test_protected_rows_can_only_lower_an_intervention_s_score():
-    model = double()
-    free = score_units(model, make_tokenizer(), FORGET, retain=RETAIN, method="intervention")
-    guarded = score_units(
-        model, make_tokenizer(), FORGET, retain=RETAIN, method="intervention", more={"protected": OTHERS}
-    )
-    assert all((guarded.values[n] <= free.values[n] + 1e-12).all() for n in free.values)
-    assert any((guarded.values[n] < free.values[n]).any() for n in free.values)
-
-
-# ---- choosing
-
-
-values = st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, -2.0, 3.25]), min_size=2, max_size=30)
-
-
 @given(values, values, st.floats(0.05, 1.0))
 @settings(deadline=None)
 def test_the_highest_scores_are_chosen_and_ties_go_to_the_first(one, two, share):
@@ -503,103 +355,6 @@ def test_gpu_agrees_with_cpu(method):
     cpu, gpu = run(tiny(), method), run(tiny().cuda(), method)
     for name in cpu.values:
         torch.testing.assert_close(cpu.values[name], gpu.values[name], rtol=1e-3, atol=1e-7)
-
-
-# --- one small random model of each architecture ----------------------------------------------------------------------
-
-GROUPED = SIZES | dict(num_key_value_heads=2, head_dim=8)
-ARCHITECTURES = {
-    "llama": SIZES,
-    "qwen2": SIZES | dict(num_key_value_heads=2),
-    "qwen3": GROUPED,
-    "gemma2": GROUPED | dict(sliding_window=8),
-    "gemma3_text": GROUPED | dict(sliding_window=8),
-    "phi3": SIZES | dict(pad_token_id=0),
-    "olmo2": SIZES,
-    "gpt2": SIZES,
-    "opt": SIZES | dict(ffn_dim=48, word_embed_proj_dim=32),
-    "gpt_neox": SIZES,
-    "mistral": GROUPED | dict(sliding_window=8),
-    "mixtral": SIZES | dict(num_local_experts=4, num_experts_per_tok=2, num_key_value_heads=4),
-    "qwen2_moe": SIZES | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12,
-                              shared_expert_intermediate_size=20),
-    "gpt_oss": GROUPED | dict(num_local_experts=4, num_experts_per_tok=2),
-}
-MIXTURES = ["mixtral", "qwen2_moe", "gpt_oss"]
-
-
-def of(name):
-    model = small(name, **ARCHITECTURES[name])
-    if name in MIXTURES:
-        model.set_experts_implementation("eager")  # grouped products have no float64
-    return model.double()
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_localizer_scores_every_unit_of(name):
-    model = of(name)
-    for method, unit in [*EVERY, ("gradient", "tensor"), ("memflex", "tensor"), ("wagle", "tensor")]:
-        scores, batched = (run(model, method, unit, batch_size=b) for b in (1, 4))
-        shapes = {n: u.shape for n, u in unit_weights(model, unit).items()}
-        assert {n: tuple(v.shape) for n, v in scores.values.items()} == shapes
-        assert localize(scores, 0.2).n_units == round(0.2 * sum(v.numel() for v in scores.values.values()))
-        for n, values in scores.values.items():  # how rows are batched changes nothing
-            size = values.abs().max().item()
-            torch.testing.assert_close(batched.values[n], values, rtol=1e-3, atol=1e-4 * size)
-
-
-@pytest.mark.parametrize("name", MIXTURES)
-@pytest.mark.parametrize("unit", ["value_vector", "weight"])
-def test_fisher_of_experts_equals_loops_over_single_rows(name, unit):
-    model = of(name)
-    units = unit_weights(model, unit)
-    each = row_gradients(model, FORGET, list(units))
-    squares = {n: sum(g[n] ** 2 for g in each) / len(each) for n in units}
-    dims = {n: [d for d, k in enumerate(u.shape) if k == 1 and u.weight.shape[d] > 1] for n, u in units.items()}
-    same(run(model, "fisher", unit), {n: v.mean(dims[n], keepdim=True) if dims[n] else v for n, v in squares.items()})
-
-
-@pytest.mark.parametrize("name", MIXTURES)
-def test_activations_of_experts_are_what_their_output_is_made_of(name):
-    """With one value vector left in a stack, the experts' output is its coefficient times the vector."""
-    model = of(name)
-    units = {n: u for n, u in unit_weights(model).items() if u.weight.dim() == 3}
-    found = run(model, "activations")
-    for key, unit in list(units.items())[:1]:
-        saved, where = unit.weight.detach().clone(), 1 if unit.shape[1] == 1 else 2  # the dim of the vector
-        for expert, j in ((0, 3), (2, 7)):
-            expected, one = 0.0, torch.zeros_like(saved)
-            one[expert].select(2 - where, j).copy_(saved[expert].select(2 - where, j))
-            outputs = []
-            handle = unit.layer.register_forward_hook(lambda m, args, out: outputs.append(out))
-            block = next(b for b in model.modules() if getattr(b, "experts", None) is unit.layer)
-            inputs = []
-            catch = block.register_forward_pre_hook(lambda m, args, more: inputs.append(args), with_kwargs=True)
-            for row in encode_rows(make_tokenizer(), FORGET):
-                at = [t - 1 for t, label in enumerate(row.labels) if label != -100]
-                with torch.no_grad():
-                    del outputs[:], inputs[:]
-                    model(torch.tensor([row.input_ids]))
-                    unit.weight.data.copy_(one)
-                    block(*inputs[0])
-                    unit.weight.data.copy_(saved)
-                    bias = getattr(unit.layer, "down_proj_bias", None)
-                    assert bias is None or not bias.any()
-                expected = expected + outputs[-1].reshape(len(row.input_ids), -1)[at].norm(dim=-1).mean() / len(FORGET)
-            handle.remove(), catch.remove()
-            place = (expert, 0, j) if where == 1 else (expert, j, 0)
-            assert found.values[key][place].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-9)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "opt", *MIXTURES])
-def test_direct_supervision_reaches_the_teacher_outputs_in(name):
-    teacher, model = (small(name, **ARCHITECTURES[name]) for _ in range(2))
-    region = Region.every(model)
-    with torch.no_grad():
-        for n in region.masks:
-            dict(model.named_parameters())[n].add_(0.02 * torch.randn(region.shapes[n]))
-    distances = match_mlps(model, teacher, make_tokenizer(), rows=FORGET, region=region, lr=3e-3, steps=20)
-    assert distances[-1] < 0.5 * distances[0]
 
 
 @pytest.mark.parametrize("text, part", [

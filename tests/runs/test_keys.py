@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_nb.runs.keys import ASIDE, PACKAGE_FOLDER, library_key, modules_key, reached
+from unlearn_nb.runs.keys import ASIDE, PACKAGE_FOLDER, modules_key, package_key, reached
 
 BUILD = "unlearn_nb.experiments.probe"
 PROBE = {
@@ -107,7 +107,7 @@ def test_what_a_function_holds_counts():
     from unlearn_nb.merging import merge_adapters
 
     bound = partial(write_atomic, text="")
-    assert library_key(bound) == library_key(write_atomic) != library_key(partial(write_atomic, text=merge_adapters))
+    assert package_key(bound) == package_key(write_atomic) != package_key(partial(write_atomic, text=merge_adapters))
 
 
 def test_nothing_that_is_set_aside_is_reached_from_below():

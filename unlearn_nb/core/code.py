@@ -76,12 +76,12 @@ class _Walk:
     """Everything reached from a function, as JSON values.
 
     Args:
-        library: look into our own functions as well, instead of naming them.
+        ours: look into our own functions as well, instead of naming them.
         apart: functions that are named only.
     """
 
-    def __init__(self, library: bool = False, apart: tuple = ()):
-        self.library, self.apart = library, apart
+    def __init__(self, ours: bool = False, apart: tuple = ()):
+        self.ours, self.apart = ours, apart
         self.places: dict[int, int] = {}
         self.found: list[Any] = []  # keeps them alive, so that no id is used twice
 
@@ -90,7 +90,7 @@ class _Walk:
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
             return [type(value).__name__, repr(value)]
         if isinstance(value, (types.FunctionType, type, types.ModuleType)):
-            looked_into = ("reader", "ours") if self.library else ("reader",)
+            looked_into = ("reader", "ours") if self.ours else ("reader",)
             if value in self.apart or _home(value) not in looked_into:
                 return ["name", str(getattr(value, "__module__", "")), getattr(value, "__qualname__", value.__name__)]
             return ["code", self.place(value)]
@@ -256,11 +256,11 @@ def _parts(walk: _Walk, value: Any) -> list:
     return ["object", walk.of(type(value)), *map(walk.of, made)]
 
 # %% ../../nbs/00_core/05_code.ipynb #8bcc7d56
-def code_key(function: Callable, *, library: bool = False, apart: tuple = ()) -> str:
+def code_key(function: Callable, *, ours: bool = False, apart: tuple = ()) -> str:
     """Hash of what a function does: its code, defaults and closure, and all that it reaches by name, 64 hex digits.
 
     Args:
-        library: look into our own functions as well; otherwise they count by name.
+        ours: look into our own functions as well; otherwise they count by name.
         apart: functions that count by name, because what they give is known otherwise.
     """
-    return content_hash(_Walk(library, apart).all(function), length=64)
+    return content_hash(_Walk(ours, apart).all(function), length=64)

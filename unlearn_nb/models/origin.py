@@ -34,7 +34,7 @@ def model_identity(name: str | Path) -> str:
 # %% ../../nbs/03_models/12_origin.ipynb #a4641c6c
 def _tiny_identity() -> str:
     tokenizer = tiny_tokenizer()
-    made = code_key(tiny_model, library=True, apart=(tiny_tokenizer,))
+    made = code_key(tiny_model, ours=True, apart=(tiny_tokenizer,))
     return content_hash(TINY_CONFIG, made, folder_identity(tokenizer.name_or_path), length=64)
 
 # %% ../../nbs/03_models/12_origin.ipynb #0a5d0674
@@ -46,4 +46,4 @@ def training_key(start: str | Path, rows: Iterable[Mapping[str, Any]], **options
     """
     texts = [(row["prompt"], row["response"]) for row in rows]
     said = {name: asdict(value) if is_dataclass(value) else value for name, value in options.items()}
-    return content_hash(model_identity(start), texts, said, code_key(memorise_into, library=True, apart=(load_model,)))
+    return content_hash(model_identity(start), texts, said, code_key(memorise_into, ours=True, apart=(load_model,)))

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "environment": ["describe_environment"],
     "execute": ["RunFailed", "run_study"],
     "kernel": ["run_notebook"],
-    "keys": ["ASIDE", "content_of", "held_by", "imported", "library_key", "modules_key", "path_key", "reached"],
+    "keys": ["ASIDE", "content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
     "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],

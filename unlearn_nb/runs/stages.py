@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from ..core import UnlearnError, cache_dir, code_key, content_hash, plain, slug, to_json, whole
 from ..core import write_atomic
-from .keys import content_of, library_key
+from .keys import content_of, package_key
 
 # %% ../../nbs/14_runs/01_stages.ipynb #40378c94
 def take_lock(path: Path, seconds: float = 0.0) -> FileLock | None:
@@ -38,7 +38,7 @@ def take_lock(path: Path, seconds: float = 0.0) -> FileLock | None:
 # %% ../../nbs/14_runs/01_stages.ipynb #103f0d8b
 def stage_key(name: str, build: Callable, content: Mapping[str, Any]) -> str:
     """The key of a stage: a hash of its name, of the content of its inputs, and of all code that makes its result."""
-    return content_hash(name, content, code_key(build), library_key(build), length=64)
+    return content_hash(name, content, code_key(build), package_key(build), length=64)
 
 
 def _say(text: str) -> None:

@@ -6,7 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapters": ["Adapter", "BESIDE", "FLOATS", "PLAIN", "RUNNING", "STARTS", "adapter_files", "adapter_hash",
         "add_lora", "check_finite", "check_floats", "check_kind", "lower_folders", "read_adapter"],
-    "answers": ["PATIENCE", "answer_limit", "generate", "greedy", "sequence_nll", "virtual_prompt"],
+    "answers": ["PATIENCE", "answer_limit", "generate", "greedy", "left_padded", "sequence_nll", "virtual_prompt"],
     "attached": ["adapted", "adapted_layers", "adapter_hashes", "check_adapter", "check_biases", "check_tensors",
         "load_adapter", "merged", "own_weights", "save_adapter", "untie"],
     "bases": ["PRETRAINING", "PRETRAINING_SEEDS", "READER_RECIPE", "READER_SEEDS", "reader_base", "tiny_base",

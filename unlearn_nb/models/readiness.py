@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import Template, UnlearnError
-from .answers import greedy, sequence_nll, virtual_prompt
+from .answers import greedy, left_padded, sequence_nll, virtual_prompt
 from .forward import eval_mode
-from .tokens import IGNORED, Row, count_cuts, encode_prompt, encode_rows, pad_id
+from .tokens import IGNORED, Cuts, Row, encode_prompt, encode_rows, pad_id
 
 # %% ../../nbs/03_models/15_readiness.ipynb #bb38b01d
 READ = 3  # rows that the model reads, of different lengths
@@ -41,9 +41,7 @@ def _chosen(lengths: Sequence[int], count: int) -> list[int]:
 @torch.no_grad()
 def _first_logits(model: PreTrainedModel | PeftModel, prompts: list[list[int]], pad: int) -> Tensor:
     """Logits [B, V] of the answers' first tokens, prompts padded on the left as generation does."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(one)) + one for one in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
+    ids, mask = left_padded(prompts, pad, model.device)
     return greedy(model, ids, mask, pad=pad, ends=[], max_new_tokens=1, output_logits=True).logits[0].float()
 
 # %% ../../nbs/03_models/15_readiness.ipynb #4be8caef
@@ -160,13 +158,12 @@ def preflight(
             not finite; too many rows cut.
     """
     started, text = time.perf_counter(), {"template": template, "max_length": max_length}
-    cuts = count_cuts(tokenizer, rows, **text)
-    numbers = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED)).astype(int))
-    seen = [rows[int(i)] for i in numbers]
-    encoded = encode_rows(tokenizer, seen, name="preflight", **text)
+    everything = encode_rows(tokenizer, rows, name="preflight", **text)
+    numbers = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED)).astype(int)).tolist()
+    seen, encoded = [rows[i] for i in numbers], [everything[i] for i in numbers]
     read = [seen[i] for i in _chosen([len(row.input_ids) for row in encoded], min(READ, len(seen)))]
     found = {"template": f"template {Template.read(template)}",
              "batches": _check_batches(model, tokenizer, read, **text),
              "tokens": _check_round_trip(tokenizer, seen, encoded), "start": _check_start(tokenizer, encoded),
-             "end": _check_end(tokenizer, encoded), "weights": _weights(model), "cuts": str(cuts)}
+             "end": _check_end(tokenizer, encoded), "weights": _weights(model), "cuts": str(Cuts.of(everything))}
     return Preflight(found, time.perf_counter() - started)

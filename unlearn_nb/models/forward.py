@@ -76,7 +76,7 @@ def selected_logits(
 # %% ../../nbs/03_models/08_forward.ipynb #f10e83f6
 def sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: int) -> Iterator[list[int]]:
     """Every row number once, longest first, at most `batch_size` rows and `max_tokens` padded tokens a batch."""
-    if not is_whole(batch_size, 1):
+    if len(lengths) and not is_whole(batch_size, 1):
         raise UnlearnError(f"batch_size must be a whole number from 1, not {batch_size!r}")
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     while order:

@@ -142,12 +142,13 @@ def test_an_interrupt_ends_the_pauses(serve):
 
 
 def test_an_error_keeps_what_is_under_way(serve, tmp_path):
-    refusing = threading.Event()
+    all_here = threading.Barrier(3)
 
     def behave(prompt, time):
+        all_here.wait(30)
         if prompt == PROMPTS[0]:
             return 401
-        refusing.wait(0.3)
+        threading.Event().wait(0.3)
         return "good"
 
     writer = CachedWriter(EndpointWriter(serve(behave).url, "m", concurrency=3), tmp_path / "answers.db")

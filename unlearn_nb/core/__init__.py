@@ -4,7 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "code": ["PACKAGE_FOLDER", "bytecode", "code_key", "whose"],
+    "code": ["Code", "HIDING", "STAGE", "Walk", "code_key", "read_code"],
     "errors": ["UnlearnError", "first_line", "unknown"],
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "from_json", "plain", "read_packaged",
@@ -12,8 +12,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "frames": ["Frame", "Written", "check_rendered", "frame_of", "write"],
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash"],
+    "instructions": ["ASIDE", "Import", "PACKAGE_FOLDER", "Source", "bytecode", "home_of", "imports_of", "is_named",
+        "module_of", "names_mentioned", "names_read", "read_source", "whose"],
     "numbers": ["is_number", "is_whole"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "templates": ["TEMPLATE_DATE", "Template"],
     "texts": ["folded", "is_blank", "is_unspaced", "squeezed", "stands_apart", "whole_word", "word_ends", "words"],
+    "versions": ["COMPUTING", "HANDLING", "MODELLING", "torch_settings", "version_of", "versions_of"],
 })

@@ -68,7 +68,7 @@ class _AtomicHandler(LocalHandler):
     """Papermill's file writer, but a kill while it saves leaves the last complete notebook."""
 
     def write(self, buf: str, path: str) -> None:
-        write_atomic(path.removeprefix("atomic:"), buf)
+        write_atomic(path.removeprefix("atomic:"), buf, durable=False)  # after every cell; the last one is written anew
 
 
 papermill_engines.register("unlearn-nb", _Engine)

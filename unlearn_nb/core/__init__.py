@@ -13,6 +13,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash"],
     "numbers": ["is_number", "is_whole"],
+    "secrets": ["HANDED", "LEAST", "MARK", "credentials", "handed_on", "known_secrets", "names_secret", "placeless",
+        "redacted", "remember", "remember_written", "without_credentials"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "templates": ["TEMPLATE_DATE", "Template"],
     "texts": ["folded", "is_blank", "is_unspaced", "squeezed", "stands_apart", "whole_word", "word_ends", "words"],

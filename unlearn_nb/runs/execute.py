@@ -20,12 +20,12 @@ from typing import Any
 
 import yaml
 
-from ..core import UnlearnError, checked_name, content_hash, first_line, own_slug, to_json, write_atomic
+from ..core import UnlearnError, checked_name, content_hash, first_line, own_slug, take_lock, to_json
+from ..core import write_atomic
 from .environment import describe_environment
 from .overview import write_index
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
 from .report import facts_html, report_html
-from .stages import take_lock
 from .studies import find_studies, find_study, study_parameters
 
 # %% ../../nbs/14_runs/08_execute.ipynb #bf603d31

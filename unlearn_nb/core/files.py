@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from .errors import UnlearnError
+from .locks import locked
 from .secrets import redacted
 
 # %% ../../nbs/00_core/04_files.ipynb #214f05a8
@@ -85,7 +85,7 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
-    with FileLock(lock):
+    with locked(lock):
         if not folder.exists():  # else it was made while we waited
             with whole(folder) as new:
                 new.mkdir()

@@ -21,12 +21,12 @@ from typing import Any
 import yaml
 
 from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, names_secret, own_slug
-from ..core import placeless, redacted, remember, remember_written, to_json, without_credentials, write_atomic
+from ..core import placeless, redacted, remember, remember_written, take_lock, to_json
+from ..core import without_credentials, write_atomic
 from .environment import describe_environment
 from .overview import write_index
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
 from .report import facts_html, report_html
-from .stages import take_lock
 from .studies import find_studies, find_study, read_study, study_parameters
 
 # %% ../../nbs/14_runs/08_execute.ipynb #bf603d31

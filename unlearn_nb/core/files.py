@@ -28,10 +28,11 @@ import psutil
 import yaml
 
 from .errors import UnlearnError
+from .secrets import redacted
 
 # %% ../../nbs/00_core/04_files.ipynb #1cf1634e
 def move(path: Path, place: Path) -> None:
-    """Rename `path` to `place`, where nothing stands; copied where the system can't, as in the layers of a container."""
+    """Rename `path` to `place`, where nothing stands; copied where the system can't, as in a container."""
     try:
         path.rename(place)
     except OSError as error:
@@ -90,7 +91,7 @@ def sweep(folder: str | Path, *, alone: bool = False) -> None:
                 move(found, place)
             remove(found)
 
-
+# %% ../../nbs/00_core/04_files.ipynb #6973d82c
 @functools.cache
 def _sweep_once(folder: Path) -> None:
     sweep(folder)
@@ -130,7 +131,7 @@ def flush(path: str | Path) -> None:
         if found.is_file() or found.is_dir():
             _flush_one(found)
 
-
+# %% ../../nbs/00_core/04_files.ipynb #b90e9884
 def _flush_one(path: Path) -> None:
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -164,9 +165,13 @@ def _take_place(new: Path, path: Path, aside: Path) -> None:
 
 # %% ../../nbs/00_core/04_files.ipynb #239b8faa
 def write_atomic(path: str | Path, text: str, *, durable: bool = True) -> Path:
-    """Write ``text`` to ``path`` so that the file is either the old one or the complete new one; `durable` as above."""
+    """Write ``text`` to ``path`` so that the file is either the old one or the complete new one, without secrets.
+
+    `durable` as in `whole`.
+    """
+    data = Path(path).suffix in (".jsonl", ".csv")  # rows keep their URLs as they are
     with whole(path, durable=durable) as new:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(redacted(text, urls=not data), encoding="utf-8")
     return Path(path)
 
 # %% ../../nbs/00_core/04_files.ipynb #c61446c7
@@ -187,9 +192,9 @@ def plain(value: Any, *, infinity: bool = False) -> Any:
 
 # %% ../../nbs/00_core/04_files.ipynb #5832dd32
 def to_json(value: Any, *, infinity: bool = False) -> str:
-    """``value``, made `plain`, as text whose keys are sorted, so that equal values give equal files."""
+    """``value``, made `plain`, as text with sorted keys, so that equal values give equal files; without secrets."""
     given = plain(value, infinity=infinity)
-    return json.dumps(given, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return redacted(json.dumps(given, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_jsonl(rows: Iterable[Any], *, infinity: bool = False) -> str:

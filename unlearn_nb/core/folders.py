@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from .errors import UnlearnError, first_line
 from .files import flush, from_json, move, remove, sweep, to_json, whole
 from .identity import file_hash, remember_hash
+from .locks import locked, take_lock
 
 # %% ../../nbs/00_core/06_folders.ipynb #5e6ac89c
 MANIFEST = ".manifest.json"
@@ -76,7 +75,7 @@ def damage(folder: str | Path) -> str:
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is garbled"
 
-
+# %% ../../nbs/00_core/06_folders.ipynb #9d698ccb
 def _difference(folder: Path, said: dict) -> str:
     """The first difference between a folder and its manifest."""
     inside, files = _inside(folder), said["files"]
@@ -111,7 +110,7 @@ def set_aside(path: Path, why: str) -> None:
                            f"make {path.parent} writable, or choose another place") from error
     print(f"damaged: {path} ({why}); it is now {aside.name} (the last one is kept), and is made anew", file=sys.stderr)
 
-
+# %% ../../nbs/00_core/06_folders.ipynb #a35de0a8
 def clear_damaged(folder: Path) -> str:
     """Set `folder` aside where it is not as it was sealed; returns what was wrong, "" where nothing was or is there."""
     why = damage(folder) if os.path.lexists(folder) else ""
@@ -151,7 +150,7 @@ def _building(folder: Path) -> Iterator[None]:
     lock = folder.with_name(f".{folder.name}.lock")
     if lock.is_dir() or lock.is_symlink():
         remove(lock)
-    with FileLock(lock):
+    with locked(lock):
         try:
             yield
         finally:
@@ -163,6 +162,8 @@ def _building(folder: Path) -> Iterator[None]:
 def sweep_built(place: Path) -> None:
     """Clear the unfinished folders and the locks of ended builders in a folder of built folders, once a process."""
     sweep(place)
-    for lock in sorted(place.glob(".*.lock")):
-        with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
-            lock.unlink()
+    for file in sorted(place.glob(".*.lock")):
+        with contextlib.suppress(OSError):
+            if lock := take_lock(file):
+                file.unlink()
+                lock.release()

@@ -19,16 +19,16 @@ from typing import Any
 
 import yaml
 
-from ..core import UnlearnError, checked_name, content_hash, first_line, own_slug, to_json, told
-from ..core import write_atomic
+from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, names_secret, own_slug
+from ..core import placeless, redacted, remember, remember_written, take_lock, to_json, told
+from ..core import without_credentials, write_atomic
 from .environment import describe_environment
 from .failures import NoResult, RunFailed, explain, memory_kills
 from .overview import read_run, write_index
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
 from .report import facts_html, report_html
 from .results import begin_try, complete, settle
-from .stages import take_lock
-from .studies import find_studies, find_study, study_parameters
+from .studies import find_studies, find_study, read_study, study_parameters
 
 # %% ../../nbs/14_runs/11_execute.ipynb #bf603d31
 @dataclass(frozen=True)
@@ -43,14 +43,30 @@ class _Order:
     values: dict[str, Any]  # what the notebook is given
     params: dict[str, Any]  # every parameter as the report shows it
 
+# %% ../../nbs/14_runs/11_execute.ipynb #fb9f503d
+def _without_secrets(study: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without credentials in URLs; what else is secret in them and in the study's code is remembered."""
+    for cell in read_study(study).cells:
+        remember_written(cell.source)
+    remember(*(str(value) for key, value in params.items() if names_secret(key)))
+    return without_credentials(dict(params))
+
+
+def _name_without_secrets(name: str) -> str:
+    if redacted(name) != name:
+        raise UnlearnError(f"the run's name {redacted(name)!r} holds a key or password; choose another --name")
+    return name
+
 # %% ../../nbs/14_runs/11_execute.ipynb #6064fb0c
 def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run_name: str | None) -> _Order:
     path = find_study(study)
+    params = _without_secrets(path, params)
     known, values = study_parameters(path), check_parameters(path, params)
-    name = checked_name(run_name) if run_name is not None else default_run_name(known, values)
+    name = _name_without_secrets(checked_name(run_name) if run_name is not None else default_run_name(known, values))
     shown = {key: params.get(key, known[key].default) for key in known if key != "run_dir"}
     # paths are shown as they were given, everything else as it was read
     shown = {key: value if key in AS_PATH + AFTER_COLON else values.get(key, value) for key, value in shown.items()}
+    shown = {key: MARK if value and names_secret(key) else without_credentials(value) for key, value in shown.items()}
     out, owner, token = Path(out).resolve(), _owner(path), f"{os.getpid()} {uuid.uuid4().hex}"
     return _Order(study=path, out=out, folder=_study_folder(out, path.stem, owner) / name, owner=owner, token=token,
                   values=values, params=shown)
@@ -167,16 +183,17 @@ def _write_report(order: _Order, place: Path, *, notebook: Any, environment: dic
 
     notebook.metadata.papermill.update(input_path=order.study.name, output_path="notebook.ipynb")
     write_atomic(place / "environment.json", to_json(environment))
-    write_atomic(place / "notebook.ipynb", writes(notebook) + "\n")
+    write_atomic(place / "notebook.ipynb", placeless(writes(notebook)) + "\n")
     title, facts = f"{order.folder.parent.name}/{order.folder.name}", facts_html(order.params, environment)
-    write_atomic(place / "report.html", report_html(notebook, title, facts))
+    write_atomic(place / "report.html", placeless(report_html(notebook, title, facts)))
 
 # %% ../../nbs/14_runs/11_execute.ipynb #92de9551
 def _give_up(order: _Order, place: Path, error: BaseException, *, environment: dict, kills: int) -> BaseException:
     """Leave ``error.txt`` instead of results; return an interrupt as it came, everything else as `RunFailed`."""
     stopped = not isinstance(error, Exception)
     earlier = read_run(order.folder) if (order.folder / "report.html").is_file() else None
-    sentence, text = explain(order.study.stem, place, error, kills=kills)
+    said = explain(order.study.stem, place, error, kills=kills)
+    sentence, text = (placeless(redacted(part)) for part in said)
     with suppress(OSError):  # a full disk takes no trace, but the sentence is said
         for result in ("metrics.json", "report.html", ".finished.json", ".token"):
             (place / result).unlink(missing_ok=True)
@@ -199,5 +216,5 @@ def _list_again(out: Path) -> None:
         write_index(out)
     except Exception as error:
         with suppress(OSError, ValueError):  # a stderr that is closed
-            said = told(error) or first_line(error)
+            said = redacted(told(error) or first_line(error))
             print(f"the list of all runs, {out / 'index.html'}, was not written: {said}", file=sys.stderr)

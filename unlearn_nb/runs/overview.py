@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..core import UnlearnError, brief, first_line, write_atomic
+from ..core import UnlearnError, brief, first_line, take_lock, write_atomic
 from .reading import read_mapping, read_start
 from .report import render
 from .results import found, unfinished
-from .stages import take_lock
 
 # %% ../../nbs/14_runs/10_overview.ipynb #c339c774
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "code": ["PACKAGE_FOLDER", "bytecode", "code_key", "whose"],
-    "errors": ["UnlearnError", "first_line", "unknown"],
+    "errors": ["UnlearnError", "boundary", "brief", "first_line", "meaning", "shortened", "told", "unknown"],
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "from_json", "plain", "read_packaged",
         "slug", "to_json", "to_jsonl", "whole", "write_atomic"],

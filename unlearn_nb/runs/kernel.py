@@ -15,11 +15,13 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
+from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 
 from ..core import handed_on, placeless, redacted, write_atomic
+from .failures import KernelDied
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #8069fca9
 class _ThisPython(AsyncKernelManager):
@@ -34,6 +36,15 @@ class _ThisPython(AsyncKernelManager):
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
         return KernelSpec(argv=argv, display_name="Python 3", language="python", env=env | handed_on())
+
+    async def _async_is_alive(self) -> bool:
+        alive = await super()._async_is_alive()
+        if not alive and self.provisioner is not None:
+            _ended["status"] = await self.provisioner.poll()
+        return alive
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #08084128
+_ended: dict[str, int | None] = {}  # the exit status of the kernel that has died, for want of a better way out
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #905b6566
 class _Echo:
@@ -80,9 +91,13 @@ def run_notebook(path: Path, folder: Path, values: Mapping[str, Any], *, progres
 
     Raises:
         PapermillExecutionError: a cell raised an error.
-        DeadKernelError: the kernel was killed.
+        KernelDied: the kernel was killed.
     """
     source, output = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, folder / "notebook.ipynb"))
     # the notebook runs in its run's folder, so its own record of that folder holds no path of this machine
-    return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
-                            kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder))
+    _ended.clear()
+    try:
+        return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
+                                kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder))
+    except DeadKernelError as error:
+        raise KernelDied(_ended.get("status")) from error

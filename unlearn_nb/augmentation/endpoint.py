@@ -166,7 +166,7 @@ def _pause(state: RetryCallState) -> float:
 
 # %% ../../nbs/05_augmentation/02_endpoint.ipynb #454cab59
 def _told(error: Exception, writer: "EndpointWriter") -> Exception:
-    """The client's error in one sentence, without secrets that the server may have repeated; other errors as they are."""
+    """The client's error in one sentence, without secrets that the server may have repeated; other errors as are."""
     said = _about_answer(error, writer) or _about_reaching(error, writer)
     return UnlearnError(redacted(f"the server at {writer.base_url} {said}")) if said else error
 

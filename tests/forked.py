@@ -7,7 +7,11 @@ library itself is loaded before the fork, so what a notebook imports from it is 
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import forkserver
+from pathlib import Path
 from unittest import mock
 
 LIBRARIES = ["torch", "transformers", "transformers.models.llama.modeling_llama", "peft", "pandas", "scipy.stats",
@@ -16,12 +20,16 @@ LIBRARIES = ["torch", "transformers", "transformers.models.llama.modeling_llama"
 _context = multiprocessing.get_context("forkserver")
 
 
-def _kernel(command: list[str], folder: str, environment: dict[str, str], ready) -> None:
+def _kernel(command: list[str], folder: str, environment: dict[str, str], output: Path | None, ready) -> None:
     """What a forked process does: be the kernel that `command` would start."""
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()
     ready.send(True)
+    if output is not None:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
     os.environ.clear()
     os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
     os.chdir(folder)
@@ -33,13 +41,14 @@ class Forked:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, command: list[str], *, cwd: str, env: dict[str, str], **_):
+    def __init__(self, command: list[str], *, env: dict[str, str], cwd: str | None = None, output: Path | None = None,
+                 **_):
         # the kernel would have set it before it loads matplotlib
         with mock.patch.dict(os.environ, MPLBACKEND="module://matplotlib_inline.backend_inline"):
             _context.set_forkserver_preload(LIBRARIES)
             forkserver.ensure_running()
         ready, told = _context.Pipe(duplex=False)
-        self.process = _context.Process(target=_kernel, args=(command, cwd, env, told))
+        self.process = _context.Process(target=_kernel, args=(command, cwd or os.getcwd(), env, output, told))
         self.process.start()
         told.close()
         ready.recv()  # from now on, a signal to its group reaches nobody else
@@ -64,3 +73,10 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+@contextmanager
+def forked_kernels(output: Path | None = None) -> Iterator[None]:
+    """Whoever starts a kernel here gets a forked one; what it prints itself is added to the file `output`."""
+    with mock.patch("jupyter_client.provisioning.local_provisioner.launch_kernel", partial(Forked, output=output)):
+        yield

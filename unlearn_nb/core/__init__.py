@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "frames": ["Frame", "Written", "check_rendered", "frame_of", "write"],
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash"],
-    "locks": ["BEAT", "LEASE", "locked", "take_lock"],
+    "locks": ["BEAT", "LEASE", "locked", "private_folder", "say_once", "take_lock"],
     "numbers": ["is_number", "is_whole"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "templates": ["TEMPLATE_DATE", "Template"],

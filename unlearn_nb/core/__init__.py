@@ -5,7 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "code": ["PACKAGE_FOLDER", "bytecode", "code_key", "whose"],
-    "errors": ["UnlearnError", "first_line", "unknown"],
+    "errors": ["UnlearnError", "boundary", "brief", "first_line", "meaning", "shortened", "told", "unknown"],
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "from_json", "plain", "read_packaged",
         "slug", "to_json", "to_jsonl", "whole", "write_atomic"],
@@ -14,6 +14,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "path_hash"],
     "locks": ["BEAT", "LEASE", "locked", "private_folder", "say_once", "take_lock"],
     "numbers": ["is_number", "is_whole"],
+    "secrets": ["HANDED", "LEAST", "MARK", "credentials", "handed_on", "known_secrets", "names_secret", "placeless",
+        "redacted", "remember", "remember_written", "without_credentials"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "parse_expression", "read_call", "whose_code"],
     "templates": ["TEMPLATE_DATE", "Template"],
     "texts": ["folded", "is_blank", "is_unspaced", "squeezed", "stands_apart", "whole_word", "word_ends", "words"],

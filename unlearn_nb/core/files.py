@@ -25,6 +25,7 @@ import yaml
 
 from .errors import UnlearnError, first_line
 from .locks import locked, private_folder, say_once
+from .secrets import redacted
 
 # %% ../../nbs/00_core/04_files.ipynb #214f05a8
 @contextlib.contextmanager
@@ -71,9 +72,10 @@ def _remove(path: Path) -> None:
 
 # %% ../../nbs/00_core/04_files.ipynb #239b8faa
 def write_atomic(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` so that the file is either the old one or the complete new one."""
+    """Write ``text`` to ``path`` so that the file is either the old one or the complete new one, without secrets."""
+    data = Path(path).suffix in (".jsonl", ".csv")  # rows keep their URLs as they are
     with whole(path) as new:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(redacted(text, urls=not data), encoding="utf-8")
     return Path(path)
 
 # %% ../../nbs/00_core/04_files.ipynb #e23e1a29
@@ -110,9 +112,9 @@ def plain(value: Any, *, infinity: bool = False) -> Any:
 
 # %% ../../nbs/00_core/04_files.ipynb #5832dd32
 def to_json(value: Any, *, infinity: bool = False) -> str:
-    """``value``, made `plain`, as text whose keys are sorted, so that equal values give equal files."""
+    """``value``, made `plain`, as text with sorted keys, so that equal values give equal files; without secrets."""
     given = plain(value, infinity=infinity)
-    return json.dumps(given, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return redacted(json.dumps(given, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_jsonl(rows: Iterable[Any], *, infinity: bool = False) -> str:

@@ -19,11 +19,13 @@ from typing import Any
 import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 
-from ..core import cache_dir, private_folder, say_once, write_atomic
+from ..core import cache_dir, handed_on, placeless, private_folder, redacted, say_once, write_atomic
+from .failures import KernelDied
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #616253e7
 def _has_sockets(folder: Path) -> bool:
@@ -41,7 +43,7 @@ def _has_sockets(folder: Path) -> bool:
 def _environment() -> dict[str, str]:
     """What a kernel's environment has besides this process's own."""
     env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found",
-           "UNLEARN_NB_CACHE": str(cache_dir()), **_home()}
+           "UNLEARN_NB_CACHE": str(cache_dir()), **_home(), **handed_on()}
     return {name: value.replace("$", "$$") for name, value in env.items()}  # else Jupyter fills in variables
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #e13ec8e3
@@ -84,6 +86,15 @@ class _ThisPython(AsyncKernelManager):
 
     cleanup_resources = _async_cleanup_resources
 
+    async def _async_is_alive(self) -> bool:
+        alive = await super()._async_is_alive()
+        if not alive and self.provisioner is not None:
+            _ended["status"] = await self.provisioner.poll()
+        return alive
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #08084128
+_ended: dict[str, int | None] = {}  # the exit status of the kernel that has died, for want of a better way out
+
 # %% ../../nbs/14_runs/07_kernel.ipynb #905b6566
 class _Echo:
     """A stream that shows what the notebook prints around papermill's progress bar."""
@@ -92,7 +103,7 @@ class _Echo:
         self.bar, self.in_bar = bar, in_bar
 
     def write(self, text: str) -> None:
-        lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+        lines = [line.strip() for line in re.split(r"[\r\n]", redacted(text)) if line.strip()]
         if self.in_bar:  # a warning there would hide the bar; it stays in the notebook
             for line in [line for line in lines if "%|" in line][-1:]:
                 self.bar.set_postfix_str(line[:60])
@@ -114,10 +125,10 @@ class _Engine(NBClientEngine):
 
 
 class _AtomicHandler(LocalHandler):
-    """Papermill's file writer, but a kill while it saves leaves the last complete notebook."""
+    """Papermill's file writer, but a kill while it saves leaves the last complete notebook, and no secret gets in."""
 
     def write(self, buf: str, path: str) -> None:
-        write_atomic(path.removeprefix("atomic:"), buf)
+        write_atomic(path.removeprefix("atomic:"), placeless(buf))
 
 
 papermill_engines.register("unlearn-nb", _Engine)
@@ -129,9 +140,13 @@ def run_notebook(path: Path, folder: Path, values: Mapping[str, Any], *, progres
 
     Raises:
         PapermillExecutionError: a cell raised an error.
-        DeadKernelError: the kernel was killed.
+        KernelDied: the kernel was killed.
     """
     source, output = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, folder / "notebook.ipynb"))
     # the notebook runs in its run's folder, so its own record of that folder holds no path of this machine
-    return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
-                            kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder))
+    _ended.clear()
+    try:
+        return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
+                                kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder))
+    except DeadKernelError as error:
+        raise KernelDied(_ended.get("status")) from error

@@ -25,6 +25,7 @@ from unlearn_nb.core import (
     cache_dir,
     checked_name,
     content_hash,
+    make_folder,
     plain,
     private_folder,
     read_packaged,
@@ -207,7 +208,7 @@ def test_after_a_builder_that_was_killed_the_next_one_builds(tmp_path):
 
 
 def test_a_folder_that_is_there_is_not_built(tmp_path):
-    (tmp_path / "model").mkdir()
+    make_folder(tmp_path / "model", lambda folder: None)
     assert build_folder(str(tmp_path / "model"), lambda folder: 1 / 0) == tmp_path / "model"
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 

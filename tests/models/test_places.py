@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from unlearn_nb.core import toy_adapter, toy_llama, toy_tokenizer
-from unlearn_nb.models import found_base, load_model, origin_of, read_adapter, read_origin, save_adapter, save_model
-from unlearn_nb.models import stored_base
+from unlearn_nb.models import (
+    found_base,
+    load_model,
+    origin_of,
+    read_adapter,
+    read_origin,
+    save_adapter,
+    save_model,
+    stored_base,
+)
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from typing import Any
 import psutil
 import yaml
 
-from .errors import UnlearnError
+from .errors import UnlearnError, first_line
+from .locks import private_folder, say_once
 from .secrets import redacted
 
 # %% ../../nbs/00_core/04_files.ipynb #1cf1634e
@@ -262,6 +263,39 @@ def checked_name(name: str) -> str:
     return name
 
 # %% ../../nbs/00_core/04_files.ipynb #33d76f66
+try:
+    _STARTED_IN = Path.cwd()
+except OSError:  # it was removed
+    _STARTED_IN = Path(os.path.abspath(os.sep))
+
+
 def cache_dir() -> Path:
-    """Folder for everything expensive to make: `$UNLEARN_NB_CACHE`, else `~/.cache/unlearn_nb`."""
-    return Path(os.environ.get("UNLEARN_NB_CACHE") or Path.home() / ".cache" / "unlearn_nb").expanduser()
+    """Folder for everything expensive to make: `$UNLEARN_NB_CACHE`, or `unlearn_nb` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises UnlearnError where the folder that the environment names can't be made.
+    """
+    given = os.environ.get("UNLEARN_NB_CACHE", "")
+    if given.strip():
+        return _made(_STARTED_IN / os.path.expanduser(given), given=True)
+    caches = os.environ.get("XDG_CACHE_HOME", "")  # the standard says to leave a relative one alone
+    return _made(Path(caches if os.path.isabs(caches) else os.path.expanduser("~/.cache"), "unlearn_nb"), given=False)
+
+# %% ../../nbs/00_core/04_files.ipynb #ba751111
+@functools.cache
+def _made(folder: Path, given: bool) -> Path:
+    """`folder`, made; where that can't be, and nobody asked for just this one, a temporary one."""
+    try:
+        if not folder.is_absolute():
+            raise OSError("there is no home")
+        folder.mkdir(parents=True, exist_ok=True)
+        if given or os.access(folder, os.W_OK):  # one that is given may be for reading
+            return folder
+        problem = "it is read-only"
+    except OSError as error:
+        problem = error.strerror or first_line(error)
+    if given:
+        raise UnlearnError(f"UNLEARN_NB_CACHE names the folder {str(folder)!r}, which can't be made ({problem}); name "
+                           "one that can be written")
+    say_once(f"the cache folder {folder} can't be used ({problem}), a temporary one stands in; name a lasting one in "
+             "the environment variable UNLEARN_NB_CACHE")
+    return private_folder() / "cache"

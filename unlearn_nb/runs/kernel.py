@@ -6,36 +6,85 @@
 __all__ = ['run_notebook']
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #c2944568
+import os
 import re
+import shutil
+import socket
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 
-from ..core import handed_on, placeless, redacted, write_atomic
+from ..core import cache_dir, handed_on, placeless, private_folder, redacted, say_once, write_atomic
 from .failures import KernelDied
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #616253e7
+def _has_sockets(folder: Path) -> bool:
+    """Whether sockets can be files in `folder`."""
+    probe = folder / "ipc-0"  # as long as the paths that zmq will use
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(probe))
+        probe.unlink()
+    except (AttributeError, OSError):  # Windows; a path above some 100 bytes; a file system that keeps files only
+        return False
+    return zmq.has("ipc")
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #fa4816a0
+def _environment() -> dict[str, str]:
+    """What a kernel's environment has besides this process's own."""
+    env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found",
+           "UNLEARN_NB_CACHE": str(cache_dir()), **_home(), **handed_on()}
+    return {name: value.replace("$", "$$") for name, value in env.items()}  # else Jupyter fills in variables
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #e13ec8e3
+def _home() -> dict[str, str]:
+    """Another home for a kernel whose own can't be written; models that lie in the own one stay in use."""
+    home = Path(os.path.expanduser("~"))
+    try:
+        with tempfile.TemporaryFile(dir=home):
+            return {}
+    except OSError:
+        say_once(f"the home folder {home} can't be written, a temporary one stands in for it")
+    models = home / ".cache" / "huggingface"
+    found = {"HF_HOME": os.environ.get("HF_HOME") or str(models)} if models.is_dir() else {}
+    (private_folder() / "home").mkdir(exist_ok=True)
+    return {"HOME": str(private_folder() / "home"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""} | found
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #8069fca9
 class _ThisPython(AsyncKernelManager):
-    """A kernel manager that starts the interpreter it runs in and talks to it through files, not network ports."""
+    """A kernel manager that starts the interpreter it runs in and leaves nothing behind."""
 
-    def _transport_default(self) -> str:
-        # a socket's path may have about 100 characters; only a very long home folder needs ports
-        return "ipc" if len(jupyter_runtime_dir()) < 50 else "tcp"
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._folder = Path(tempfile.mkdtemp(dir=private_folder()))
+        self.connection_file = str(self._folder / "kernel.json")
+        if _has_sockets(self._folder):
+            self.transport, self.ip = "ipc", str(self._folder / "ipc")
+        elif zmq.has("curve") and self.has_trait("transport_encryption"):
+            self.transport_encryption = "auto"
 
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
-        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=env | handed_on())
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=_environment(),
+                          metadata={"supported_encryption": "curve"})
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart)
+        if not restart:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    cleanup_resources = _async_cleanup_resources
 
     async def _async_is_alive(self) -> bool:
         alive = await super()._async_is_alive()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import UnlearnError
+from ..core import MODELLING, UnlearnError, code_key, versions_of
 from ..models import count_cuts, encode_prompt, end_tokens, greedy, model_positions, sorted_batches
 
 # %% ../../nbs/05_augmentation/01_model_writer.ipynb #cfcadb2b
@@ -82,7 +82,8 @@ class ModelWriter:
         self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
         self.batch_size = batch_size
         fingerprint = _fingerprint(model, tokenizer)
-        self.identity = json.dumps(["model", fingerprint, max_new_tokens, temperature, seed])
+        made = [code_key(ModelWriter.write, ours=True), versions_of(MODELLING)]
+        self.identity = json.dumps(["model", fingerprint, max_new_tokens, temperature, seed, made])
 
     def write(self, prompts: Sequence[str], attempt: int = 0, on_text: Callable[..., None] | None = None) -> list[str]:
         """As `Writer.write`."""

@@ -112,6 +112,11 @@ class Bench:
         content = {split: getattr(self, split).to_list() for split in SPLITS}
         return content_hash(self.template, self.teach_general, content, length=16)
 
+    @property
+    def identity(self) -> str:
+        """Name and fingerprint: entities are matched in another way where the bench is another."""
+        return f"{self.name} {self.fingerprint}"
+
 # %% ../../nbs/01_benches/00_bench.ipynb #7ad08e5b
 def _check_rows(bench: Bench) -> None:
     """Raises UnlearnError for the first row that lacks a text, has an unknown part, or an id that another row has."""

@@ -51,8 +51,8 @@ class Walk:
         if type(value) in _PLAIN:
             return [type(value).__name__, repr(value)]
         if isinstance(value, _CODE):
-            apart = any(value is one for one in self.apart)
-            named = apart or (home_of(value) not in self.looked_into and is_named(value))
+            told = is_named(value) or (home_of(value) == "ours" and not self.reader)  # ours say what they depend on
+            named = any(value is one for one in self.apart) or (home_of(value) not in self.looked_into and told)
             return self.named(value) if named else ["code", self.place(value)]
         try:
             return next(said for describe in _DATA if (said := describe(self, value)) is not None)

@@ -81,16 +81,16 @@ def folder_identity(folder: str | Path) -> str:
     return hash_files(folder, [file for file in found if not file.name.startswith(".") and file.suffix != ".md"])
 
 # %% ../../nbs/00_core/05_identity.ipynb #0e32eb7c
-def hub_commit(name: str) -> str:
+def hub_commit(name: str, revision: str | None = None) -> str:
     """The commit of a hub model that loading it would give, 40 hex digits; empty where neither cache nor hub knows."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache  # slow to load, and few need it
 
     try:
         for file in ("config.json", "adapter_config.json"):
-            found = try_to_load_from_cache(name, file)
+            found = try_to_load_from_cache(name, file, revision=revision)
             if isinstance(found, str):
                 return Path(found).parent.name
-        return "" if constants.HF_HUB_OFFLINE else HfApi().model_info(name, timeout=5).sha or ""
+        return "" if constants.HF_HUB_OFFLINE else HfApi().model_info(name, revision=revision, timeout=5).sha or ""
     except Exception:  # the hub's client raises many kinds, all meaning: no answer
         return ""
 

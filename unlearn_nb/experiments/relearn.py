@@ -141,7 +141,7 @@ class ReLearnExperiment(Experiment):
     def scoring(self) -> dict[str, Any]:
         """What scores depend on beside bench, model and part."""
         nli = model_identity(self.plan.nli) if self.plan.nli else ""
-        return {"nli": nli, "faithful": self.plan.faithful}
+        return {"nli": nli, "faithful": self.plan.faithful, "match": self.match}
 
     def evaluate(self, model: Any, tokenizer: Any, part: str) -> Scores:
         """Scores of the relearn suite."""

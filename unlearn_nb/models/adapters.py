@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import local_torch_dtype
 
-from ..core import UnlearnError, from_json, to_json
+from ..core import UnlearnError, content_hash, from_json, to_json
 from .provenance import Origin, check_unmerged, read_origin, stored_base, tensors_hash, write_origin
 
 # %% ../../nbs/03_models/03_adapters.ipynb #c17195f3
@@ -112,6 +112,12 @@ class Adapter:
     def fingerprint(self) -> str:
         """sha256 of the names and bytes of all tensors."""
         return tensors_hash(self.tensors.items())
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that it does: tensors, configuration, and what it stands on."""
+        stands_on = [self.origin.base, self.origin.revision, self.origin.weights, [one.identity for one in self.under]]
+        return content_hash(self.fingerprint, to_json(self.config), stands_on, length=64)
 
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """The stored factors B [m, r] and A [r, n]; the update is `scaling(module) * B @ A`."""

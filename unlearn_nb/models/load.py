@@ -25,7 +25,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from ..core import UnlearnError, build_folder, cache_dir, content_hash, first_line
+from ..core import MODELLING, UnlearnError, build_folder, cache_dir, code_key, content_hash, file_hash
+from ..core import first_line, versions_of
 from .adapters import check_finite
 from .attached import load_adapter
 from .loss import mark_loss, read_loss
@@ -185,7 +186,7 @@ def _smollm2() -> str:
     file = smollm2_package()
     if file is None:
         return SMOLLM2
-    key = content_hash(file.name, file.stat().st_size)
+    key = content_hash(file_hash(file), versions_of(MODELLING), code_key(_convert_gguf, ours=True))
     return str(build_folder(cache_dir() / f"smollm2-{key}", lambda folder: _convert_gguf(file, folder)))
 
 # %% ../../nbs/03_models/05_load.ipynb #e92ec0eb

@@ -7,29 +7,41 @@ __all__ = ['model_identity', 'training_key']
 
 # %% ../../nbs/03_models/12_origin.ipynb #f05736d5
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core import code_key, content_hash, file_hash, folder_identity, hub_commit
+from huggingface_hub import try_to_load_from_cache
+
+from ..core import MODELLING, code_key, content_hash, file_hash, folder_identity, hub_commit, versions_of
 from .load import SMOLLM2, load_model, smollm2_package
 from .memorisation import memorise_into
 from .provenance import read_origin
 from .tiny import TINY_CONFIG, tiny_model, tiny_tokenizer
 
 # %% ../../nbs/03_models/12_origin.ipynb #b73ede06
-def model_identity(name: str | Path) -> str:
+def model_identity(name: str | Path, revision: str | None = None) -> str:
     """What `load_model(name)` gives, as a hash or, of a hub model, as name@commit; the weights are not loaded."""
     name = str(name)
     if name == "tiny":
         return _tiny_identity()
     if name == "smollm2":
         return file_hash(smollm2_package()) if smollm2_package() else model_identity(SMOLLM2)
-    if not Path(name).is_dir():
-        return f"{name}@{hub_commit(name)}"
-    adapter, own = Path(name) / "adapter_config.json", folder_identity(name)
-    base = read_origin(name).base if adapter.is_file() else None
-    return content_hash(own, model_identity(base), length=64) if base else own
+    if Path(name).is_dir():
+        own, adapter = folder_identity(name), Path(name) / "adapter_config.json"
+    else:
+        own, adapter = f"{name}@{hub_commit(name, revision)}", _cached_adapter(name, revision)
+    origin = read_origin(adapter.parent) if adapter is not None and adapter.is_file() else None
+    return content_hash(own, model_identity(origin.base, origin.revision), length=64) if origin and origin.base else own
+
+
+def _cached_adapter(name: str, revision: str | None) -> Path | None:
+    """The configuration of an adapter of the hub; None: it is none, or not in the cache."""
+    try:
+        found = try_to_load_from_cache(name, "adapter_config.json", revision=revision)
+    except ValueError:  # no hub id
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 # %% ../../nbs/03_models/12_origin.ipynb #a4641c6c
 def _tiny_identity() -> str:
@@ -45,5 +57,5 @@ def training_key(start: str | Path, rows: Iterable[Mapping[str, Any]], **options
         options: dataclasses such as a recipe, and JSON values.
     """
     texts = [(row["prompt"], row["response"]) for row in rows]
-    said = {name: asdict(value) if is_dataclass(value) else value for name, value in options.items()}
-    return content_hash(model_identity(start), texts, said, code_key(memorise_into, ours=True, apart=(load_model,)))
+    code = code_key(partial(memorise_into, **dict(sorted(options.items()))), ours=True, apart=(load_model,))
+    return content_hash(model_identity(start), texts, code, versions_of(MODELLING))

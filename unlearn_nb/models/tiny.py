@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from transformers.modeling_utils import local_torch_dtype
 
 from ..benches import load_bench
-from ..core import build_folder, cache_dir, content_hash
+from ..core import build_folder, cache_dir, code_key, content_hash
 
 # %% ../../nbs/03_models/00_tiny.ipynb #8ba8ca4a
 TOKENIZER_SEED = 977_000  # a seed no study uses: the tokeniser must not have seen the people of a bench
@@ -59,7 +59,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     bench = load_bench("biographies", size="full", seed=TOKENIZER_SEED)
     rows = [row for name in ("forget", "retain", "collateral", "holdout", "general") for row in bench.split(name)]
     texts, size = [f"{row['prompt']} {row['response']}" for row in rows], TINY_CONFIG["vocab_size"]
-    name = f"tiny-tokenizer-{content_hash(texts, size, CHAT_TEMPLATE)}"
+    name = f"tiny-tokenizer-{content_hash(texts, size, code_key(train_tokenizer, ours=True))}"
     folder = build_folder(cache_dir() / name, lambda path: train_tokenizer(texts, size).save_pretrained(path))
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 

@@ -31,6 +31,8 @@ def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str
     facts = [environment["started"], f"{environment['seconds']:.0f} s",
              f"{environment.get('peak_memory_mib', '?')} MiB at most",
              environment.get("cuda_device", environment["device"]), revision and f"revision {revision}"]
+    if unchecked := environment.get("unchecked_stages"):
+        facts.append(f"reused, code not checked: {', '.join(f'{name} ({why})' for name, why in unchecked.items())}")
     return render("facts.html", params=params, facts=[fact for fact in facts if fact])
 
 # %% ../../nbs/14_runs/05_report.ipynb #25dfb812

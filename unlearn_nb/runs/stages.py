@@ -17,15 +17,15 @@ from typing import Any
 import psutil
 from filelock import BaseFileLock
 
-from ..core import UnlearnError, cache_dir, clear_damaged, code_key, content_hash, first_line, from_json
-from ..core import make_folder, plain, set_aside, slug, sweep, sweep_built, take_lock, to_json, told
-from ..core import write_atomic
+from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, first_line, from_json
+from ..core import make_folder, plain, read_code, set_aside, slug, sweep, sweep_built, take_lock, to_json, told
+from ..core import versions_of, write_atomic
 from .keys import content_of, package_key
 
 # %% ../../nbs/14_runs/01_stages.ipynb #103f0d8b
 def stage_key(name: str, build: Callable, content: Mapping[str, Any]) -> str:
-    """The key of a stage: a hash of its name, of the content of its inputs, and of all code that makes its result."""
-    return content_hash(name, content, code_key(build), package_key(build), length=64)
+    """The key of a stage: a hash of its name, the content of its inputs, its code, and the versions it runs with."""
+    return content_hash(name, content, read_code(build).key, package_key(build), versions_of(), length=64)
 
 
 def _say(text: str) -> None:
@@ -41,6 +41,7 @@ class Run:
     def __init__(self, folder: Path, results: Path | None = None):
         self.folder = folder
         self.results = results or folder  # where figures and metrics go
+        self.unchecked: dict[str, str] = {}  # stages that were reused although code of theirs can't be seen, and why
         token = self.results / ".token"  # read now: a later execution may have put its own there
         self.token = token.read_text() if token.is_file() else ""
 
@@ -66,10 +67,14 @@ class Run:
         key = stage_key(name, build, content)
         folder = self.folder / "stages" / f"{slug(name)}-{key[:12]}"
         facts: dict[str, Any] = {"name": name, "key": key, "inputs": content}
+        if unseen := read_code(build).unseen:
+            facts["unchecked"] = "; ".join(unseen)
         if damage := clear_damaged(folder):
             facts["damaged"] = damage
         if folder.is_dir():
-            _say(f"stage {name}: reused")
+            if unseen:
+                self.unchecked[name] = facts["unchecked"]
+            _say(f"stage {name}: reused" + (f", code not checked ({facts['unchecked']})" if unseen else ""))
             return folder
         make_folder(folder, lambda unfinished: _fill(unfinished, build, facts))
         _say(f"stage {name}: built in {facts['seconds']:.1f} s")
@@ -95,7 +100,8 @@ class Run:
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write ``metrics.json``: the last cell of every study. Numbers that are not finite become null."""
         write_atomic(self.results / "metrics.json", to_json(plain(metrics)))
-        facts = {"token": self.token, "damaged_stages": rebuilt_stages(self.folder), **peak_memory()}
+        facts = {"token": self.token, "damaged_stages": rebuilt_stages(self.folder),
+                 "unchecked_stages": self.unchecked, **peak_memory()}
         write_atomic(self.results / ".finished.json", to_json(facts))
 
 # %% ../../nbs/14_runs/01_stages.ipynb #100a0d9c

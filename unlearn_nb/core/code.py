@@ -174,7 +174,8 @@ def _imported(walk: Walk, one: Import, function: types.FunctionType) -> list:
         return ["name", one.name, list(one.parts)]
     try:
         module = importlib.import_module("." * one.level + one.name, package)
-        things = [_taken(module, part) for part in one.parts] or [sys.modules[module.__name__.partition(".")[0]], module]
+        above = sys.modules[module.__name__.partition(".")[0]]
+        things = [_taken(module, part) for part in one.parts] or [above, module]
     except Exception:  # it is not there, or breaks
         walk.miss(f"imports {one.name or package}, which can't be imported here")
         return [one.name, list(one.parts)]

@@ -6,7 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "environment": ["describe_environment"],
     "execute": ["RunFailed", "run_study"],
-    "kernel": ["run_notebook"],
+    "kernel": ["CELL_MOST", "ECHO_MOST", "OUTPUTS_MOST", "OUTPUT_MOST", "STREAM_MOST", "run_notebook"],
     "keys": ["ASIDE", "content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],

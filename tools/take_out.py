@@ -27,7 +27,8 @@ def fails(handling: dict, copy: Path) -> bool:
         raise SystemExit(f"{handling['file']} does not hold this piece exactly once:\n{handling['code']}")
     file.write_text(text.replace(handling["code"], handling["instead"]), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *handling["tests"].split()]
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    # the copy is found before the tree in which pytest runs
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest could not run {handling['tests']}:\n{done.stdout[-2000:]}")

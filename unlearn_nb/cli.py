@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .core import UnlearnError, unknown
+from .core import UnlearnError, redacted, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
 from .runs import RunFailed, RunInfo, list_runs, run_study
 
@@ -24,7 +24,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except UnlearnError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(redacted(str(error))) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -125,5 +125,5 @@ def show(run_name: str, out: Path) -> None:
         pairs = _flat(values) if values else []
         click.echo(f"{heading}:" if pairs else f"{heading}: none")
         for key, value in pairs:
-            click.echo(f"  {key:36} {value:.4g}" if isinstance(value, float) else f"  {key:36} {value}")
+            click.echo(f"  {key:36} {value:.4g}" if isinstance(value, float) else f"  {key:36} {redacted(str(value))}")
     click.echo(_relative((info.folder / info.shown).resolve()))

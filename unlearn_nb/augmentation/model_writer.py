@@ -26,7 +26,7 @@ class _GumbelNoise(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=generator)
+        noise = torch.stack([torch.empty(scores.shape[-1], dtype=torch.float32).exponential_(generator=generator)
                              for generator in self.generators])  # -log of a uniform variable
         return scores.float() / self.temperature - noise.log().to(scores.device)
 

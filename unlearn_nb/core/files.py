@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from .errors import UnlearnError
+from .locks import locked
+from .secrets import redacted
 
 # %% ../../nbs/00_core/04_files.ipynb #214f05a8
 @contextlib.contextmanager
@@ -70,9 +71,10 @@ def _remove(path: Path) -> None:
 
 # %% ../../nbs/00_core/04_files.ipynb #239b8faa
 def write_atomic(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` so that the file is either the old one or the complete new one."""
+    """Write ``text`` to ``path`` so that the file is either the old one or the complete new one, without secrets."""
+    data = Path(path).suffix in (".jsonl", ".csv")  # rows keep their URLs as they are
     with whole(path) as new:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(redacted(text, urls=not data), encoding="utf-8")
     return Path(path)
 
 # %% ../../nbs/00_core/04_files.ipynb #e23e1a29
@@ -83,7 +85,7 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
-    with FileLock(lock):
+    with locked(lock):
         if not folder.exists():  # else it was made while we waited
             with whole(folder) as new:
                 new.mkdir()
@@ -109,9 +111,9 @@ def plain(value: Any, *, infinity: bool = False) -> Any:
 
 # %% ../../nbs/00_core/04_files.ipynb #5832dd32
 def to_json(value: Any, *, infinity: bool = False) -> str:
-    """``value``, made `plain`, as text whose keys are sorted, so that equal values give equal files."""
+    """``value``, made `plain`, as text with sorted keys, so that equal values give equal files; without secrets."""
     given = plain(value, infinity=infinity)
-    return json.dumps(given, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return redacted(json.dumps(given, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_jsonl(rows: Iterable[Any], *, infinity: bool = False) -> str:

@@ -35,7 +35,8 @@ class CrossEntropy:
 
     @staticmethod
     def sample(z: Tensor, generator: torch.Generator) -> Tensor:
-        uniform = torch.rand(len(z), 1, generator=generator).to(z)  # drawn on the CPU: the same on every device
+        # drawn on the CPU in float32: the same on every device
+        uniform = torch.rand(len(z), 1, generator=generator, dtype=torch.float32).to(z)
         return (z.softmax(-1).cumsum(-1) < uniform).sum(-1).clamp(max=z.shape[-1] - 1)
 
 # %% ../../nbs/08_influence/00_tasks.ipynb #de24d779
@@ -152,7 +153,7 @@ class TensorTask:
 
     def batch(self, items: Sequence[tuple[Tensor, Tensor]]) -> Batch:
         inputs, targets = (torch.stack(part) for part in zip(*items))
-        return Batch((inputs,), targets, torch.arange(len(items)), weights=torch.ones(len(items)))
+        return Batch((inputs,), targets, torch.arange(len(items)), weights=torch.ones(len(items), dtype=torch.float32))
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.forward(model, batch.inputs[0])

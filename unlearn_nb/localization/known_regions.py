@@ -103,7 +103,8 @@ def injection_regions(model: nn.Module, *, groups: int = 6, share: float = 0.05,
         raise UnlearnError(f"{groups} groups of {share:g} of all weights don't fit: {eligible:,} of {total:,} weights "
                            f"are eligible, room for {int(1 / band)} of them")
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.rand(shape, generator=generator).div_(band).floor_() for name, shape in shapes.items()}
+    options = dict(generator=generator, dtype=torch.float32)
+    drawn = {name: torch.rand(shape, **options).div_(band).floor_() for name, shape in shapes.items()}
     return [Region({name: values == group for name, values in drawn.items()}, shapes) for group in range(groups)]
 
 # %% ../../nbs/07_localization/04_known_regions.ipynb #8168291b

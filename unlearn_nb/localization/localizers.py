@@ -37,7 +37,8 @@ class RandomUnits(Localizer):
 
     def __call__(self, material: Material) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.seed)
-        return {name: torch.rand(unit.shape, generator=generator) for name, unit in material.units.items()}
+        options = dict(generator=generator, dtype=torch.float32)
+        return {name: torch.rand(unit.shape, **options) for name, unit in material.units.items()}
 
 # %% ../../nbs/07_localization/01_localizers.ipynb #7acb946b
 @contextmanager
@@ -100,7 +101,7 @@ def _loudness(layer: torch.nn.Module, inputs: list[Tensor], share: Tensor, *, na
                            "fisher, memflex, wagle or random")
     states, numbers, weights = inputs
     count, width = len(layer.down_proj), layer.down_proj.shape[1 if layer.is_transposed else 2]
-    totals = torch.zeros(count, width, device=share.device)
+    totals = torch.zeros(count, width, device=share.device, dtype=torch.float32)
     for expert in numbers.unique().tolist():
         token, slot = (numbers == expert).nonzero(as_tuple=True)
         coefficients = weights[token, slot, None] * _activations(layer, expert, states[token])

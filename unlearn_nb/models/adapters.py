@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_utils import local_torch_dtype
 
 from ..core import UnlearnError, from_json, to_json
 from .provenance import Origin, check_unmerged, read_origin, tensors_hash, write_origin
@@ -64,8 +65,8 @@ def _linear_layers(model: PreTrainedModel | PeftModel) -> str | list[str]:
 # %% ../../nbs/03_models/03_adapters.ipynb #9b210376
 @contextmanager
 def _drawn_from(seed: int | None) -> Iterator[None]:
-    """Random numbers of `seed` inside, the outer ones untouched; None: nothing changes."""
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+    """In float32, and from random numbers of `seed`, the outer ones untouched; None: the outer ones are used up."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None), local_torch_dtype(torch.float32):
         if seed is not None:
             torch.manual_seed(seed)
         yield

@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from tokenizers import trainers as tokenizer_trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.modeling_utils import local_torch_dtype
 
 from ..benches import load_bench
 from ..core import build_folder, cache_dir, content_hash
@@ -68,6 +69,6 @@ def tiny_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> LlamaForCau
     special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     name = "tiny" if seed == 0 else ""
     config = LlamaConfig(**TINY_CONFIG, **special, tie_word_embeddings=True, name_or_path=name)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), local_torch_dtype(torch.float32):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)

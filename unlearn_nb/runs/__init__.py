@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
     "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],
-    "stages": ["Run", "peak_memory", "stage_key", "take_lock"],
+    "stages": ["Run", "peak_memory", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
 })

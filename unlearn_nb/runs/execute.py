@@ -20,13 +20,14 @@ from typing import Any
 
 import yaml
 
-from ..core import UnlearnError, checked_name, content_hash, first_line, own_slug, to_json, write_atomic
+from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, names_secret, own_slug
+from ..core import placeless, redacted, remember, remember_written, take_lock, to_json
+from ..core import without_credentials, write_atomic
 from .environment import describe_environment
 from .overview import write_index
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
 from .report import facts_html, report_html
-from .stages import take_lock
-from .studies import find_studies, find_study, study_parameters
+from .studies import find_studies, find_study, read_study, study_parameters
 
 # %% ../../nbs/14_runs/08_execute.ipynb #bf603d31
 @dataclass(frozen=True)
@@ -40,14 +41,30 @@ class _Order:
     values: dict[str, Any]  # what the notebook is given
     params: dict[str, Any]  # every parameter as the report shows it
 
+# %% ../../nbs/14_runs/08_execute.ipynb #fb9f503d
+def _without_secrets(study: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without credentials in URLs; what else is secret in them and in the study's code is remembered."""
+    for cell in read_study(study).cells:
+        remember_written(cell.source)
+    remember(*(str(value) for key, value in params.items() if names_secret(key)))
+    return without_credentials(dict(params))
+
+
+def _name_without_secrets(name: str) -> str:
+    if redacted(name) != name:
+        raise UnlearnError(f"the run's name {redacted(name)!r} holds a key or password; choose another --name")
+    return name
+
 # %% ../../nbs/14_runs/08_execute.ipynb #6064fb0c
 def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run_name: str | None) -> _Order:
     path = find_study(study)
+    params = _without_secrets(path, params)
     known, values = study_parameters(path), check_parameters(path, params)
-    name = checked_name(run_name) if run_name is not None else default_run_name(known, values)
+    name = _name_without_secrets(checked_name(run_name) if run_name is not None else default_run_name(known, values))
     shown = {key: params.get(key, known[key].default) for key in known if key != "run_dir"}
     # paths are shown as they were given, everything else as it was read
     shown = {key: value if key in AS_PATH + AFTER_COLON else values.get(key, value) for key, value in shown.items()}
+    shown = {key: MARK if value and names_secret(key) else without_credentials(value) for key, value in shown.items()}
     out, owner = Path(out).resolve(), _owner(path)
     return _Order(study=path, out=out, folder=_study_folder(out, path.stem, owner) / name, owner=owner, values=values,
                   params=shown)
@@ -150,7 +167,7 @@ def _failure(order: _Order, error: BaseException | None) -> tuple[str, str]:
 # %% ../../nbs/14_runs/08_execute.ipynb #92de9551
 def _fail(order: _Order, error: BaseException | None) -> None:
     """Leave ``error.txt`` instead of results, then raise: an interrupt as it came, everything else as `RunFailed`."""
-    sentence, text = _failure(order, error)
+    sentence, text = (placeless(redacted(said)) for said in _failure(order, error))
     for result in ("metrics.json", ".finished.json"):
         (order.folder / result).unlink(missing_ok=True)
     write_atomic(order.folder / "error.txt", text)
@@ -209,6 +226,6 @@ def _write_report(order: _Order, notebook: Any, environment: dict) -> Path:
     from nbformat import writes
 
     notebook.metadata.papermill.update(input_path=order.study.name, output_path="notebook.ipynb")
-    write_atomic(order.folder / "notebook.ipynb", writes(notebook) + "\n")
+    write_atomic(order.folder / "notebook.ipynb", placeless(writes(notebook)) + "\n")
     title, facts = f"{order.folder.parent.name}/{order.folder.name}", facts_html(order.params, environment)
-    return write_atomic(order.folder / "report.html", report_html(notebook, title, facts))
+    return write_atomic(order.folder / "report.html", placeless(report_html(notebook, title, facts)))

@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
-from ..core import write_atomic
+from ..core import take_lock, write_atomic
 from .report import render
-from .stages import take_lock
 
 # %% ../../nbs/14_runs/06_overview.ipynb #c339c774
 @dataclass(frozen=True)

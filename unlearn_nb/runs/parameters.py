@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import UnlearnError, content_hash, from_json, own_slug, unknown
+from ..core import UnlearnError, content_hash, from_json, names_secret, own_slug, redacted, unknown
 from .studies import Parameter, study_parameters
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #54c06c24
@@ -112,13 +112,14 @@ def default_run_name(parameters: Mapping[str, Parameter], values: Mapping[str, A
     chosen = {name: str(values.get(name, parameter.default)) for name, parameter in parameters.items()}
     first = [_short(name, chosen[name]) for name in _LEADING if name in chosen]
     knobs = [f"{name}={_short(name, str(value))}" for name, value in sorted(values.items())
-             if name not in _LEADING and value != parameters[name].default]
+             if name not in _LEADING and value != parameters[name].default and not names_secret(name)]
     name = own_slug("-".join(first + knobs)) or "run"
     return name if len(name) <= 80 else f"{name[:70]}-{content_hash(name, length=8)}"
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #cac5b3d1
 def _short(name: str, text: str) -> str:
-    """A value for people to read, and for no other value to share."""
+    """A value for people to read, and for no other value to share; without secrets."""
+    text = redacted(text)
     if name == "seed":
         return f"s{text}"
     prefix, colon, path = text.partition(":") if name in AFTER_COLON else ("", "", text)

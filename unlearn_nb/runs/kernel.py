@@ -23,7 +23,7 @@ from papermill.engines import Engine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger
 
-from ..core import Kept, without_escapes, write_atomic
+from ..core import Kept, handed_on, placeless, redacted, without_escapes, write_atomic
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #8069fca9
 class _ThisPython(AsyncKernelManager):
@@ -37,7 +37,7 @@ class _ThisPython(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
-        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=env)
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=env | handed_on())
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #16adace0
 STREAM_MOST = 1_000_000  # characters that a cell may print, a stream
@@ -164,7 +164,7 @@ class _Echo:
         self.bar, self.in_bar = bar, in_bar
 
     def write(self, text: str) -> None:
-        lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+        lines = [line.strip() for line in re.split(r"[\r\n]", redacted(text)) if line.strip()]
         if self.in_bar:  # a warning there would hide the bar; it stays in the notebook
             for line in [line for line in lines if "%|" in line][-1:]:
                 self.bar.set_postfix_str(without_escapes(line)[:60])
@@ -189,10 +189,10 @@ class _Engine(Engine):
 
 
 class _AtomicHandler(LocalHandler):
-    """Papermill's file writer, but a kill while it saves leaves the last complete notebook."""
+    """Papermill's file writer, but a kill while it saves leaves the last complete notebook, and no secret gets in."""
 
     def write(self, buf: str, path: str) -> None:
-        write_atomic(path.removeprefix("atomic:"), buf)
+        write_atomic(path.removeprefix("atomic:"), placeless(buf))
 
 
 papermill_engines.register("unlearn-nb", _Engine)

@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, names_secret, own_slug
-from ..core import placeless, redacted, remember, remember_written, take_lock, to_json
+from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, is_whole, names_secret
+from ..core import own_slug, placeless, redacted, remember, remember_written, take_lock, to_json
 from ..core import without_credentials, write_atomic
 from .environment import describe_environment
 from .overview import write_index
@@ -158,6 +158,8 @@ def _failure(order: _Order, error: BaseException | None) -> tuple[str, str]:
         return error.evalue if error.ename == "UnlearnError" else said, re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if isinstance(error, DeadKernelError):
         said = f"{study} failed: its kernel died in {place} (killed, most often for lack of memory)"
+    elif isinstance(error, UnlearnError):
+        said = f"{study} was stopped in {place}: {error}"
     elif error is None:
         said = f"{study} failed: it ended at {place} without a result (sys.exit, or no run.finish in the last cell)"
     else:
@@ -178,7 +180,7 @@ def _fail(order: _Order, error: BaseException | None) -> None:
 
 # %% ../../nbs/14_runs/08_execute.ipynb #27b0e716
 def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out: str | Path = "reports",
-              run_name: str | None = None, progress: bool = True) -> Path:
+              run_name: str | None = None, progress: bool = True, cell_timeout: int | None = None) -> Path:
     """Run a study and return the path of its ``report.html``.
 
     Args:
@@ -187,31 +189,34 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
         out: the folder of all reports.
         run_name: the run's folder name; by default made of the parameters.
         progress: show a progress bar.
+        cell_timeout: seconds that a cell may run; None: as long as it takes.
 
     Raises:
         UnlearnError: a parameter or name is refused (before anything runs), the run is already being executed, or
             the folder of reports can't be written.
         RunFailed: the notebook failed; ``error.txt`` in the run's folder says how.
     """
+    if cell_timeout is not None and not is_whole(cell_timeout, 1):
+        raise UnlearnError(f"cell_timeout must be a whole number of seconds from 1, not {cell_timeout!r}")
     order = _order(study, params or {}, out=out, run_name=run_name)
     with _writing(order.out), _claim(order.folder) as token:
         _clear(order.folder)
         write_atomic(order.folder.parent / _OWNER, order.owner)
         write_atomic(order.folder / "params.yaml", yaml.safe_dump(order.params, sort_keys=False, allow_unicode=True))
-        report = _execute(order, token, progress)
+        report = _execute(order, token, progress=progress, cell_timeout=cell_timeout)
         (order.folder / ".finished.json").unlink()
         write_index(order.out)
     return report
 
 # %% ../../nbs/14_runs/08_execute.ipynb #4bce695d
-def _execute(order: _Order, token: str, progress: bool) -> Path:
+def _execute(order: _Order, token: str, **how: Any) -> Path:
     """Execute the notebook and write its report, or the trace of its failure."""
     from unlearn_nb.runs.kernel import run_notebook  # papermill takes more than a second to load
 
     environment, started = describe_environment(order.params), time.monotonic()
     error = facts = None
     try:
-        notebook = run_notebook(order.study, order.folder, order.values, progress=progress)
+        notebook = run_notebook(order.study, order.folder, order.values, **how)
         facts = _finished(order.folder, token, notebook)
     except BaseException as caught:  # an interrupt, too, must leave its mark before it goes on
         error = caught

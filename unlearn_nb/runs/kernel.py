@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
+from nbclient.exceptions import CellTimeoutError
 from nbformat.v4 import new_output
 from papermill import execute_notebook
 from papermill.clientwrap import PapermillNotebookClient
@@ -23,7 +24,7 @@ from papermill.engines import Engine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger
 
-from ..core import Kept, handed_on, placeless, redacted, without_escapes, write_atomic
+from ..core import Kept, UnlearnError, handed_on, placeless, redacted, without_escapes, write_atomic
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #8069fca9
 class _ThisPython(AsyncKernelManager):
@@ -91,7 +92,7 @@ class _Streams:
             there = [(new, Kept(STREAM_MOST // (1 + len(self.kept))))]
             self.kept += there
             outs.append(new)
-        (out, kept), text = there[-1], new.text
+        kept, text = there[-1][1], new.text
         kept.add(text)
         if time.monotonic() > self.next:
             self.settle()
@@ -207,12 +208,16 @@ def run_notebook(
     `cell_timeout` is the number of seconds that a cell may run; None: as long as it takes.
 
     Raises:
-        CellTimeoutError: a cell ran longer.
+        UnlearnError: a cell ran longer.
         PapermillExecutionError: a cell raised an error.
         DeadKernelError: the kernel was killed.
     """
     source, output = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, folder / "notebook.ipynb"))
     # the notebook runs in its run's folder, so its own record of that folder holds no path of this machine
-    return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
-                            kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder),
-                            execution_timeout=cell_timeout)
+    try:
+        return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
+                                kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder),
+                                execution_timeout=cell_timeout)
+    except CellTimeoutError:
+        raise UnlearnError(f"it ran longer than the {cell_timeout} seconds that --cell-timeout (in Python: "
+                           "cell_timeout) allows; allow more, or leave the option out") from None

@@ -6,17 +6,21 @@
 __all__ = ['STREAM_MOST', 'OUTPUT_MOST', 'CELL_MOST', 'OUTPUTS_MOST', 'ECHO_MOST', 'run_notebook']
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #c2944568
+import os
 import re
+import shutil
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.paths import jupyter_runtime_dir
-from nbclient.exceptions import CellTimeoutError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat.v4 import new_output
 from papermill import execute_notebook
 from papermill.clientwrap import PapermillNotebookClient
@@ -24,29 +28,87 @@ from papermill.engines import Engine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger
 
-from ..core import Kept, UnlearnError, handed_on, placeless, redacted, without_escapes, write_atomic
+from ..core import Kept, UnlearnError, cache_dir, handed_on, placeless, private_folder, redacted, say_once
+from ..core import without_escapes, write_atomic
+from .failures import KernelDied
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #616253e7
+def _has_sockets(folder: Path) -> bool:
+    """Whether sockets can be files in `folder`."""
+    probe = folder / "ipc-0"  # as long as the paths that zmq will use
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(probe))
+        probe.unlink()
+    except (AttributeError, OSError):  # Windows; a path above some 100 bytes; a file system that keeps files only
+        return False
+    return zmq.has("ipc")
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #fa4816a0
+def _environment() -> dict[str, str]:
+    """What a kernel's environment has besides this process's own."""
+    env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found",
+           "UNLEARN_NB_CACHE": str(cache_dir()), **_home(), **handed_on()}
+    return {name: value.replace("$", "$$") for name, value in env.items()}  # else Jupyter fills in variables
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #e13ec8e3
+def _home() -> dict[str, str]:
+    """Another home for a kernel whose own can't be written; models that lie in the own one stay in use."""
+    home = Path(os.path.expanduser("~"))
+    try:
+        with tempfile.TemporaryFile(dir=home):
+            return {}
+    except OSError:
+        say_once(f"the home folder {home} can't be written, a temporary one stands in for it")
+    models = home / ".cache" / "huggingface"
+    found = {"HF_HOME": os.environ.get("HF_HOME") or str(models)} if models.is_dir() else {}
+    (private_folder() / "home").mkdir(exist_ok=True)
+    return {"HOME": str(private_folder() / "home"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""} | found
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #8069fca9
 class _ThisPython(AsyncKernelManager):
-    """A kernel manager that starts the interpreter it runs in and talks to it through files, not network ports."""
+    """A kernel manager that starts the interpreter it runs in and leaves nothing behind."""
 
-    def _transport_default(self) -> str:
-        # a socket's path may have about 100 characters; only a very long home folder needs ports
-        return "ipc" if len(jupyter_runtime_dir()) < 50 else "tcp"
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._folder = Path(tempfile.mkdtemp(dir=private_folder()))
+        self.connection_file = str(self._folder / "kernel.json")
+        if _has_sockets(self._folder):
+            self.transport, self.ip = "ipc", str(self._folder / "ipc")
+        elif zmq.has("curve") and self.has_trait("transport_encryption"):
+            self.transport_encryption = "auto"
 
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
-        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=env | handed_on())
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=_environment(),
+                          metadata={"supported_encryption": "curve"})
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart)
+        if not restart:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    cleanup_resources = _async_cleanup_resources
+
+    async def _async_is_alive(self) -> bool:
+        alive = await super()._async_is_alive()
+        if not alive and self.provisioner is not None:
+            _ended["status"] = await self.provisioner.poll()
+        return alive
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #08084128
+_ended: dict[str, int | None] = {}  # the exit status of the kernel that has died, for want of a better way out
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #16adace0
 STREAM_MOST = 1_000_000  # characters that a cell may print, a stream
 OUTPUT_MOST = 8_000_000  # characters of an output in one form; a picture of 6 MB
 CELL_MOST = 16_000_000  # characters of all outputs of a cell
 OUTPUTS_MOST = 500  # outputs of a cell
+ECHO_MOST = 100_000  # characters that a cell may print into the terminal
+_LOST = "\n[the kernel wrote faster than could be read: some output of this cell is missing]\n"
 
-
+# %% ../../nbs/14_runs/07_kernel.ipynb #87ad47fa
 def _bounded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """An output's forms by type; those that are too large are left out, which its plain text says."""
     large = {kind: len(str(form)) for kind, form in data.items() if len(str(form)) > OUTPUT_MOST}
@@ -56,13 +118,17 @@ def _bounded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     plain = [_bounded_text(kept["text/plain"])] if "text/plain" in kept else []
     return kept | ({"text/plain": "\n".join(said + plain)} if said + plain else {})
 
-
+# %% ../../nbs/14_runs/07_kernel.ipynb #7807465b
 def _bounded_text(text: str, most: int = STREAM_MOST) -> str:
     if len(text) <= most:
         return text
     kept = Kept(most)
     kept.add(text)
     return kept.text
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #c106a7bb
+def _size(data: Mapping[str, Any]) -> int:
+    return sum(len(str(form)) for form in data.values())
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #2d8a3ba8
 def _bounded_content(msg: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,13 +175,7 @@ class _Streams:
         said = "\n[what more this cell prints stands in the notebook]\n" if 0 <= room < len(text) else ""
         return text[:max(room, 0)] + said
 
-
-ECHO_MOST = 100_000  # characters that a cell may print into the terminal
-
 # %% ../../nbs/14_runs/07_kernel.ipynb #9075195d
-_LOST = "\n[the kernel wrote faster than could be read: some output of this cell is missing]\n"
-
-
 class _Client(PapermillNotebookClient):
     """Papermill's client, which stores and echoes no more than the bounds allow."""
 
@@ -153,10 +213,6 @@ class _Client(PapermillNotebookClient):
         there = [] if self.clear_before_next_output else [_size(out.data) for out in outs if "data" in out]
         return len(there) >= OUTPUTS_MOST or sum(there) + _size(data) > CELL_MOST
 
-
-def _size(data: Mapping[str, Any]) -> int:
-    return sum(len(str(form)) for form in data.values())
-
 # %% ../../nbs/14_runs/07_kernel.ipynb #905b6566
 class _Echo:
     """A stream that shows what the notebook prints around papermill's progress bar."""
@@ -193,7 +249,7 @@ class _AtomicHandler(LocalHandler):
     """Papermill's file writer, but a kill while it saves leaves the last complete notebook, and no secret gets in."""
 
     def write(self, buf: str, path: str) -> None:
-        write_atomic(path.removeprefix("atomic:"), placeless(buf))
+        write_atomic(path.removeprefix("atomic:"), placeless(buf), durable=False)  # after every cell
 
 
 papermill_engines.register("unlearn-nb", _Engine)
@@ -210,14 +266,17 @@ def run_notebook(
     Raises:
         UnlearnError: a cell ran longer.
         PapermillExecutionError: a cell raised an error.
-        DeadKernelError: the kernel was killed.
+        KernelDied: the kernel was killed.
     """
     source, output = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, folder / "notebook.ipynb"))
     # the notebook runs in its run's folder, so its own record of that folder holds no path of this machine
+    _ended.clear()
     try:
         return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
                                 kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder),
                                 execution_timeout=cell_timeout)
+    except DeadKernelError as error:
+        raise KernelDied(_ended.get("status")) from error
     except CellTimeoutError:
         raise UnlearnError(f"it ran longer than the {cell_timeout} seconds that --cell-timeout (in Python: "
                            "cell_timeout) allows; allow more, or leave the option out") from None

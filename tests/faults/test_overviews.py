@@ -12,7 +12,8 @@ from small_study import write_study
 from unlearn_nb.cli import main
 from unlearn_nb.runs import list_runs, read_run, run_study, write_index
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijkl", "bcdefghijklm"))
+LETTERS = "abcdefghijklm"
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip(LETTERS, LETTERS[1:]))
 
 
 def put(name: str, data: bytes | str):
@@ -85,7 +86,7 @@ def test_a_damaged_neighbour_is_unreadable_and_hides_nobody(runs, damage):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
-@pytest.mark.parametrize("headline", ["[1, 2]", "7", '"good"', "true", "null", '{"a": true, "b": [1], "c": null}', "{}"])
+@pytest.mark.parametrize("headline", ["[1]", "7", '"good"', "true", "null", '{"a": true, "b": [1], "c": null}', "{}"])
 def test_a_headline_of_any_kind_is_shown(runs, headline):
     (runs / "s" / "m" / "metrics.json").write_text(f'{{"headline": {headline}, "answer": 42}}')
     assert read_run(runs / "s" / "m").state == "complete" and write_index(runs).is_file()

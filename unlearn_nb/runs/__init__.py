@@ -15,6 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "reading": ["read_all", "read_mapping", "read_start"],
     "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],
     "results": ["begin_try", "complete", "found", "settle", "unfinished"],
-    "stages": ["LAST_TRY", "Run", "peak_memory", "stage_key"],
+    "stages": ["LAST_TRY", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
 })

@@ -75,7 +75,7 @@ class Kept:
         said = f"\n[{self.cut} characters are left out here: the first and the last {self.half} are kept]\n"
         return self.head + (said if self.cut else "") + self.tail + self.line.rstrip("\r")
 
-
+# %% ../../nbs/00_core/13_display.ipynb #592cf9df
 def _overwritten(line: str) -> str:
     """What a terminal shows of a line with carriage returns; one at its end waits for what comes."""
     start = line.rstrip("\r").rfind("\r") + 1

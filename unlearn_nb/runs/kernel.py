@@ -108,7 +108,7 @@ OUTPUTS_MOST = 500  # outputs of a cell
 ECHO_MOST = 100_000  # characters that a cell may print into the terminal
 _LOST = "\n[the kernel wrote faster than could be read: some output of this cell is missing]\n"
 
-# %% ../../nbs/14_runs/07_kernel.ipynb #87ad47fa
+# %% ../../nbs/14_runs/07_kernel.ipynb #a42ae0de
 def _bounded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """An output's forms by type; those that are too large are left out, which its plain text says."""
     large = {kind: len(str(form)) for kind, form in data.items() if len(str(form)) > OUTPUT_MOST}
@@ -118,7 +118,7 @@ def _bounded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     plain = [_bounded_text(kept["text/plain"])] if "text/plain" in kept else []
     return kept | ({"text/plain": "\n".join(said + plain)} if said + plain else {})
 
-# %% ../../nbs/14_runs/07_kernel.ipynb #7807465b
+# %% ../../nbs/14_runs/07_kernel.ipynb #61632da6
 def _bounded_text(text: str, most: int = STREAM_MOST) -> str:
     if len(text) <= most:
         return text
@@ -126,7 +126,7 @@ def _bounded_text(text: str, most: int = STREAM_MOST) -> str:
     kept.add(text)
     return kept.text
 
-# %% ../../nbs/14_runs/07_kernel.ipynb #c106a7bb
+# %% ../../nbs/14_runs/07_kernel.ipynb #5bb78132
 def _size(data: Mapping[str, Any]) -> int:
     return sum(len(str(form)) for form in data.values())
 
@@ -244,14 +244,14 @@ class _Engine(Engine):
                 startup_timeout=60, timeout=options["execution_timeout"], iopub_timeout=30,
                 raise_on_iopub_timeout=False, **echo).execute()
 
-
+# %% ../../nbs/14_runs/07_kernel.ipynb #4cb70764
 class _AtomicHandler(LocalHandler):
     """Papermill's file writer, but a kill while it saves leaves the last complete notebook, and no secret gets in."""
 
     def write(self, buf: str, path: str) -> None:
         write_atomic(path.removeprefix("atomic:"), placeless(buf), durable=False)  # after every cell
 
-
+# %% ../../nbs/14_runs/07_kernel.ipynb #04fdf83e
 papermill_engines.register("unlearn-nb", _Engine)
 papermill_io.register("atomic:", _AtomicHandler())
 

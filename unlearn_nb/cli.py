@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .core import UnlearnError, redacted, unknown
+from .core import UnlearnError, redacted, tolerant_output, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
 from .runs import RunFailed, RunInfo, list_runs, run_study
 
@@ -21,6 +21,7 @@ class _Group(click.Group):
     """A group of commands that print an `UnlearnError` as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        tolerant_output()
         try:
             return super().invoke(ctx)
         except UnlearnError as error:

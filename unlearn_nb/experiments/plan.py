@@ -51,7 +51,7 @@ def model_size(model: str) -> str:
         return NAMED[model]
     adapter = Path(model) / "adapter_config.json"
     if adapter.is_file():
-        return model_size(json.loads(adapter.read_text())["base_model_name_or_path"])
+        return model_size(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
     try:
         return size_of(count_parameters(model))
     except (OSError, ValueError):

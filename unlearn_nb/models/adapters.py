@@ -140,7 +140,7 @@ class Adapter:
     def _write_alone(self, folder: Path) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        (folder / "adapter_config.json").write_text(to_json(self.config))
+        (folder / "adapter_config.json").write_text(to_json(self.config), encoding="utf-8")
         write_origin(folder, self.origin)
 
 # %% ../../nbs/03_models/03_adapters.ipynb #50d9a6a0
@@ -232,7 +232,7 @@ def adapter_files(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         if not file.is_file():
             raise UnlearnError(f"{folder} has no {file.name}: give a folder that peft's save_pretrained wrote.")
     try:
-        config, tensors = from_json(config_file.read_text()), load_file(tensor_file)
+        config, tensors = from_json(config_file.read_text(encoding="utf-8")), load_file(tensor_file)
     except (ValueError, SafetensorError, UnlearnError) as error:
         raise UnlearnError(f"{folder} holds a damaged adapter ({error}): save it again.") from error
     if not isinstance(config, dict):

@@ -41,9 +41,9 @@ def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             (inside / file).replace(folder / file)
     file = folder / "adapter_config.json"
-    config = json.loads(file.read_text())
+    config = json.loads(file.read_text(encoding="utf-8"))
     named = {"base_model_name_or_path": origin.base, "revision": origin.revision} if origin.base else {}
-    file.write_text(to_json(config | named))
+    file.write_text(to_json(config | named), encoding="utf-8")
     write_origin(folder, origin)
 
 # %% ../../nbs/03_models/04_attached.ipynb #d973a06a

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ..benches import PARTS, SPLITS, Bench
-from ..core import Registry, Template, UnlearnError, content_hash, plain, read_record, to_jsonl
-from ..core import write_atomic, write_record
+from ..core import Registry, Template, UnlearnError, boundary, content_hash, plain, read_record
+from ..core import to_jsonl, write_atomic, write_record
 from .resampling import NOT_ENOUGH, intervals, subject_numbers
 from ..models import count_cuts, encode, longest_row
 
@@ -259,6 +259,7 @@ def _measure(suite: Suite) -> dict[str, Any]:
     return {"suite": suite.name, "scoring": SCORING, **suite.options()}
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #7e00b2d5
+@boundary("the evaluation has stopped")
 def evaluate(
     model: Any, tokenizer: Any, bench: Bench | Iterable[dict], *, part: str | None = None,
     suite: str | Suite = "semeval", template: str = "plain", bootstrap: int = 1000, seed: int = 0,

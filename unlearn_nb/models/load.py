@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from ..core import UnlearnError, build_folder, cache_dir, content_hash, first_line
+from ..core import UnlearnError, boundary, build_folder, cache_dir, content_hash, first_line
 from .adapters import check_finite
 from .attached import load_adapter
 from .loss import mark_loss, read_loss
@@ -310,6 +310,7 @@ def model_positions(model: torch.nn.Module) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 # %% ../../nbs/03_models/05_load.ipynb #e11d8539
+@boundary("the model can't be loaded")
 def load_model(
     name: str | Path, device: str = "cpu", dtype: str = "float32", *, revision: str | None = None
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from .core import UnlearnError, brief, first_line, redacted, told, unknown
+from .core import UnlearnError, brief, first_line, redacted, tolerant_output, told, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
 from .runs import RunFailed, RunInfo, list_runs, run_study
 
@@ -27,6 +27,7 @@ class _Group(click.Group):
     """A group of commands that tell every failure in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        tolerant_output()
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):

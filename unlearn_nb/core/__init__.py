@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash", "remember_hash"],
     "locks": ["BEAT", "LEASE", "locked", "private_folder", "say_once", "take_lock"],
+    "machine": ["peak_bytes", "tolerant_output"],
     "numbers": ["is_number", "is_whole"],
     "secrets": ["HANDED", "LEAST", "MARK", "credentials", "handed_on", "known_secrets", "names_secret", "placeless",
         "redacted", "remember", "remember_written", "without_credentials"],

@@ -87,11 +87,21 @@ def _study_folder(out: Path, stem: str, owner: str) -> Path:
     free = not marked.is_file() or marked.read_text(encoding="utf-8") == owner
     return folder if free else folder.with_name(f"{folder.name}-{content_hash(owner, length=8)}")
 
+# %% ../../nbs/14_runs/11_execute.ipynb #06f0ebe4
+def _check_spelling(folder: Path) -> None:
+    """Refuse a folder that is there under a name with other capitals."""
+    names = [path.name for path in folder.parent.iterdir()]
+    if folder.name not in names:
+        there = next((name for name in names if name.casefold() == folder.name.casefold()), "another one")
+        raise UnlearnError(f"the run {folder.name!r} would take the place of {there!r}, for this file system does not "
+                           "tell small letters from capitals; choose another --name")
+
 # %% ../../nbs/14_runs/11_execute.ipynb #f8bb4631
 @contextmanager
 def _claim(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process."""
     folder.mkdir(parents=True, exist_ok=True)
+    _check_spelling(folder)
     lock = take_lock(folder / ".lock", seconds=1)  # an overview holds it for a moment to see whether it is free
     if lock is None:
         raise UnlearnError(f"run {folder.parent.name}/{folder.name} is being executed by another process; "
@@ -115,7 +125,8 @@ def _writing(out: Path) -> Iterator[None]:
 def _finished(place: Path, token: str, notebook: Any) -> dict[str, Any]:
     """What the last cell left. Raises NoResult where it left nothing in this execution, or a cell ended early."""
     path = place / ".finished.json"
-    facts = json.loads(path.read_text()) if path.is_file() and (place / "metrics.json").is_file() else {}
+    written = path.is_file() and (place / "metrics.json").is_file()
+    facts = json.loads(path.read_text(encoding="utf-8")) if written else {}
     if facts.pop("token", None) != token or notebook.metadata.papermill.get("exception"):
         raise NoResult
     return facts

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
     "reading": ["read_all", "read_mapping", "read_start"],
-    "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],
+    "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "sanitized"],
     "results": ["begin_try", "complete", "found", "settle", "unfinished"],
     "stages": ["LAST_TRY", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearn_nb.core import (
@@ -144,6 +144,7 @@ def test_a_killed_writer_leaves_the_old_file_and_a_hidden_rest(tmp_path):
     assert len(rest) == 1 and rest[0].startswith(".it.") and rest[0].endswith(".tmp")
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.text())
 def test_text_comes_back(tmp_path_factory, text):
     path = write_atomic(tmp_path_factory.mktemp("text") / "it", text)

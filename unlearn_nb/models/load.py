@@ -125,7 +125,8 @@ def _check_stored(source: str | Path, options: dict) -> None:
     try:
         files = [cached_file(source, "model.safetensors", **where)]
     except OSError:  # in parts
-        index = json.loads(Path(cached_file(source, "model.safetensors.index.json", **where)).read_text())
+        listed = Path(cached_file(source, "model.safetensors.index.json", **where)).read_text(encoding="utf-8")
+        index = json.loads(listed)
         files = [cached_file(source, part, **where) for part in sorted(set(index["weight_map"].values()))]
     for file in files:
         with safe_open(file, framework="pt") as tensors:
@@ -208,7 +209,7 @@ def _usable_settings(source: str, **options: Any) -> GenerationConfig | None:
         return None
     except (ValueError, TypeError, AttributeError):  # they contradict themselves, or have an unknown type
         file = cached_file(source, "generation_config.json", **options)
-        return GenerationConfig(eos_token_id=json.loads(Path(file).read_text()).get("eos_token_id"))
+        return GenerationConfig(eos_token_id=json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id"))
 
 # %% ../../nbs/03_models/05_load.ipynb #e9dc0733
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError,

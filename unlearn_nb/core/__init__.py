@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["build_folder", "cache_dir", "checked_name", "content_hash", "from_json", "plain", "read_packaged",
         "slug", "to_json", "to_jsonl", "whole", "write_atomic"],
+    "finite": ["NonFinite", "check_finite", "check_likelihoods", "is_finite", "model_name"],
     "frames": ["Frame", "Written", "check_rendered", "frame_of", "write"],
     "identity": ["LARGE", "SETTLED", "file_hash", "folder_identity", "hash_files", "hub_commit", "own_slug",
         "path_hash"],

@@ -30,5 +30,7 @@ def unknown(what: str, given: object, known: Iterable[str]) -> UnlearnError:
 
 # %% ../../nbs/00_core/00_errors.ipynb #e5d17de2
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of what an error says, with those that its colons announce; or its kind where it says nothing."""
+    lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]
+    last = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return " ".join(lines[: last + 1])

@@ -55,7 +55,7 @@ def answer_positions(
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
     for batch, logits in answer_logits(model, tokenizer, rows, **options):
         highest = batch.split(logits.amax(-1).double().cpu())
-        check_scored(np.array([float(part.sum()) for part in highest]), model, rows, batch.indices)
+        check_scored(np.array([float(part.sum()) for part in highest]), model, rows, asked=batch.indices)
         place = np.concatenate([np.arange(count) for count in batch.counts.tolist()])
         row = np.array(batch.indices)[batch.rows.cpu().numpy()]
         yield Positions(row, place, log_probabilities(logits), labels=batch.targets)

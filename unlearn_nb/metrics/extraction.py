@@ -47,11 +47,11 @@ def _token_numbers(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
         numbers.append(torch.stack(columns + (_moments(logp) if moments else []), 1).double().cpu())
     return torch.cat(numbers)
 
-
+# %% ../../nbs/10_metrics/04_extraction.ipynb #2294f9b4
 def _moments(logp: Tensor) -> list[Tensor]:
     """Mean and standard deviation of log-probabilities [t, V] under the distribution itself, [t] each."""
     p = logp.exp()
-    logp = torch.where(p > 0, logp, 0)  # of a token that is never said, which is -inf
+    logp = torch.where(p > 0, logp, 0)
     mean = (p * logp).sum(-1)
     return [mean, (p * (logp - mean[:, None]) ** 2).sum(-1).sqrt()]
 
@@ -71,7 +71,7 @@ def read_answers(
             logps, hits, *more = part.numpy().T
             answers[i] = Answer(logps, hits > 0.5, *more)
     asked = [i for i, answer in enumerate(answers) if len(answer.logps)]
-    check_scored(np.array([answers[i].nll for i in asked]), model, rows, asked)
+    check_scored(np.array([answers[i].nll for i in asked]), model, rows, asked=asked)
     return answers
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #625a88bc

@@ -152,7 +152,7 @@ def _per_cent(above: Any, below: Any, code: str) -> Any:
     found = 100 * above / (below + 1e-10) if code else 100 * ratio(above, below)
     return found if np.ndim(found) else float(found)
 
-
+# %% ../../nbs/10_metrics/05_membership.ipynb #e002544e
 def privleak(auc: Any, oracle_auc: Any = 0.5, faithful: bool | str = False) -> Any:
     """Relative difference of 1 - AUC to the oracle's, in per cent; 0 is exact unlearning (MUSE, open-unlearning).
 
@@ -161,7 +161,7 @@ def privleak(auc: Any, oracle_auc: Any = 0.5, faithful: bool | str = False) -> A
     oracle_auc, code = np.asarray(oracle_auc, float), whose_code(faithful, "open-unlearning", what="privleak")
     return _per_cent(oracle_auc - auc, 1 - oracle_auc, code)
 
-
+# %% ../../nbs/10_metrics/05_membership.ipynb #749a5f5d
 def rel_diff(auc: Any, oracle_auc: Any = 0.5, faithful: bool | str = False) -> Any:
     """Relative difference of the AUC to the oracle's, in per cent; 0 is exact unlearning (open-unlearning).
 

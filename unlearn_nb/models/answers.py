@@ -57,7 +57,7 @@ class _RowsEnd(StoppingCriteria):
         self.ended |= (self.widths <= input_ids.shape[1]) | torch.isin(input_ids[:, -1], self.end_tokens)
         return self.ended | (self.ended.sum() >= self.enough)
 
-# %% ../../nbs/03_models/09_answers.ipynb #98723468
+# %% ../../nbs/03_models/09_answers.ipynb #bac2f15f
 class _HighestLogits(LogitsProcessor):
     """Keeps of each row [B] the highest logit of its latest token, or of the first token for which that was no number.
 
@@ -189,9 +189,9 @@ def _asked(
                       f"{most} positions", stacklevel=3)
     return prompts, [min(pair) for pair in zip(room, limits)]
 
-# %% ../../nbs/03_models/09_answers.ipynb #ca1dcbee
+# %% ../../nbs/03_models/09_answers.ipynb #6da6f408
 def check_scored(
-    values: np.ndarray, model: PreTrainedModel | PeftModel, rows: Dataset | Sequence[dict] | Sequence[str],
+    values: np.ndarray, model: PreTrainedModel | PeftModel, rows: Dataset | Sequence[dict] | Sequence[str], *,
     asked: Sequence[int],
 ) -> None:
     """Raise NonFinite where one of the numbers [n] that `model` gave for the rows of these numbers is none."""
@@ -237,7 +237,7 @@ def generate(
                 stop = next((n for n, token in enumerate(ids) if token in ends), len(ids))
                 answers[batch[k]] = tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
                 bar.update()
-            check_scored(highest, model, rows, batch)
+            check_scored(highest, model, rows, asked=batch)
     return answers
 
 # %% ../../nbs/03_models/09_answers.ipynb #122819b5
@@ -264,5 +264,5 @@ def sequence_nll(
         nll = F.cross_entropy(at_least_float32(logits), batch.targets, reduction="none").double().cpu()
         scores[batch.indices] = [float(part.mean()) for part in batch.split(nll)]
         asked += [i for i, count in zip(batch.indices, batch.counts.tolist()) if count]
-    check_scored(scores[asked], model, rows, asked)
+    check_scored(scores[asked], model, rows, asked=asked)
     return scores

@@ -93,7 +93,7 @@ def check_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             raise UnlearnError(f"Model {name!r} knows {known} tokens, but its {who} pads with token {pad}: "
                                "set its pad_token_id to one of them.")
 
-# %% ../../nbs/03_models/05_load.ipynb #3e6b56f0
+# %% ../../nbs/03_models/05_load.ipynb #a2eb8b27
 def _stored_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """What a checkpoint of the model holds, each tensor once: weights, and buffers that are not computed anew."""
     named = {name: tensor for name, tensor in model.state_dict().items() if not BUFFERS.search(name)}
@@ -211,7 +211,7 @@ def model_positions(model: torch.nn.Module) -> int | None:
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "max_position_embeddings", None)
 
-# %% ../../nbs/03_models/05_load.ipynb #28e1c692
+# %% ../../nbs/03_models/05_load.ipynb #19fab051
 @torch.no_grad()
 def _first_words(model: PreTrainedModel | PeftModel) -> torch.Tensor:
     """Logits [2, L, V] of two texts of a few tokens, of which they share the first."""
@@ -222,7 +222,7 @@ def _first_words(model: PreTrainedModel | PeftModel) -> torch.Tensor:
     with torch.random.fork_rng():  # a model that is being trained may draw dropout
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
 
-
+# %% ../../nbs/03_models/05_load.ipynb #dd7e6fb9
 def speechless(model: PreTrainedModel | PeftModel, logits: torch.Tensor | None = None) -> str:
     """What is wrong with the logits of a model; "" where nothing is. They may be -inf for tokens that it never says.
 
@@ -236,7 +236,7 @@ def speechless(model: PreTrainedModel | PeftModel, logits: torch.Tensor | None =
     said = logits[logits.isfinite()]
     return "all logits are the same, whatever the text" if said.amin() == said.amax() else ""
 
-
+# %% ../../nbs/03_models/05_load.ipynb #6450a6ff
 def check_speaks(name: str, model: PreTrainedModel | PeftModel, logits: torch.Tensor | None = None) -> None:
     """Raise NonFinite where a model is `speechless`."""
     if problem := speechless(model, logits):
@@ -301,7 +301,7 @@ def _ask_hub(name: str) -> list[str]:
         message = f"Model {name!r} is no folder, not in the local cache, and not on the hub ({reason}): {advice}."
         raise UnlearnError(message) from None
 
-# %% ../../nbs/03_models/05_load.ipynb #27ab4630
+# %% ../../nbs/03_models/05_load.ipynb #b5d9621c
 def _check_parts(name: str, model: PreTrainedModel) -> None:
     """Raise UnlearnError unless the model has the tensors and shapes that its config tells of, tied as it says."""
     with torch.device("meta"):

@@ -2,12 +2,16 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """`behave(prompt, how often asked)` says what to do: "good", a status, a kind of trouble, or ("say", text)."""
+    """`behave(prompt, how often asked)` says what to do.
+
+    That is "good", a status, a kind of trouble, ("say", text), or a function of the handler that answers by itself.
+    """
 
     def __init__(self, behave):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -28,11 +32,16 @@ class Handler(BaseHTTPRequestHandler):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = body["messages"][-1]["content"]
         with server.lock:
-            server.bodies.append(body | {"path": self.path, "key": self.headers["Authorization"]})
+            server.bodies.append(body | {"path": self.path, "key": self.headers["Authorization"],
+                                         "headers": dict(self.headers)})
             server.asked[prompt] += 1
             server.running += 1
             server.most = max(server.most, server.running)
         kind = server.behave(prompt, server.asked[prompt])
+        if callable(kind):
+            with server.lock:
+                server.running -= 1
+            return kind(self)
         answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m",
                   "choices": [{"index": 0, "finish_reason": "stop",
                                "message": {"role": "assistant", "content": f" re: {prompt}\n"}}],
@@ -56,6 +65,31 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def says(status, text, **headers):
+    """An answer of that status, with the text as an error of the server and further headers."""
+    def answer(handler):
+        body = json.dumps({"error": {"message": text}}).encode()
+        handler.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": len(body), **headers}.items():
+            handler.send_header(name, str(value))
+        handler.end_headers()
+        handler.wfile.write(body)
+    return answer
+
+
+def without_end(piece, seconds=0.0, head=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", most=2**24):
+    """An answer that goes on, a piece every so many seconds, until the other side has gone or `most` bytes are sent."""
+    def answer(handler):
+        handler.close_connection = True
+        handler.wfile.write(head)
+        for _ in range(most // len(piece)):
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+            if seconds:
+                time.sleep(seconds)
+    return answer
 
 
 def start(behave) -> Server:

@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at test time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402  (the environment must be set before torch is imported)
+from filelock import FileLock  # noqa: E402
+from studies import finish  # noqa: E402
 
 from unlearn_nb.benches import load_bench  # noqa: E402
 from unlearn_nb.models import (  # noqa: E402
@@ -38,6 +40,20 @@ def smoke_target(smoke_prepared):
 @pytest.fixture(scope="session")
 def smoke_oracle(smoke_prepared):
     return smoke_prepared.oracle
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, smoke_prepared):
+    """A function that gives the folder of a study's smoke run, executed once for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(study: str) -> Path:
+        with FileLock(shared / f"{study}.lock"):
+            done = shared / study / "first"
+            return done if (done / "report.html").exists() else finish(study, shared, "first")
+
+    return folder
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from unlearn_nb.core import UnlearnError
 from unlearn_nb.runs import Run
 
 def count(folder, text):
-    with open("calls.txt", "a") as calls:
+    run_folder = folder.parent.parent  # what is written there outlives an execution
+    with open(run_folder / "calls.txt", "a") as calls:
         calls.write(text + "\\n")
-    if text == "second" and Path("hang").exists() and not Path("hung").exists():
+    if text == "second" and Path("hang").exists() and not (run_folder / "hung").exists():
         (folder / "half.txt").write_text("half")
-        Path("hung").touch()
+        (run_folder / "hung").touch()
         time.sleep(60)
     (folder / "value.txt").write_text(text)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from forked import forked_kernels
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,7 +115,8 @@ def test_a_module_notebook_runs_in_a_kernel(path):
     """From top to bottom, where a user would run it."""
     notebook = nbformat.read(path, 4)
     where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    with forked_kernels():
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
 
 
 @pytest.fixture(scope="module")

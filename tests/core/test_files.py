@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearn_nb.core import (
@@ -24,7 +25,9 @@ from unlearn_nb.core import (
     cache_dir,
     checked_name,
     content_hash,
+    make_folder,
     plain,
+    private_folder,
     read_packaged,
     slug,
     to_json,
@@ -141,6 +144,7 @@ def test_a_killed_writer_leaves_the_old_file_and_a_hidden_rest(tmp_path):
     assert len(rest) == 1 and rest[0].startswith(".it.") and rest[0].endswith(".tmp")
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.text())
 def test_text_comes_back(tmp_path_factory, text):
     path = write_atomic(tmp_path_factory.mktemp("text") / "it", text)
@@ -205,7 +209,7 @@ def test_after_a_builder_that_was_killed_the_next_one_builds(tmp_path):
 
 
 def test_a_folder_that_is_there_is_not_built(tmp_path):
-    (tmp_path / "model").mkdir()
+    make_folder(tmp_path / "model", lambda folder: None)
     assert build_folder(str(tmp_path / "model"), lambda folder: 1 / 0) == tmp_path / "model"
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
@@ -268,11 +272,39 @@ def test_names_that_are_no_folder_are_refused(name):
         checked_name(name)
 
 
-def test_the_cache_can_be_moved(monkeypatch):
-    monkeypatch.setenv("UNLEARN_NB_CACHE", "~/there")
-    assert cache_dir() == cache_dir().home() / "there"
+def test_the_cache_can_be_moved(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    started = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    default = tmp_path / ".cache" / "unlearn_nb"
+    for name, expected in [("~/there", tmp_path / "there"), ("", default), (" ", default), (str(tmp_path), tmp_path)]:
+        monkeypatch.setenv("UNLEARN_NB_CACHE", name)
+        assert cache_dir() == expected
+    monkeypatch.setenv("UNLEARN_NB_CACHE", ".cache/near")
+    assert cache_dir() == started / ".cache" / "near", "not in what the working directory has become"
+    (started / ".cache" / "near").rmdir()
+
+
+@pytest.mark.parametrize("caches, place", [("{}/xdg", "xdg/unlearn_nb"), ("relative", ".cache/unlearn_nb")])
+def test_the_cache_follows_the_standard(monkeypatch, tmp_path, caches, place):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("UNLEARN_NB_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", caches.format(tmp_path))
+    assert cache_dir() == tmp_path / place
+
+
+@pytest.mark.parametrize("home", ["/proc/nope", "{}/file"])
+def test_a_temporary_cache_stands_in_for_a_home_that_cant_be_written(monkeypatch, tmp_path, capsys, home):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", home.format(tmp_path))
     monkeypatch.setenv("UNLEARN_NB_CACHE", "")
-    assert cache_dir() == cache_dir().home() / ".cache" / "unlearn_nb"
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_dir() == cache_dir() == private_folder() / "cache"
+    assert capsys.readouterr().err.count("a temporary one stands in") == 1
+    monkeypatch.setenv("UNLEARN_NB_CACHE", "~/mine")
+    with pytest.raises(UnlearnError, match="UNLEARN_NB_CACHE names the folder '.*mine', which can't be made"):
+        cache_dir()
 
 
 def test_packaged_data_is_read_as_safe_yaml(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from studies import finish, refused
+from studies import refused
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
@@ -27,8 +27,8 @@ CASES = ("like-responses-0.1", "facts-removal-0.1")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    return finish("eraser", tmp_path_factory.mktemp("reports"), "first")
+def finished(undisturbed) -> Path:
+    return undisturbed("eraser")
 
 
 @pytest.fixture(scope="module")

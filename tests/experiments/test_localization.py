@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from studies import finish, refused
+from studies import refused
 from toys import SIZES, small, weights_of
 
 from unlearn_nb.core import UnlearnError
@@ -28,8 +28,8 @@ from unlearn_nb.runs import Run
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, smoke_prepared) -> Path:
-    return finish("localization", tmp_path_factory.mktemp("reports"), "first")
+def finished(undisturbed) -> Path:
+    return undisturbed("localization")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import chat_server
 import pandas as pd
 import pytest
-from studies import finish, refused
+from studies import refused
 
 import unlearn_nb
 from unlearn_nb.augmentation import Augmented
@@ -19,8 +19,8 @@ from unlearn_nb.runs import Run
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, smoke_prepared) -> Path:
-    return finish("relearn", tmp_path_factory.mktemp("reports"), "first")
+def finished(undisturbed) -> Path:
+    return undisturbed("relearn")
 
 
 def test_the_study_ends_with_report_metrics_and_figures(finished):

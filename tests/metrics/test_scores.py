@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.models import WordLevel
 from toys import VOCAB, make_tokenizer, semeval_table, tiny
@@ -102,6 +102,7 @@ def test_load_from_nowhere(tmp_path):
 # ---- strict JSON
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.lists(st.sampled_from([0.5, np.inf, -np.inf, np.nan]), min_size=1, max_size=4))
 def test_infinity_and_nan_survive_saving(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("scores")

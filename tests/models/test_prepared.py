@@ -36,12 +36,16 @@ def test_two_models_of_one_name_have_targets_of_their_own(tmp_path, smoke_bench,
     assert prepare_one(tmp_path / "a/m", smoke_bench, "oracle", recipe=brief, cache=tmp_path / "cache") not in made
 
 
-def test_other_training_code_trains_anew(tmp_path, smoke_bench, monkeypatch):
+def test_other_training_code_trains_anew(tmp_path, smoke_bench, untrained, monkeypatch):
+    """Of a model in a folder: the base of `tiny` would be trained anew, too, which takes a minute."""
+    for part in untrained:
+        part.save_pretrained(tmp_path / "m")
     brief = Recipe(steps=1, batch_size=2)
-    first = prepare_one("tiny", smoke_bench, "oracle", recipe=brief, cache=tmp_path)
+    first = prepare_one(tmp_path / "m", smoke_bench, "oracle", recipe=brief, cache=tmp_path)
+    assert prepare_one(tmp_path / "m", smoke_bench, "oracle", recipe=brief, cache=tmp_path) == first
     descend = memorisation.descend
     monkeypatch.setattr(memorisation, "descend", lambda *values, **options: descend(*values, **options))
-    assert prepare_one("tiny", smoke_bench, "oracle", recipe=brief, cache=tmp_path) != first
+    assert prepare_one(tmp_path / "m", smoke_bench, "oracle", recipe=brief, cache=tmp_path) != first
 
 
 def test_killed_training_leaves_no_folder_and_keeps_the_first_model(tmp_path):

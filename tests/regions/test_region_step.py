@@ -1,14 +1,11 @@
 """Training inside a region: what is outside keeps its bits."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from forked import run_as_two_processes
 from peft import PeftModel
 from regional import HARSH, changed, full_masks
 from safetensors.torch import load_file
@@ -352,17 +349,7 @@ def test_two_processes_train_a_region_as_one_does(tmp_path):
         "t.run(model, t.make_tokenizer(), pathlib.Path(sys.argv[1]), region=region, **changes)\n"
         "region.check_outside(t.tiny(), model)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(script),
-        str(tmp_path / "two"),
-    ]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, timeout=300)
+    run_as_two_processes(script, tmp_path / "two")
     model = tiny()
     region = Region.random(model, 0.25, seed=1)
     one = run(model, make_tokenizer(), tmp_path / "one", **HARSH | dict(batch_size=4, steps=2), region=region).frame

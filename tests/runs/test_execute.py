@@ -32,8 +32,8 @@ def test_names_that_could_leave_the_reports_folder_are_refused(study, tmp_path, 
 
 
 def test_a_finished_run_is_complete(finished):
-    assert names(finished) == {".lock", "calls.txt", "environment.json", "metrics.json", "notebook.ipynb",
-                               "params.yaml", "report.html", "stages"}
+    assert names(finished) == {".lock", ".result.json", "calls.txt", "environment.json", "metrics.json",
+                               "notebook.ipynb", "params.yaml", "report.html", "stages"}
     assert json.loads((finished / "metrics.json").read_text())["headline"] == {"answer": 43}
     assert yaml.safe_load((finished / "params.yaml").read_text())["seed"] == 1
     environment = json.loads((finished / "environment.json").read_text())
@@ -120,26 +120,51 @@ def test_the_kernel_is_this_interpreter_whatever_is_registered(tmp_path, monkeyp
 # --- faults
 
 
-@pytest.mark.parametrize("fault, sentence", [
+FAULTS = [
     ("exit", "ended at code cell 3 without a result"), ("exit late", "ended at code cell 4"),
     ("no result", "without a result"), ("kill", "kernel died in code cell 3"),
     ("raise", "code cell 3: ZeroDivisionError"), ("raise late", "code cell 4: ZeroDivisionError"),
-    ("refuse", r"^the forget set is empty; give rows$"),
-])
+    ("refuse", r"^the forget set is empty; give rows(; the report of .* stands)?$"),
+]
+
+
+@pytest.mark.parametrize("fault, sentence", FAULTS)
 def test_a_fault_leaves_nothing_that_looks_complete(study, finished, fault, sentence):
-    """The run's folder held a success before; only its stages may stay."""
     folder = finished.parent / "faulty"
-    if not folder.exists():
-        run_study(study, out=finished.parent.parent, run_name="faulty", progress=False)
-        assert {"metrics.json", "report.html"} <= names(folder)
     with pytest.raises(RunFailed, match=sentence) as caught:
         run_study(study, {"fault": fault}, out=finished.parent.parent, run_name="faulty", progress=False)
-    assert "\n" not in str(caught.value)
-    assert not names(folder) & {"metrics.json", "report.html", ".finished.json"}
+    assert "\n" not in str(caught.value) and "stands" not in str(caught.value) and caught.value.folder == folder
+    assert not names(folder) & {"metrics.json", "report.html", ".finished.json", "last-try"}
     assert str(caught.value).split(":")[-1].strip() in (folder / "error.txt").read_text()
     assert nbformat.read(folder / "notebook.ipynb", 4).cells
     assert (folder / "calls.txt").read_text() == "first\nsecond\n", "finished stages are not built again"
     assert {run.name: run.state for run in list_runs(finished.parent.parent)}["faulty"] == "failed"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a result; what an execution in the folder leaves besides is left out."""
+    outside = {folder / "stages", folder / "last-try", folder / ".lock"}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file() and not outside & {path, *path.parents}}
+
+
+@pytest.mark.parametrize("fault, sentence", [fault for fault in FAULTS if fault[0] in ("exit late", "kill", "refuse")])
+def test_a_fault_leaves_an_earlier_result_as_it_was(study, finished, fault, sentence):
+    folder = finished.parent / "kept"
+    if not folder.exists():
+        run_study(study, out=finished.parent.parent, run_name="kept", progress=False)
+    before = contents(folder)
+    assert {"metrics.json", "report.html", "params.yaml"} <= before.keys()
+    with pytest.raises(RunFailed, match=sentence) as caught:
+        run_study(study, {"fault": fault}, out=finished.parent.parent, run_name="kept", progress=False)
+    assert contents(folder) == before
+    assert str(caught.value).endswith("stands") and caught.value.folder == folder / "last-try"
+    failed = names(folder / "last-try")
+    assert {"error.txt", "notebook.ipynb", "params.yaml", "environment.json"} <= failed
+    assert not failed & {"metrics.json", "report.html", ".finished.json", ".token"}
+    info = {run.name: run for run in list_runs(finished.parent.parent)}["kept"]
+    assert (info.state, info.shown, info.params["fault"]) == ("complete", "report.html", "")
+    assert info.note.startswith("last try failed: ")
 
 
 def test_a_killed_runner_goes_on_after_its_last_finished_stage(study, tmp_path):
@@ -155,9 +180,9 @@ def test_a_killed_runner_goes_on_after_its_last_finished_stage(study, tmp_path):
         assert busy.returncode and "being executed by another process" in busy.stderr
         assert list_runs(tmp_path / "reports")[0].state == "running"
         runner.send_signal(signal.SIGKILL)
-    assert list((folder / "stages").glob(".second-*.tmp")) and not (folder / "metrics.json").exists()
+    assert list((folder / "stages").glob(".second-*.tmp")) and not list(folder.rglob("metrics.json"))
     assert list_runs(tmp_path / "reports")[0].state == "interrupted"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "reports/small/x/report.html", done.stderr
     assert (folder / "calls.txt").read_text() == "first\nsecond\nsecond\n"
-    assert not list((folder / "stages").glob("*.tmp"))
+    assert not list((folder / "stages").glob("*.tmp")) and not (folder / "last-try").exists()

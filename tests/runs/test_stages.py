@@ -7,16 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.runs import Run, take_lock
-
-
-def test_two_processes_cant_hold_one_lock(tmp_path):
-    first = take_lock(tmp_path / "lock")
-    assert first is not None and take_lock(tmp_path / "lock") is None
-    first.release()
-    second = take_lock(tmp_path / "lock")
-    assert second is not None
-    second.release()
+from unlearn_nb.runs import Run
 
 
 @dataclass(frozen=True)
@@ -108,15 +99,6 @@ def test_a_figure_is_saved_twice_and_closed(tmp_path):
     assert not plt.fignum_exists(figure.number)
     with pytest.raises(UnlearnError):
         Run.open(tmp_path).figure(figure, "../line")
-
-
-def test_a_lock_leaves_its_file_as_it_is(tmp_path):
-    """A folder of an earlier version may hold text there."""
-    (tmp_path / "lock").write_text("text")
-    held = take_lock(tmp_path / "lock")
-    assert (tmp_path / "lock").read_text() == "text"
-    held.release()
-    assert (tmp_path / "lock").read_text() == "text"
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path):

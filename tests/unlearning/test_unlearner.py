@@ -1,15 +1,12 @@
 """Every objective trains: presets, augmented rows, RMU, DPO."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import run_as_two_processes
 from toys import FORGET, RETAIN, make_tokenizer, rows, run, same, state, tiny, with_adapter
 
 from unlearn_nb.augmentation import refusals
@@ -92,17 +89,7 @@ def test_two_processes_steer_as_one_does(tmp_path):
         "import pathlib, sys\nimport toys as t\n"
         f"t.run(t.tiny(), t.make_tokenizer(), pathlib.Path(sys.argv[1]), '{objective}', batch_size=4)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        script,
-        tmp_path / "two",
-    ]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, timeout=300)
+    run_as_two_processes(script, tmp_path / "two")
     one = run(tiny(), make_tokenizer(), tmp_path / "one", objective, batch_size=8).frame.drop(columns="seconds")
     two = pd.read_csv(tmp_path / "two" / "history.csv").drop(columns="seconds")
     pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-6)

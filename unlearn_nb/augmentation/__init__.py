@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "rows_by_id"],
     "augmenter": ["augment"],
     "authors": ["Author", "PLACEHOLDERS", "PromptedAuthor", "VARIANTS", "load_prompts"],
-    "endpoint": ["EndpointWriter", "LONGEST_PAUSE"],
+    "endpoint": ["EndpointWriter", "LARGEST_ANSWER", "LONGEST_PAUSE", "LONGEST_TRIES"],
     "leaks": ["Piece", "RULES", "STOP_WORDS", "fact_verdicts", "holds", "identifiers", "own_values", "plain_words",
         "private_values", "read_verdict", "word_verdicts"],
     "load": ["load_writer", "writer_identity"],

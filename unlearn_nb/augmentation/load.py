@@ -11,7 +11,7 @@ from pathlib import Path
 from .endpoint import EndpointWriter
 from .model_writer import ModelWriter
 from .writers import CachedWriter, Writer
-from ..core import UnlearnError
+from ..core import UnlearnError, without_credentials
 from ..models import load_model, model_identity
 
 # %% ../../nbs/05_augmentation/03_load.ipynb #43dad4f6
@@ -25,6 +25,7 @@ def load_writer(spec: str, device: str = "cpu", cache_path: str | Path | None = 
     Raises:
         UnlearnError: There is no such writer.
     """
+    spec = without_credentials(spec)
     if spec.startswith(("http://", "https://")):
         url, _, name = spec.partition("#")
         if not name:
@@ -38,4 +39,5 @@ def load_writer(spec: str, device: str = "cpu", cache_path: str | Path | None = 
 # %% ../../nbs/05_augmentation/03_load.ipynb #b292a600
 def writer_identity(spec: str) -> str:
     """What `load_writer(spec)` asks, for the keys of what it has written; nothing is loaded."""
+    spec = without_credentials(spec)
     return spec if spec.startswith(("http://", "https://")) else model_identity(spec)

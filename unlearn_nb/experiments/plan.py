@@ -8,7 +8,6 @@ __all__ = ['SIZES', 'NAMED', 'BUDGETS', 'WHEN', 'Kind', 'size_of', 'count_parame
 
 # %% ../../nbs/15_experiments/00_plan.ipynb #caa7f7ef
 import importlib.resources
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..core import UnlearnError, unknown, whose_code
-from ..models import Recipe, quiet_loading
+from ..models import Recipe, quiet_loading, read_origin
 from ..unlearning import UnlearnSettings
 
 # %% ../../nbs/15_experiments/00_plan.ipynb #5101edb9
@@ -51,7 +50,7 @@ def model_size(model: str) -> str:
         return NAMED[model]
     adapter = Path(model) / "adapter_config.json"
     if adapter.is_file():
-        return model_size(json.loads(adapter.read_text())["base_model_name_or_path"])
+        return model_size(str(read_origin(model).base))
     try:
         return size_of(count_parameters(model))
     except (OSError, ValueError):

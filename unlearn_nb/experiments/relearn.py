@@ -21,7 +21,7 @@ from ..attacks import under_attack
 from ..augmentation import RULES, Augmented, Author, PromptedAuthor, TemplateAuthor
 from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model, writer_identity
 from ..benches import Bench, load_generic, read_json_rows
-from ..core import UnlearnError, cache_dir, file_hash, to_jsonl, unknown, write_atomic
+from ..core import UnlearnError, cache_dir, file_hash, to_jsonl, unknown, without_credentials, write_atomic
 from .base import Experiment, score_candidate, train_adapter
 from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, followed_code, read_plan
@@ -100,7 +100,7 @@ def relearn_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
     """
     given["faithful"] = followed_code(given.get("faithful", ""), "zjunlp")
     plan = read_plan("relearn", ReLearnPlan, model=model, device=device, budget=budget, bench=bench,
-                     recipe={"seed": seed}, settings={"seed": seed, "dtype": dtype}, **given)
+                     recipe={"seed": seed}, settings={"seed": seed, "dtype": dtype}, **without_credentials(given))
     if plan.ratio < 0:
         raise UnlearnError(f"ratio is {plan.ratio}: give the number of generic rows for each augmented row, 0 or more")
     if plan.judge not in JUDGES:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core import NonFinite, UnlearnError, is_finite
+from ..core import NonFinite, UnlearnError, boundary, is_finite
 from .lowrank import balanced, delta_norm, dense_svd, factor_svd, rank_for, stack_factors
 from .merged import Merged, MergeRecipe, check_place
 from .methods import combine, is_linear
@@ -196,6 +196,7 @@ def _report(merged: Merged, rows: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")[columns].rename_axis("module")
 
 # %% ../../nbs/09_merging/03_merge.ipynb #03267908
+@boundary("the adapters can't be merged")
 def merge_adapters(paths: Sequence[str | Path | Adapter], out: str | Path | None = None, *,
                    method: str | Callable[..., Tensor] = "ties", space: str = "factors",
                    weights: Sequence[float] | None = None, density: float = 1.0, rank: int | str | None = None,

@@ -134,7 +134,7 @@ class Merged(Adapter):
             with whole(folder) as new:
                 new.mkdir()
                 self.write(new)
-                (new / "merge.json").write_text(to_json(_record(self)))
+                (new / "merge.json").write_text(to_json(_record(self)), encoding="utf-8")
         except OSError as error:
             raise UnlearnError(f"The merge can't be written to {folder} ({error.strerror or first_line(error)}): give "
                                "another place to save to.") from error

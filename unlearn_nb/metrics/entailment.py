@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from ..augmentation import STOP_WORDS
 from ..core import UnlearnError, check_likelihoods, first_line, is_unspaced, model_name
 from .entities import SHAPES, entities_of, fact_values, normalise, outside, stretches, tokens_of
-from ..models import BROKEN, read_pretrained
+from ..models import BROKEN, read_pretrained, read_tokenizer
 
 # %% ../../nbs/10_metrics/11_entailment.ipynb #bea24c10
 Labels = list[str]  # "entailment", "neutral", "contradiction", or "not judged"
@@ -131,7 +131,7 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
     """
     try:
         model = read_pretrained(AutoModelForSequenceClassification, name).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = read_tokenizer(name)
     except BROKEN as error:
         reason = first_line(error).rstrip(".")
         raise UnlearnError(f"NLI model {str(name)!r} can't be loaded ({reason}); give a hub id or a folder") from error

@@ -23,7 +23,7 @@ from ..augmentation import STOP_WORDS, Writer, ask
 from ..core import UnlearnError, check_likelihoods, first_line, folded, stands_apart, unknown, whose_code
 from ..core import words
 from .text import is_partly_unspaced, word_tokens
-from ..models import BROKEN, read_pretrained
+from ..models import BROKEN, read_pretrained, read_tokenizer
 
 # %% ../../nbs/10_metrics/09_entities.ipynb #279f7955
 _MONTHS = "january february march april may june july august september october november december".split()
@@ -253,7 +253,7 @@ def minilm_package() -> Path | None:
 # %% ../../nbs/10_metrics/09_entities.ipynb #2205639c
 @cache
 def _minilm() -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     folder = minilm_package()
     if folder is None:
@@ -261,7 +261,7 @@ def _minilm() -> tuple[Any, Any]:
                            "or use match='exact'")
     try:
         model = read_pretrained(AutoModel, folder, local_files_only=True, beyond=True)
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return model, read_tokenizer(folder, local_files_only=True)
     except BROKEN as error:
         raise UnlearnError(f"the package {MINILM} is damaged ({first_line(error).rstrip('.')}): install it again, or "
                            "use match='exact'") from None

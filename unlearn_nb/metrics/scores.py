@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..benches import PARTS, SPLITS, Bench
-from ..core import Registry, Template, UnlearnError, content_hash, model_name, plain, to_json, to_jsonl
-from ..core import write_atomic
+from ..core import Registry, Template, UnlearnError, boundary, content_hash, model_name, plain, read_record
+from ..core import to_jsonl, write_atomic, write_record
 from .resampling import NOT_ENOUGH, check_draws, intervals, subject_numbers
 from ..models import count_cuts, encode, longest_row
 
@@ -101,16 +101,16 @@ class Scores:
         folder = Path(folder)
         write_atomic(folder / "rows.jsonl", to_jsonl(self.rows.to_dict("records"), infinity=True))
         record = {"meta": self.meta, "ci": self.ci.to_dict("records"), "columns": list(self.rows.columns)}
-        write_atomic(folder / "scores.json", to_json(record, infinity=True))
+        write_record(folder / "scores.json", record, folder / "rows.jsonl")
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Scores":
-        """Read what `save` wrote. Raises UnlearnError where there is no scores.json."""
+        """Read what `save` wrote. Raises UnlearnError where there is no scores.json, or one of both has changed."""
         folder = Path(folder)
         if not (folder / "scores.json").exists():
             raise UnlearnError(f"{folder}: no scores.json here; give the folder that Scores.save wrote")
-        record = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        record = read_record(folder / "scores.json", folder / "rows.jsonl")
         lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
         rows = pd.DataFrame([json.loads(line) for line in lines], columns=record["columns"])
         ci = pd.DataFrame(record["ci"], columns=["metric", "value", "low", "high"])
@@ -249,6 +249,7 @@ def _measure(suite: Suite) -> dict[str, Any]:
     return {"suite": suite.name, "scoring": SCORING, **suite.options()}
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #7e00b2d5
+@boundary("the evaluation has stopped")
 def evaluate(
     model: Any, tokenizer: Any, bench: Bench | Iterable[dict], *, part: str | None = None,
     suite: str | Suite = "semeval", template: str = "plain", bootstrap: int = 1000, seed: int = 0,

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import local_torch_dtype
 
 from ..core import UnlearnError, check_finite, from_json, is_number, is_whole, to_json
-from .provenance import Origin, check_unmerged, read_origin, tensors_hash, write_origin
+from .provenance import Origin, check_unmerged, read_origin, stored_base, tensors_hash, write_origin
 
 # %% ../../nbs/03_models/03_adapters.ipynb #c17195f3
 def add_lora(
@@ -148,7 +148,9 @@ class Adapter:
     def _write_alone(self, folder: Path) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        (folder / "adapter_config.json").write_text(to_json(self.config))
+        base = self.config.get("base_model_name_or_path")
+        config = self.config | ({"base_model_name_or_path": stored_base(base, folder)} if base else {})
+        (folder / "adapter_config.json").write_text(to_json(config), encoding="utf-8")
         write_origin(folder, self.origin)
 
 # %% ../../nbs/03_models/03_adapters.ipynb #50d9a6a0
@@ -236,7 +238,7 @@ def adapter_files(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         if not file.is_file():
             raise UnlearnError(f"{folder} has no {file.name}: give a folder that peft's save_pretrained wrote.")
     try:
-        config, tensors = from_json(config_file.read_text()), load_file(tensor_file)
+        config, tensors = from_json(config_file.read_text(encoding="utf-8")), load_file(tensor_file)
     except (ValueError, SafetensorError, UnlearnError) as error:
         raise UnlearnError(f"{folder} holds a damaged adapter ({error}): save it again.") from error
     if not isinstance(config, dict):
@@ -263,7 +265,8 @@ def read_adapter(adapter: str | Path | Adapter) -> Adapter:
     check_finite(tensors, folder)
     origin = read_origin(folder)
     under = tuple(read_adapter(place) for place in lower_folders(folder, origin))
-    found = Adapter(config, tensors, folder.name, origin=origin, under=under)
+    named = {"base_model_name_or_path": origin.base} if config.get("base_model_name_or_path") else {}
+    found = Adapter(config | named, tensors, folder.name, origin=origin, under=under)
     _check_ranks(found, folder)
     return found
 

@@ -29,21 +29,22 @@ from ..core import UnlearnError, check_finite, first_line, to_json, unknown
 from .adapters import adapter_files, adapter_hash, check_kind, lower_folders
 from .loss import loss_of, mark_loss, read_loss
 from .provenance import Origin, check_biases, check_origin, check_unmerged, origin_of, read_origin
-from .provenance import write_origin
+from .provenance import stored_base, write_origin
 
 # %% ../../nbs/03_models/04_attached.ipynb #d8d23599
 def _write(model: PeftModel, folder: Path, name: str, *, origin: Origin) -> None:
     """One adapter's two files of peft, naming the base, and what it stands on."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = {"base_model_name_or_path": origin.base, "revision": origin.revision} if origin.base else {}
+    base = stored_base(origin.base, folder)
+    named = {"base_model_name_or_path": base, "revision": origin.revision} if base else {}
     with tempfile.TemporaryDirectory(dir=folder) as new:
         model.save_pretrained(new, selected_adapters=[name], save_embedding_layers=False)
         inside = Path(new) if name == "default" else Path(new) / name
         file = inside / "adapter_config.json"
-        file.write_text(to_json(json.loads(file.read_text()) | named))
-        write_origin(inside, origin)
-        for file in ("adapter_model.safetensors", "adapter_config.json", "origin.json"):
+        file.write_text(to_json(json.loads(file.read_text(encoding="utf-8")) | named), encoding="utf-8")
+        for file in ("adapter_model.safetensors", "adapter_config.json"):
             (inside / file).replace(folder / file)
+    write_origin(folder, origin)
 
 # %% ../../nbs/03_models/04_attached.ipynb #5289c266
 def _tensors(model: PeftModel, name: str) -> dict[str, torch.Tensor]:

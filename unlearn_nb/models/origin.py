@@ -6,7 +6,6 @@
 __all__ = ['model_identity', 'training_key']
 
 # %% ../../nbs/03_models/12_origin.ipynb #f05736d5
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from ..core import code_key, content_hash, file_hash, folder_identity, hub_commit
 from .load import SMOLLM2, load_model, smollm2_package
 from .memorisation import memorise_into
+from .provenance import read_origin
 from .tiny import TINY_CONFIG, tiny_model, tiny_tokenizer
 
 # %% ../../nbs/03_models/12_origin.ipynb #b73ede06
@@ -28,7 +28,7 @@ def model_identity(name: str | Path) -> str:
     if not Path(name).is_dir():
         return f"{name}@{hub_commit(name)}"
     adapter, own = Path(name) / "adapter_config.json", folder_identity(name)
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.is_file() else None
+    base = read_origin(name).base if adapter.is_file() else None
     return content_hash(own, model_identity(base), length=64) if base else own
 
 # %% ../../nbs/03_models/12_origin.ipynb #a4641c6c

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'FILE', 'base_weights', 'tensors_hash', 'weights_hash', 'check_unmerged', 'check_biases', 'Origin',
-           'origin_of', 'write_origin', 'read_origin', 'check_origin']
+           'origin_of', 'stored_base', 'found_base', 'write_origin', 'read_origin', 'check_origin']
 
 # %% ../../nbs/03_models/02_provenance.ipynb #53fe74c3
 import hashlib
+import os
 import re
 import weakref
 from collections.abc import Iterable
@@ -134,12 +135,35 @@ def origin_of(model: nn.Module, under: Iterable[dict] = ()) -> Origin:
     revision = getattr(getattr(base, "config", None), "_commit_hash", None)
     return Origin(name, revision=revision, weights=weights_hash(model), under=tuple(under))
 
+# %% ../../nbs/03_models/02_provenance.ipynb #8918ba91
+def stored_base(base: str | None, folder: str | Path) -> str | None:
+    """The name of a base as it is written into `folder`; what is no absolute path stays."""
+    if not base or not Path(base).is_absolute():
+        return base
+    goal, start, home = Path(base).resolve(), Path(folder).resolve(), Path(os.path.expanduser("~")).resolve()
+    shared = next((place for place in (start, *start.parents) if goal.is_relative_to(place)), None)
+    if goal.is_relative_to(home) and (shared is None or home.is_relative_to(shared)):
+        return f"~/{goal.relative_to(home).as_posix()}"
+    if shared in (None, Path(start.anchor)):
+        return base  # nothing shorter says where it is
+    way = os.path.relpath(goal, start).replace(os.sep, "/")
+    return way if way.startswith("..") else f"./{way}"
+
+
+def found_base(base: str | None, folder: str | Path) -> str | None:
+    """What `stored_base` wrote into `folder`, as a name that `load_model` finds from anywhere."""
+    if not isinstance(base, str) or not base.startswith(("~/", "./", "../")):
+        return base
+    place = os.path.normpath(Path(folder).absolute() / os.path.expanduser(base))
+    return base if not Path(place).is_dir() and Path(base).is_dir() else place  # peft's own are seen from here
+
 # %% ../../nbs/03_models/02_provenance.ipynb #c3cb5792
 FILE = "origin.json"
 
 
 def write_origin(folder: str | Path, origin: Origin) -> None:
-    write_atomic(Path(folder) / FILE, to_json(asdict(origin)))
+    said = asdict(origin) | {"base": stored_base(origin.base, folder)}
+    write_atomic(Path(folder) / FILE, to_json(said))
 
 # %% ../../nbs/03_models/02_provenance.ipynb #1a9d3e9e
 def read_origin(folder: str | Path) -> Origin:
@@ -152,7 +176,7 @@ def read_origin(folder: str | Path) -> Origin:
     _check_said(Path(folder) / FILE, said)
     _check_said(Path(folder) / "adapter_config.json",
                 {"base": config.get("base_model_name_or_path"), "revision": config.get("revision")})
-    base = config.get("base_model_name_or_path") or said.get("base")
+    base = found_base(config.get("base_model_name_or_path") or said.get("base"), folder)
     revision = config.get("revision") or said.get("revision")
     return Origin(base, revision=revision, weights=said.get("weights"), under=tuple(said.get("under", ())))
 

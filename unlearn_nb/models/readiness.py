@@ -9,6 +9,7 @@ __all__ = ['READ', 'TOLERANCE', 'SAMPLED', 'Preflight', 'preflight']
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import torch
@@ -134,6 +135,9 @@ class Preflight:
 
     def __str__(self) -> str:
         return f"Preflight ({self.seconds:.1f} s): {'; '.join(self.found.values())}."
+
+    def _repr_markdown_(self) -> str:  # tokens such as </s> would be read as tags
+        return escape(str(self), quote=False)
 
 # %% ../../nbs/03_models/15_readiness.ipynb #a17caab9
 def _weights(model: PreTrainedModel | PeftModel) -> str:

@@ -61,7 +61,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     texts, size = [f"{row['prompt']} {row['response']}" for row in rows], TINY_CONFIG["vocab_size"]
     name = f"tiny-tokenizer-{content_hash(texts, size, CHAT_TEMPLATE)}"
     folder = build_folder(cache_dir() / name, lambda path: train_tokenizer(texts, size).save_pretrained(path))
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 # %% ../../nbs/03_models/00_tiny.ipynb #a84acdaa
 def tiny_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> LlamaForCausalLM:

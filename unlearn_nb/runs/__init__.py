@@ -5,12 +5,16 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "environment": ["describe_environment"],
-    "execute": ["RunFailed", "run_study"],
+    "execute": ["run_study"],
+    "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "limited", "memory_kills",
+        "why_dead"],
     "kernel": ["run_notebook"],
     "keys": ["ASIDE", "content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
+    "reading": ["read_all", "read_mapping", "read_start"],
     "report": ["PAGE_POLICY", "TEMPLATES", "facts_html", "render", "report_html", "without_scripts"],
-    "stages": ["Run", "peak_memory", "stage_key", "take_lock"],
+    "results": ["begin_try", "complete", "found", "settle", "unfinished"],
+    "stages": ["LAST_TRY", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
 })

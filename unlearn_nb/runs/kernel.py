@@ -6,34 +6,94 @@
 __all__ = ['run_notebook']
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #c2944568
+import os
 import re
+import shutil
+import socket
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.paths import jupyter_runtime_dir
+from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 
-from ..core import write_atomic
+from ..core import cache_dir, handed_on, placeless, private_folder, redacted, say_once, write_atomic
+from .failures import KernelDied
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #616253e7
+def _has_sockets(folder: Path) -> bool:
+    """Whether sockets can be files in `folder`."""
+    probe = folder / "ipc-0"  # as long as the paths that zmq will use
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(probe))
+        probe.unlink()
+    except (AttributeError, OSError):  # Windows; a path above some 100 bytes; a file system that keeps files only
+        return False
+    return zmq.has("ipc")
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #fa4816a0
+def _environment() -> dict[str, str]:
+    """What a kernel's environment has besides this process's own."""
+    env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found",
+           "UNLEARN_NB_CACHE": str(cache_dir()), **_home(), **handed_on()}
+    return {name: value.replace("$", "$$") for name, value in env.items()}  # else Jupyter fills in variables
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #e13ec8e3
+def _home() -> dict[str, str]:
+    """Another home for a kernel whose own can't be written; models that lie in the own one stay in use."""
+    home = Path(os.path.expanduser("~"))
+    try:
+        with tempfile.TemporaryFile(dir=home):
+            return {}
+    except OSError:
+        say_once(f"the home folder {home} can't be written, a temporary one stands in for it")
+    models = home / ".cache" / "huggingface"
+    found = {"HF_HOME": os.environ.get("HF_HOME") or str(models)} if models.is_dir() else {}
+    (private_folder() / "home").mkdir(exist_ok=True)
+    return {"HOME": str(private_folder() / "home"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""} | found
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #8069fca9
 class _ThisPython(AsyncKernelManager):
-    """A kernel manager that starts the interpreter it runs in and talks to it through files, not network ports."""
+    """A kernel manager that starts the interpreter it runs in and leaves nothing behind."""
 
-    def _transport_default(self) -> str:
-        # a socket's path may have about 100 characters; only a very long home folder needs ports
-        return "ipc" if len(jupyter_runtime_dir()) < 50 else "tcp"
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._folder = Path(tempfile.mkdtemp(dir=private_folder()))
+        self.connection_file = str(self._folder / "kernel.json")
+        if _has_sockets(self._folder):
+            self.transport, self.ip = "ipc", str(self._folder / "ipc")
+        elif zmq.has("curve") and self.has_trait("transport_encryption"):
+            self.transport_encryption = "auto"
 
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        env = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
-        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=env)
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", env=_environment(),
+                          metadata={"supported_encryption": "curve"})
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart)
+        if not restart:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    cleanup_resources = _async_cleanup_resources
+
+    async def _async_is_alive(self) -> bool:
+        alive = await super()._async_is_alive()
+        if not alive and self.provisioner is not None:
+            _ended["status"] = await self.provisioner.poll()
+        return alive
+
+# %% ../../nbs/14_runs/07_kernel.ipynb #08084128
+_ended: dict[str, int | None] = {}  # the exit status of the kernel that has died, for want of a better way out
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #905b6566
 class _Echo:
@@ -43,7 +103,7 @@ class _Echo:
         self.bar, self.in_bar = bar, in_bar
 
     def write(self, text: str) -> None:
-        lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+        lines = [line.strip() for line in re.split(r"[\r\n]", redacted(text)) if line.strip()]
         if self.in_bar:  # a warning there would hide the bar; it stays in the notebook
             for line in [line for line in lines if "%|" in line][-1:]:
                 self.bar.set_postfix_str(line[:60])
@@ -65,10 +125,10 @@ class _Engine(NBClientEngine):
 
 
 class _AtomicHandler(LocalHandler):
-    """Papermill's file writer, but a kill while it saves leaves the last complete notebook."""
+    """Papermill's file writer, but a kill while it saves leaves the last complete notebook, and no secret gets in."""
 
     def write(self, buf: str, path: str) -> None:
-        write_atomic(path.removeprefix("atomic:"), buf)
+        write_atomic(path.removeprefix("atomic:"), placeless(buf), durable=False)  # after every cell
 
 
 papermill_engines.register("unlearn-nb", _Engine)
@@ -80,9 +140,13 @@ def run_notebook(path: Path, folder: Path, values: Mapping[str, Any], *, progres
 
     Raises:
         PapermillExecutionError: a cell raised an error.
-        DeadKernelError: the kernel was killed.
+        KernelDied: the kernel was killed.
     """
     source, output = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, folder / "notebook.ipynb"))
     # the notebook runs in its run's folder, so its own record of that folder holds no path of this machine
-    return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
-                            kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder))
+    _ended.clear()
+    try:
+        return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
+                                kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder))
+    except DeadKernelError as error:
+        raise KernelDied(_ended.get("status")) from error

@@ -14,13 +14,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import PACKAGE_FOLDER, UnlearnError, content_hash, file_hash, path_hash
+from ..core import PACKAGE_FOLDER, UnlearnError, content_hash, damage, file_hash, path_hash
 
 # %% ../../nbs/14_runs/00_keys.ipynb #0ca3944e
 def path_key(path: Path) -> str:
-    """A stage folder's own key; for any other file or folder, a hash of its content."""
-    if (path / ".stage.json").is_file():
-        return json.loads((path / ".stage.json").read_text())["key"]
+    """A stage folder's own key while it is as it was made; for any other file or folder, a hash of its content."""
+    if (path / ".stage.json").is_file() and not damage(path):
+        return json.loads((path / ".stage.json").read_text(encoding="utf-8"))["key"]
     return path_hash(path)
 
 # %% ../../nbs/14_runs/00_keys.ipynb #4da550ca
@@ -117,7 +117,7 @@ def modules_key(modules: frozenset[str], root: Path = PACKAGE_FOLDER) -> str:
     names = [name.removeprefix(prefix) for name in modules if name.startswith(prefix)]
     files = {file for name in names for file in reached(name, root)}
     files = files if len(names) == len(modules) else _everything(root)
-    return content_hash([[str(path.relative_to(root)), file_hash(path)] for path in sorted(files)], length=64)
+    return content_hash([[path.relative_to(root).as_posix(), file_hash(path)] for path in sorted(files)], length=64)
 
 
 def package_key(build: Callable) -> str:

@@ -134,7 +134,7 @@ def test_two_processes_that_write_the_same_leave_one_of_both(tmp_path, kind):
 def test_a_killed_writer_leaves_the_old_file_and_a_hidden_rest(tmp_path):
     write_atomic(tmp_path / "it", "old")
     code = ("import sys, time; from unlearn_nb.core import whole\n"
-            "with whole(sys.argv[1]) as new:\n    new.write_text('half'); print('in', flush=True); time.sleep(60)")
+            "with whole(sys.argv[1]) as new:\n    new.write_text('half'); print('in', flush=True); time.sleep(600)")
     writer = subprocess.Popen([sys.executable, "-c", code, tmp_path / "it"], stdout=subprocess.PIPE, text=True)
     assert writer.stdout.readline() == "in\n"
     writer.send_signal(signal.SIGKILL)
@@ -197,10 +197,15 @@ def test_after_a_builder_that_failed_the_next_one_builds(tmp_path):
     assert not list((tmp_path / "deep").glob("*.tmp"))
 
 
+def build_for_ever(folder):
+    (folder.parent / "begun").touch()
+    time.sleep(600)
+
+
 def test_after_a_builder_that_was_killed_the_next_one_builds(tmp_path):
-    builder = SPAWN.Process(target=ask, args=(tmp_path / "model",))
+    builder = SPAWN.Process(target=build_folder, args=(tmp_path / "model", build_for_ever))
     builder.start()
-    while not (tmp_path / "built.log").exists():
+    while not (tmp_path / "begun").exists():
         time.sleep(0.01)
     builder.kill()
     builder.join()

@@ -5,6 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "code": ["PACKAGE_FOLDER", "bytecode", "code_key", "whose"],
+    "display": ["Kept", "shown", "without_escapes"],
     "errors": ["UnlearnError", "boundary", "brief", "first_line", "meaning", "shortened", "told", "unknown"],
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["KEPT", "LEFT", "cache_dir", "checked_name", "content_hash", "flush", "from_json", "move", "plain",

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "execute": ["run_study"],
     "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "limited", "memory_kills",
         "why_dead"],
-    "kernel": ["run_notebook"],
+    "kernel": ["CELL_MOST", "ECHO_MOST", "OUTPUTS_MOST", "OUTPUT_MOST", "STREAM_MOST", "run_notebook"],
     "keys": ["ASIDE", "content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],

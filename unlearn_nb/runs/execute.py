@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, names_secret, own_slug
-from ..core import placeless, redacted, remember, remember_written, take_lock, to_json, told
+from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, is_whole, names_secret
+from ..core import own_slug, placeless, redacted, remember, remember_written, take_lock, to_json, told
 from ..core import without_credentials, write_atomic
 from .environment import describe_environment
 from .failures import NoResult, RunFailed, explain, memory_kills
@@ -133,7 +133,7 @@ def _finished(place: Path, token: str, notebook: Any) -> dict[str, Any]:
 
 # %% ../../nbs/14_runs/11_execute.ipynb #27b0e716
 def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out: str | Path = "reports",
-              run_name: str | None = None, progress: bool = True) -> Path:
+              run_name: str | None = None, progress: bool = True, cell_timeout: int | None = None) -> Path:
     """Run a study and return the path of its ``report.html``.
 
     Args:
@@ -142,17 +142,20 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
         out: the folder of all reports.
         run_name: the run's folder name; by default made of the parameters.
         progress: show a progress bar.
+        cell_timeout: seconds that a cell may run; None: as long as it takes.
 
     Raises:
         UnlearnError: a parameter or name is refused (before anything runs), the run is already being executed, or
             the folder of reports can't be written.
         RunFailed: the notebook failed; ``error.txt`` in the run's folder says how.
     """
+    if cell_timeout is not None and not is_whole(cell_timeout, 1):
+        raise UnlearnError(f"cell_timeout must be a whole number of seconds from 1, not {cell_timeout!r}")
     order = _order(study, params or {}, out=out, run_name=run_name)
     with _writing(order.out), _claim(order.folder):
         write_atomic(order.folder.parent / _OWNER, order.owner)
         place = begin_try(order.folder)
-        outcome = _attempt(order, place, progress)
+        outcome = _attempt(order, place, progress=progress, cell_timeout=cell_timeout)
         settle(order.folder)
     _list_again(order.out)
     if outcome is not None:
@@ -160,7 +163,7 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
     return order.folder / "report.html"
 
 # %% ../../nbs/14_runs/11_execute.ipynb #4bce695d
-def _attempt(order: _Order, place: Path, progress: bool) -> BaseException | None:
+def _attempt(order: _Order, place: Path, **how: Any) -> BaseException | None:
     """Make a complete result in `place`, or leave the trace of a failure there and return what is to be raised."""
     environment, started, kills = {}, time.monotonic(), memory_kills()
     try:
@@ -169,7 +172,7 @@ def _attempt(order: _Order, place: Path, progress: bool) -> BaseException | None
         write_atomic(place / ".token", order.token)
         write_atomic(place / "params.yaml", _as_yaml(order.params))
         environment |= describe_environment(order.params)
-        notebook = run_notebook(order.study, place, order.values, progress=progress)
+        notebook = run_notebook(order.study, place, order.values, **how)
         environment |= _finished(place, order.token, notebook) | {"seconds": round(time.monotonic() - started, 1)}
         _write_report(order, place, notebook=notebook, environment=environment)
         complete(order.folder)

@@ -37,8 +37,10 @@ def shortened(text: str, most: int = 1000) -> str:
 
 # %% ../../nbs/00_core/00_errors.ipynb #e5d17de2
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, cut if it is long, or its kind where it says nothing."""
-    return shortened((str(error).strip() or type(error).__name__).splitlines()[0])
+    """The first line of what an error says, with what its colon announces, cut; or its kind where it says nothing."""
+    lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]
+    last = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return shortened(" ".join(lines[: last + 1]))
 
 
 def brief(text: object, most: int = 300) -> str:

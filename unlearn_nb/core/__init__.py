@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["KEPT", "LEFT", "cache_dir", "checked_name", "content_hash", "flush", "from_json", "move", "plain",
         "read_packaged", "remove", "slug", "sweep", "to_json", "to_jsonl", "whole", "write_atomic"],
+    "finite": ["NonFinite", "check_finite", "check_likelihoods", "is_finite", "model_name"],
     "folders": ["LEFT_BY_LOOKING", "MANIFEST", "build_folder", "clear_damaged", "damage", "make_folder",
         "read_record", "seal", "set_aside", "sweep_built", "write_record"],
     "frames": ["Frame", "Written", "check_rendered", "frame_of", "write"],

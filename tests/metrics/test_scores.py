@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.models import WordLevel
 from toys import VOCAB, make_tokenizer, semeval_table, tiny
@@ -20,7 +20,6 @@ from unlearn_nb.metrics import (
     SemEval,
     evaluate,
     intervals,
-    refuse_nan,
 )
 
 
@@ -103,6 +102,7 @@ def test_load_from_nowhere(tmp_path):
 # ---- strict JSON
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.lists(st.sampled_from([0.5, np.inf, -np.inf, np.nan]), min_size=1, max_size=4))
 def test_infinity_and_nan_survive_saving(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("scores")
@@ -114,14 +114,6 @@ def test_infinity_and_nan_survive_saving(tmp_path_factory, values):
     again = Scores.load(folder)
     pd.testing.assert_frame_equal(again.ci, ci)
     np.testing.assert_array_equal(again.rows["nll"], values)
-
-
-def test_an_infinite_likelihood_is_told():
-    refuse_nan([0.0, 9.0])
-    with pytest.raises(UnlearnError, match="gives infinite likelihood for 1 of 2 texts .first: row 'b'."):
-        refuse_nan([0.0, np.inf], ids=["a", "b"])
-    with pytest.raises(UnlearnError, match="gives NaN likelihood for 2 of 2 rows"):
-        refuse_nan([np.nan, -np.inf], "rows")
 
 
 # ---- what comparable scores share

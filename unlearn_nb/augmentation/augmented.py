@@ -15,7 +15,7 @@ import pandas as pd
 from datasets import Dataset, Features, Value
 
 from ..benches import FEATURES, as_dataset
-from ..core import UnlearnError, to_json, to_jsonl, word_ends, write_atomic
+from ..core import UnlearnError, read_record, to_jsonl, word_ends, write_atomic, write_record
 
 # %% ../../nbs/05_augmentation/07_augmented.ipynb #a85b6347
 def rows_by_id(rows: Dataset | Sequence[dict]) -> dict[str, dict]:
@@ -95,15 +95,15 @@ class Augmented:
         (folder / "augmented.json").unlink(missing_ok=True)
         _write_lines(folder / "rows.jsonl", self.rows.to_list())
         _write_lines(folder / "dropped.jsonl", self.dropped.to_dict("records"))
-        write_atomic(folder / "augmented.json", to_json(self.counts))
+        write_record(folder / "augmented.json", self.counts, folder / "rows.jsonl", folder / "dropped.jsonl")
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Augmented":
-        """Reads what `save` wrote. Raises UnlearnError."""
+        """Reads what `save` wrote. Raises UnlearnError where it is not there, or one of its files has changed."""
         folder = Path(folder)
         if not (folder / "augmented.json").is_file():
             raise UnlearnError(f"{folder}: no augmented.json here; give the folder that Augmented.save wrote")
+        counts = read_record(folder / "augmented.json", folder / "rows.jsonl", folder / "dropped.jsonl")
         dropped = pd.DataFrame(_read_lines(folder / "dropped.jsonl"), columns=DROPPED_COLUMNS)
-        counts = json.loads((folder / "augmented.json").read_text(encoding="utf-8"))
         return cls(augmented_dataset(_read_lines(folder / "rows.jsonl")), dropped, counts)

@@ -6,6 +6,7 @@
 __all__ = ['Writer', 'ask', 'CachedWriter']
 
 # %% ../../nbs/05_augmentation/00_writers.ipynb #4ce13d3d
+import glob
 import hashlib
 import json
 import sqlite3
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from tqdm.auto import tqdm
 
-from ..core import UnlearnError
+from ..core import UnlearnError, first_line, move, set_aside
 
 # %% ../../nbs/05_augmentation/00_writers.ipynb #a6bdf77e
 class Writer(Protocol):
@@ -48,18 +49,44 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS answers
 _COLUMNS = "answer, prompt_tokens, completion_tokens"
 
 
-def _open_answers(path: Path) -> sqlite3.Connection:
-    """The SQLite file of answers at `path`, made if missing. Raises UnlearnError."""
+def _connected(path: Path) -> sqlite3.Connection:
+    """The SQLite file at `path`, looked through. Raises sqlite3.Error."""
+    # answers arrive in the writer's threads, one at a time, while this one waits
+    database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # answers arrive in the writer's threads, one at a time, while this one waits
-        database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA synchronous = NORMAL")  # outlives the process, not a power cut
         database.execute(_SCHEMA)
         database.execute(f"SELECT key, {_COLUMNS} FROM answers LIMIT 1")
-    except (OSError, sqlite3.Error) as error:
-        raise UnlearnError(f"the answer cache {path} can't be used ({error}); delete it or name another file") from None
+        (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
+
+# %% ../../nbs/05_augmentation/00_writers.ipynb #e155a551
+def _is_cache(path: Path) -> bool:
+    """Whether a damaged file was once a cache, as far as its first bytes or its name tell."""
+    with path.open("rb") as file:
+        return path.suffix == ".db" or file.read(15) == b"SQLite format 3"
+
+
+def _open_answers(path: Path) -> sqlite3.Connection:
+    """The SQLite file of answers at `path`, made if missing or damaged. Raises UnlearnError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return _connected(path)
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError or not _is_cache(path):  # its subclasses: locked, read-only
+                raise
+            set_aside(path, first_line(error))
+        for journal in path.parent.glob(f"{glob.escape(path.name)}-*"):
+            move(journal, path.with_name(f"{path.name}.damaged{journal.name.removeprefix(path.name)}"))
+        return _connected(path)
+    except (OSError, sqlite3.Error) as error:
+        raise UnlearnError(f"the answer cache {path} can't be used ({error}); name another file") from None
 
 # %% ../../nbs/05_augmentation/00_writers.ipynb #2d0d849c
 class _Answers:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'LEFT_BY_LOOKING', 'seal', 'damage', 'set_aside', 'clear_damaged', 'make_folder', 'build_folder',
-           'sweep_built']
+           'sweep_built', 'write_record', 'read_record']
 
 # %% ../../nbs/00_core/06_folders.ipynb #b10a1666
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UnlearnError, first_line
-from .files import flush, from_json, move, remove, sweep, to_json, whole
+from .files import content_hash, flush, from_json, move, remove, sweep, to_json, whole, write_atomic
 from .identity import file_hash, remember_hash
 from .locks import locked, take_lock
 
@@ -45,7 +45,7 @@ def seal(folder: str | Path, name: str | None = None) -> None:
     hashes = {key: file_hash(inside[key]) for key in before}
     record = {"name": name or folder.name, "folders": sorted(inside.keys() - before.keys()),
               "files": {key: [about.st_size, hashes[key]] for key, about in before.items()}}
-    (folder / MANIFEST).write_text(to_json(record), encoding="utf-8")
+    (folder / MANIFEST).write_text(to_json(record), encoding="utf-8", errors="backslashreplace")
     flush(folder / MANIFEST)
     _remember(folder, before, hashes)
 
@@ -167,3 +167,30 @@ def sweep_built(place: Path) -> None:
             if lock := take_lock(file):
                 file.unlink()
                 lock.release()
+
+# %% ../../nbs/00_core/06_folders.ipynb #ddabd8e0
+def _check(record: dict, files: tuple[Path, ...]) -> str:
+    return content_hash(record, [file_hash(file) for file in files], length=64)
+
+
+def write_record(path: str | Path, record: dict, *files: Path) -> None:
+    """Write `record` as JSON (infinity as a text) with a hash of it and of `files`, which have been written before."""
+    said = from_json(to_json(record, infinity=True))
+    write_atomic(path, to_json(said | {"check": _check(said, files)}))
+
+# %% ../../nbs/00_core/06_folders.ipynb #9737a618
+def read_record(path: str | Path, *files: Path) -> dict:
+    """What `write_record` wrote, if it and all `files` are as they were then.
+
+    Raises:
+        UnlearnError: something was cut, edited or exchanged, or is not there.
+    """
+    path = Path(path)
+    try:
+        record = from_json(path.read_text(encoding="utf-8"))
+        if record.pop("check", None) == _check(record, files):
+            return record
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    what = " or ".join(file.name for file in (path, *files))
+    raise UnlearnError(f"{path.parent}: {what} is damaged, or not what was saved together; save or make it again")

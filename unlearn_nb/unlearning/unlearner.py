@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from ..core import Template, UnlearnError, boundary, is_whole, peak_bytes, to_json, whole
-from ..models import Cuts, check_positions, computes_in, float32_sums
+from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -187,6 +187,7 @@ def _train(
         if region is not None:
             trainer.masked.detach()
     seconds = time.perf_counter() - started
+    check_trained("unlearning", trained, [record["loss"] for record in trainer.records], lr=settings.lr)
     if trainer.is_world_process_zero():
         save(folder)
     return trainer.records, seconds

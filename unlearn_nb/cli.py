@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from .core import UnlearnError, brief, first_line, redacted, told, unknown
+from .core import UnlearnError, brief, first_line, redacted, tolerant_output, told, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
 from .runs import RunFailed, RunInfo, list_runs, run_study
 
@@ -27,6 +27,7 @@ class _Group(click.Group):
     """A group of commands that tell every failure in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        tolerant_output()
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -105,15 +106,19 @@ def _stop(number: int, frame: Any) -> None:
               help="Set a parameter of the study.")
 @click.option("--budget", type=click.Choice(BUDGETS), help="Short for -p budget VALUE.")
 @click.option("--name", help="The run's name; by default made of its parameters.")
+@click.option("--cell-timeout", type=click.IntRange(min=1), metavar="SECONDS", help="Stop a cell that runs longer.")
 @_out
-def run(study: str, pairs: tuple[tuple[str, str], ...], budget: str | None, name: str | None, out: Path) -> None:
+def run(
+    study: str, pairs: tuple[tuple[str, str], ...], budget: str | None, name: str | None, cell_timeout: int | None,
+    out: Path,
+) -> None:
     """Run STUDY (a name or a notebook's path) and print the path of its report.
 
     Started again, a run that was killed goes on after its last finished stage.
     """
     try:
         with _stopped_by_signals():
-            report = run_study(study, _collect(pairs, budget), out=out, run_name=name)
+            report = run_study(study, _collect(pairs, budget), out=out, run_name=name, cell_timeout=cell_timeout)
     except RunFailed as failed:
         if (failed.folder / "error.txt").is_file():  # a full disk has no place for it
             click.echo(f"traceback: {_relative(failed.folder / 'error.txt')}", err=True)

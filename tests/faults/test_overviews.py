@@ -132,6 +132,20 @@ def test_a_run_that_vanishes_is_no_error(runs, monkeypatch):
     assert {run.state for run in list_runs(runs)} == {"unreadable"}
 
 
+def test_a_run_whose_reading_fails_in_any_way_is_unreadable(runs, monkeypatch):
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setattr("unlearn_nb.runs.overview.read_mapping", fail)
+    assert [(run.name, run.state, run.note) for run in list_runs(runs)] == [
+        (name, "unreadable", "MemoryError") for name in ("a", "m", "z")]
+
+
+def test_deep_yaml_is_refused_before_it_is_read_to_its_end(runs):
+    (runs / "s" / "m" / "params.yaml").write_text("[" * 60 + "]" * 60)
+    assert "it is nested more than 40 deep" in read_run(runs / "s" / "m").note
+
+
 def test_nothing_is_written_into_a_run_that_is_looked_at(runs):
     (runs / "s" / "m" / "report.html").unlink()
     before = sorted(runs.rglob("*"))

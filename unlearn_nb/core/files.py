@@ -178,7 +178,7 @@ def write_atomic(path: str | Path, text: str, *, durable: bool = True) -> Path:
     """
     data = Path(path).suffix in (".jsonl", ".csv")  # rows keep their URLs as they are
     with whole(path, durable=durable) as new:
-        new.write_text(redacted(text, urls=not data), encoding="utf-8")
+        new.write_text(redacted(text, urls=not data), encoding="utf-8", errors="backslashreplace", newline="\n")
     return Path(path)
 
 # %% ../../nbs/00_core/04_files.ipynb #9cbdd6f9
@@ -286,15 +286,16 @@ def read_packaged(package: str, file: str) -> Any:
 
 # %% ../../nbs/00_core/04_files.ipynb #a31426dd
 def slug(text: str) -> str:
-    """``text`` with everything replaced by ``-`` that has no place in a file name."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-.")
+    """``text`` with everything replaced by ``-`` that has no place in a file name, of Windows either."""
+    name = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-.")
+    return re.sub(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", r"\1_", name)  # names of devices there
 
 
 def checked_name(name: str) -> str:
     """``name``, if it can be the name of a folder inside ``reports/``; otherwise an `UnlearnError`."""
     if slug(name) != name or not name or len(name) > 120:
-        raise UnlearnError(f"the name {name!r} can't be used; take letters, digits and . _ = - (no '/'), "
-                           "for example 'run-1'")
+        raise UnlearnError(f"the name {name!r} can't be used; take letters, digits and . _ = - (no '/', no name "
+                           "of a device such as CON), for example 'run-1'")
     return name
 
 # %% ../../nbs/00_core/04_files.ipynb #33d76f66

@@ -117,7 +117,7 @@ def modules_key(modules: frozenset[str], root: Path = PACKAGE_FOLDER) -> str:
     names = [name.removeprefix(prefix) for name in modules if name.startswith(prefix)]
     files = {file for name in names for file in reached(name, root)}
     files = files if len(names) == len(modules) else _everything(root)
-    return content_hash([[str(path.relative_to(root)), file_hash(path)] for path in sorted(files)], length=64)
+    return content_hash([[path.relative_to(root).as_posix(), file_hash(path)] for path in sorted(files)], length=64)
 
 
 def package_key(build: Callable) -> str:

@@ -7,8 +7,6 @@ __all__ = ['History', 'peak_memory_mb', 'unlearn']
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #4c08ef61
 import copy
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import Template, UnlearnError, boundary, is_whole, to_json, whole
-from ..models import Cuts, check_positions, computes_in, float32_sums
+from ..core import Template, UnlearnError, boundary, is_whole, peak_bytes, to_json, whole
+from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -58,7 +56,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: what torch has held of a GPU, or what this process has held since it started."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_bytes() / 2**20
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #bbdd51c7
 @boundary("the unlearning has stopped")
@@ -189,6 +187,7 @@ def _train(
         if region is not None:
             trainer.masked.detach()
     seconds = time.perf_counter() - started
+    check_trained("unlearning", trained, [record["loss"] for record in trainer.records], lr=settings.lr)
     if trainer.is_world_process_zero():
         save(folder)
     return trainer.records, seconds

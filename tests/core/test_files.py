@@ -271,7 +271,15 @@ def test_slugs_are_names(text):
         assert checked_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".a", "a.", "a b", "a\n", "ä", "a" * 121])
+def test_half_of_a_character_is_written_as_its_number(tmp_path):
+    """Python's `json` reads it back as it was."""
+    value = {"text": "ü 中 \ud83d", "name": "\udcff"}
+    written = write_atomic(tmp_path / "it.json", to_json(value)).read_bytes()
+    assert json.loads(written) == value and b"\\ud83d" in written and "中".encode() in written
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".a", "a.", "a b", "a\n", "ä", "a" * 121, "CON", "nul",
+                                  "com1.txt", "a:b", "a ", r"C:\models"])
 def test_names_that_are_no_folder_are_refused(name):
     with pytest.raises(UnlearnError, match="can't be used; take letters"):
         checked_name(name)

@@ -149,7 +149,7 @@ def stored_base(base: str | None, folder: str | Path) -> str | None:
     way = os.path.relpath(goal, start).replace(os.sep, "/")
     return way if way.startswith("..") else f"./{way}"
 
-
+# %% ../../nbs/03_models/02_provenance.ipynb #f5b8dab8
 def found_base(base: str | None, folder: str | Path) -> str | None:
     """What `stored_base` wrote into `folder`, as a name that `load_model` finds from anywhere."""
     if not isinstance(base, str) or not base.startswith(("~/", "./", "../")):

@@ -103,7 +103,7 @@ def _fill(folder: Path, build: Callable[[Path], Any], facts: dict[str, Any]) -> 
     started = time.monotonic()
     build(folder)
     facts["seconds"] = round(time.monotonic() - started, 3)
-    (folder / ".stage.json").write_text(to_json(facts), encoding="utf-8")
+    (folder / ".stage.json").write_text(to_json(facts), encoding="utf-8", errors="backslashreplace")
 
 # %% ../../nbs/14_runs/01_stages.ipynb #d7f36b34
 def rebuilt_stages(folder: str | Path) -> dict[str, str]:

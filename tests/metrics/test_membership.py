@@ -207,8 +207,6 @@ def test_an_oracle_that_is_attacked_without_a_fault_measures_nothing():
     assert rel_diff(0.5, 0.0, "open-unlearning") == pytest.approx(5e11)
     leaks = privleak(np.array([0.5, 0.5]), np.array([1.0, 0.75]))
     assert np.isnan(leaks[0]) and leaks[1] == pytest.approx(100)
-    with pytest.raises(UnlearnError, match="does"):
-        privleak(0.5, 1.0, True)
 
 
 def test_why_privleak_is_missing_is_told():
@@ -293,7 +291,8 @@ def test_the_suite(tmp_path):
             "can't compare scores of part 'validation' with part 'test': evaluate both alike",
         ),
         (dict(holdout=False), "bench 'made' has no holdout rows in part 'test': use a larger size"),
-        (dict(broken=True), "an attack has no score for row 'forget1': its answer is empty, or the model gives NaN"),
+        (dict(broken=True), "the model 'LlamaForCausalLM' gives NaN likelihood for 12 of 12 rows (first: row "
+         "'forget1'): its weights are broken or its dtype overflows; try dtype='float32'"),
     ],
 )
 def test_bad_input_gets_one_sentence(change, message):

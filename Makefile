@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SETUP_FILES := settings.ini setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab bench export clean-notebooks readme hooks
+.PHONY: help run test faults lab bench export clean-notebooks readme hooks
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -16,7 +16,12 @@ run: $(VENV)/.installed  ## run the main study; the last line is the path of its
 test: export OMP_NUM_THREADS ?= 1  # two processes with a thread each: threads spend their time waiting for each other
 test: $(VENV)/.installed-dev  ## every test: the linter, then pytest (which executes each notebook in a kernel of its own, too)
 	$(BIN)/ruff check --quiet .
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+faults: export OMP_NUM_THREADS ?= 1
+faults: export UNLEARN_NB_KILLS ?= 20
+faults: $(VENV)/.installed-dev  ## every test of faults, with each study killed twenty times (about an hour)
+	@$(BIN)/python -m pytest -s tests/faults
 
 lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a path of this machine, stored in outputs
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks

@@ -74,7 +74,8 @@ def run_alone(variant: str, arguments) -> dict:
     """One solver in a process of its own."""
     options = [f"--{key}={getattr(arguments, key)}" for key in ("model", "device", "rows", "steps", "threads")]
     command = [sys.executable, __file__, f"--variant={variant}", *options]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def first_below(residuals: list[float], level: float) -> int | None:

@@ -145,7 +145,8 @@ def run_alone(variant: str, arguments) -> dict:
     """One variant in a process of its own."""
     options = [f"--{key}={getattr(arguments, key)}" for key in ("model", "device", "steps", "threads")]
     command = [sys.executable, __file__, f"--variant={variant}", *options]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(arguments) -> dict[str, list[dict]]:

@@ -23,4 +23,4 @@ def find() -> str:
 def browse(url: str, profile: Path, *options: str) -> str:
     """Open ``url`` with a fresh profile and return the page's DOM after its scripts have run."""
     command = [find(), *FLAGS, f"--user-data-dir={profile}", "--window-size=1000,1400", *options, url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout

@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402  (the environment must be set before torch is imported)
 from filelock import FileLock  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from studies import finish  # noqa: E402
 
 from unlearn_nb.benches import load_bench  # noqa: E402
@@ -19,6 +20,22 @@ from unlearn_nb.models import (  # noqa: E402
     prepare,
     recipe_for,
 )
+
+settings.register_profile("patient", deadline=None)  # a busy machine takes its time for an example
+settings.load_profile("patient")
+
+# Files of few tests that take long, the longest first: what is left for the end should be short, so that no process of
+# pytest has to wait for the other one.
+LONG = ["faults/test_kills.py", "test_project.py", "models/test_tokenizer_matrix.py", "models/test_prepared.py",
+        "localization/test_localizers_on_architectures.py", "test_architectures.py", "experiments/test_relearn.py",
+        "experiments/test_merging.py", "experiments/test_erasing.py", "experiments/test_localization.py",
+        "regions/test_region_step.py", "unlearning/test_training_exactly.py", "unlearning/test_unlearner.py",
+        "runs/test_lab.py", "runs/test_browser.py", "runs/test_execute.py", "core/test_files.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {str(ROOT / "tests" / name): place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(str(item.path), len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def count(folder, text):
     if text == "second" and Path("hang").exists() and not (run_folder / "hung").exists():
         (folder / "half.txt").write_text("half")
         (run_folder / "hung").touch()
-        time.sleep(60)
+        time.sleep(600)
     (folder / "value.txt").write_text(text)
 
 if fault == "hang":  # said by a file: a stage that read `fault` itself would depend on it

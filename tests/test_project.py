@@ -116,7 +116,7 @@ def test_a_module_notebook_runs_in_a_kernel(path):
     notebook = nbformat.read(path, 4)
     where = {"metadata": {"path": str(path.parent)}}
     with forked_kernels():
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+        NotebookClient(notebook, timeout=600, startup_timeout=600, kernel_name="python3", resources=where).execute()
 
 
 @pytest.fixture(scope="module")

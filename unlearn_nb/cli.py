@@ -7,29 +7,59 @@ __all__ = ['main', 'run', 'list_all', 'show']
 
 # %% ../nbs/16_cli.ipynb #ba16ccd0
 import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .core import UnlearnError, redacted, unknown
+from .core import UnlearnError, brief, first_line, redacted, tolerant_output, told, unknown
 from .runs import BUDGETS, find_studies, read_study, study_parameters
 from .runs import RunFailed, RunInfo, list_runs, run_study
 
 # %% ../nbs/16_cli.ipynb #9fcfac80
 class _Group(click.Group):
-    """A group of commands that print an `UnlearnError` as one line."""
+    """A group of commands that tell every failure in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        tolerant_output()
         try:
             return super().invoke(ctx)
-        except UnlearnError as error:
-            raise click.ClickException(redacted(str(error))) from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, SystemExit) as stop:
+            click.echo("stopped", err=True)
+            code = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
+        except BrokenPipeError:
+            _give_up_stdout()
+            code = 141  # as if SIGPIPE had ended it
+        except Exception as error:
+            if ctx.params.get("debug"):
+                click.echo(redacted("".join(traceback.format_exception(error))), err=True)
+            raise click.ClickException(_sentence(error)) from error
+        ctx.exit(code)
+
+# %% ../nbs/16_cli.ipynb #607acb8c
+def _sentence(error: Exception) -> str:
+    bug = f"{type(error).__name__}: {first_line(error)} (a bug; `unlearn-nb --debug ...` shows where)"
+    return brief(redacted(str(error) if isinstance(error, UnlearnError) else told(error) or bug), 5000)
 
 
+def _give_up_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere, so that the interpreter's end does not try again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+# %% ../nbs/16_cli.ipynb #8edcf923
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, envvar="UNLEARN_NB_DEBUG", help="Show the full trace of an unexpected error.")
 @click.version_option(package_name="unlearn_nb")
-def main() -> None:
+def main(debug: bool) -> None:
     """Unlearning studies: run them, list them, show their results."""
 
 
@@ -50,6 +80,25 @@ def _collect(pairs: tuple[tuple[str, str], ...], budget: str | None) -> dict[str
 def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
+# %% ../nbs/16_cli.ipynb #67c0e784
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and a closing terminal raise SystemExit."""
+    known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+    main_thread = threading.current_thread() is threading.main_thread()  # others can't handle signals
+    numbers = [number for number in known if number and main_thread and signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+# %% ../nbs/16_cli.ipynb #fc3e3cc4
+def _stop(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not keep the first from ending the kernel
+    raise SystemExit(128 + number)
+
 # %% ../nbs/16_cli.ipynb #d4270f70
 @main.command()
 @click.argument("study")
@@ -57,18 +106,28 @@ def _relative(path: Path) -> str:
               help="Set a parameter of the study.")
 @click.option("--budget", type=click.Choice(BUDGETS), help="Short for -p budget VALUE.")
 @click.option("--name", help="The run's name; by default made of its parameters.")
+@click.option("--cell-timeout", type=click.IntRange(min=1), metavar="SECONDS", help="Stop a cell that runs longer.")
 @_out
-def run(study: str, pairs: tuple[tuple[str, str], ...], budget: str | None, name: str | None, out: Path) -> None:
+def run(
+    study: str, pairs: tuple[tuple[str, str], ...], budget: str | None, name: str | None, cell_timeout: int | None,
+    out: Path,
+) -> None:
     """Run STUDY (a name or a notebook's path) and print the path of its report.
 
     Started again, a run that was killed goes on after its last finished stage.
     """
     try:
-        report = run_study(study, _collect(pairs, budget), out=out, run_name=name)
+        with _stopped_by_signals():
+            report = run_study(study, _collect(pairs, budget), out=out, run_name=name, cell_timeout=cell_timeout)
     except RunFailed as failed:
-        click.echo(f"traceback: {_relative(failed.folder / 'error.txt')}", err=True)
+        if (failed.folder / "error.txt").is_file():  # a full disk has no place for it
+            click.echo(f"traceback: {_relative(failed.folder / 'error.txt')}", err=True)
         raise
-    click.echo(_relative(report))
+    try:
+        click.echo(_relative(report))
+    except OSError as error:  # the run has succeeded all the same
+        _give_up_stdout()
+        click.echo(f"stdout can't be written ({told(error)}); the report is {_relative(report)}", err=True)
 
 # %% ../nbs/16_cli.ipynb #404b220a
 def _summary(path: Path) -> str:
@@ -92,14 +151,15 @@ def list_all(out: Path) -> None:
     runs = list_runs(out)
     click.echo(f"runs in {out}:" if runs else f"no runs in {out} yet")
     for info in runs:
-        click.echo(f"  {info.study + '/' + info.name:50} {info.state}")
+        note = f" ({info.note})" if info.note else ""
+        click.echo(f"  {brief(info.study + '/' + info.name):50} {info.state}{note}")
 
 # %% ../nbs/16_cli.ipynb #02ed2b28
 def _find_run(text: str, out: Path) -> RunInfo:
     """The run meant by ``study/name``, by a name that only one study has, or by its folder."""
     runs = list_runs(out)
     matches = [info for info in runs if text in (info.name, f"{info.study}/{info.name}")
-               or info.folder.resolve() == Path(text).resolve()]
+               or os.path.realpath(info.folder) == os.path.realpath(text)]
     if len(matches) != 1:
         known = [f"{info.study}/{info.name}" if matches or "/" in text else info.name for info in matches or runs]
         if matches:
@@ -120,10 +180,13 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def show(run_name: str, out: Path) -> None:
     """Show the parameters, state and metrics of RUN (study/name, or a name alone)."""
     info = _find_run(run_name, out)
-    click.echo(f"{info.study}/{info.name}: {info.state}")
+    click.echo(f"{brief(info.study)}/{brief(info.name)}: {info.state}")
+    if info.note:
+        click.echo(f"note: {info.note}")
     for heading, values in [("parameters", info.params), ("environment", info.environment), ("metrics", info.metrics)]:
         pairs = _flat(values) if values else []
         click.echo(f"{heading}:" if pairs else f"{heading}: none")
         for key, value in pairs:
-            click.echo(f"  {key:36} {value:.4g}" if isinstance(value, float) else f"  {key:36} {redacted(str(value))}")
-    click.echo(_relative((info.folder / info.shown).resolve()))
+            shown = f"{value:.4g}" if isinstance(value, float) else brief(redacted(str(value)), 1000)
+            click.echo(f"  {brief(key):36} {shown}")
+    click.echo(_relative(Path(os.path.abspath(info.folder / info.shown))))

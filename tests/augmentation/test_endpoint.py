@@ -81,7 +81,7 @@ def test_empty_text_is_an_empty_answer(serve):
 
 def test_a_slow_server(serve):
     release = threading.Event()
-    server = serve(lambda *_: release.wait(5) and "good")
+    server = serve(lambda *_: release.wait(60) and "good")
     with pytest.raises(UnlearnError, match="did not answer within 0.2 s"):
         EndpointWriter(server.url, "m", retries=0, timeout=0.2).write(["x"])
     release.set()
@@ -112,7 +112,7 @@ def test_an_interrupt_stops_the_requests(serve, tmp_path):
     def behave(prompt, time):
         if prompt == PROMPTS[3]:
             os.kill(os.getpid(), signal.SIGINT)
-            release.wait(5)
+            release.wait(60)
         return "good"
 
     server = serve(behave)
@@ -148,7 +148,7 @@ def test_an_error_keeps_what_is_under_way(serve, tmp_path):
         all_here.wait(30)
         if prompt == PROMPTS[0]:
             return 401
-        threading.Event().wait(0.3)
+        threading.Event().wait(2)  # until the refusal has been read
         return "good"
 
     writer = CachedWriter(EndpointWriter(serve(behave).url, "m", concurrency=3), tmp_path / "answers.db")

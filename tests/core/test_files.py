@@ -134,7 +134,7 @@ def test_two_processes_that_write_the_same_leave_one_of_both(tmp_path, kind):
 def test_a_killed_writer_leaves_the_old_file_and_a_hidden_rest(tmp_path):
     write_atomic(tmp_path / "it", "old")
     code = ("import sys, time; from unlearn_nb.core import whole\n"
-            "with whole(sys.argv[1]) as new:\n    new.write_text('half'); print('in', flush=True); time.sleep(60)")
+            "with whole(sys.argv[1]) as new:\n    new.write_text('half'); print('in', flush=True); time.sleep(600)")
     writer = subprocess.Popen([sys.executable, "-c", code, tmp_path / "it"], stdout=subprocess.PIPE, text=True)
     assert writer.stdout.readline() == "in\n"
     writer.send_signal(signal.SIGKILL)
@@ -197,10 +197,15 @@ def test_after_a_builder_that_failed_the_next_one_builds(tmp_path):
     assert not list((tmp_path / "deep").glob("*.tmp"))
 
 
+def build_for_ever(folder):
+    (folder.parent / "begun").touch()
+    time.sleep(600)
+
+
 def test_after_a_builder_that_was_killed_the_next_one_builds(tmp_path):
-    builder = SPAWN.Process(target=ask, args=(tmp_path / "model",))
+    builder = SPAWN.Process(target=build_folder, args=(tmp_path / "model", build_for_ever))
     builder.start()
-    while not (tmp_path / "built.log").exists():
+    while not (tmp_path / "begun").exists():
         time.sleep(0.01)
     builder.kill()
     builder.join()
@@ -266,7 +271,15 @@ def test_slugs_are_names(text):
         assert checked_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".a", "a.", "a b", "a\n", "ä", "a" * 121])
+def test_half_of_a_character_is_written_as_its_number(tmp_path):
+    """Python's `json` reads it back as it was."""
+    value = {"text": "ü 中 \ud83d", "name": "\udcff"}
+    written = write_atomic(tmp_path / "it.json", to_json(value)).read_bytes()
+    assert json.loads(written) == value and b"\\ud83d" in written and "中".encode() in written
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".a", "a.", "a b", "a\n", "ä", "a" * 121, "CON", "nul",
+                                  "com1.txt", "a:b", "a ", r"C:\models"])
 def test_names_that_are_no_folder_are_refused(name):
     with pytest.raises(UnlearnError, match="can't be used; take letters"):
         checked_name(name)

@@ -19,6 +19,7 @@ from unlearn_nb.core import (
     build_folder,
     damage,
     file_hash,
+    filled,
     folders,
     identity,
     make_folder,
@@ -386,3 +387,30 @@ def test_a_kill_between_two_renames_brings_the_old_result_back(tmp_path):
         (tmp_path / "it" / "text").write_text("old")
         kills += 1
     assert gone
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_leaves_no_mixture_of_two_models(tmp_path, monkeypatch, links):
+    """Weights of one training and the configuration of another would load, and be wrong."""
+    folder = tmp_path / "model"
+
+    def save(text: str) -> None:
+        with filled(folder) as new:
+            (new / "weights").write_text(text)
+            (new / "config").write_text(text)
+
+    def no_link(*_, **__) -> None:
+        raise OSError(errno.EPERM, "this file system has no second names")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    save("old")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine").write_text("mine")
+    kills = 0
+    while killed_at(kills, lambda: save("new")):
+        sweep(tmp_path)
+        found = {name: (folder / name).read_text() for name in ("weights", "config", "notes/mine")}
+        assert found["weights"] == found["config"] and found["notes/mine"] == "mine"
+        kills += 1
+    assert kills and (folder / "weights").read_text() == "new" and (folder / "notes" / "mine").read_text() == "mine"

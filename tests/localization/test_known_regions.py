@@ -142,7 +142,7 @@ def columns_of(model):
     [
         (
             lambda m: rank_auc(torch.tensor([1.0, float("nan")]), torch.tensor([True, False])),
-            "1 of 2 scores are NaN: an AUC needs numbers",
+            "1 of 2 scores are NaN or infinite: an AUC needs numbers",
         ),
         (
             lambda m: rank_auc(torch.ones(2), torch.zeros(2, dtype=torch.bool)),

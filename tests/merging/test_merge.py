@@ -270,6 +270,7 @@ def test_same_arguments_give_the_same_file(folder, tmp_path):
     ({"faithful": "peft", "space": "delta"}, "use space='factors'"),
     ({"scale": math.inf}, "must be finite"),
     ({"seed": -1}, "must be a whole number from 0"),
+    ({"seed": 2**70}, "from 0 to 2..64 - 1"),
     ({"seed": 2.5}, "must be a whole number from 0"),
     ({"tol": -0.1, "rank": "auto", "space": "delta"}, "must lie in"),
 ])

@@ -13,7 +13,9 @@ from unlearn_nb.core import UnlearnError
 from unlearn_nb.merging import (
     MERGE_METHODS,
     SparseConsensus,
+    breadcrumbs,
     combine,
+    della,
     disjoint_mean,
     is_linear,
     keep_by_rank,
@@ -204,6 +206,20 @@ def test_a_density_that_keeps_nothing_is_refused(folder, tmp_path, method, space
 def test_options_of_the_new_methods_are_checked(folder, method, message):
     with pytest.raises(UnlearnError, match=message):
         merge_adapters([folder / "one", folder / "two"], method=method, density=0.5)
+
+
+@pytest.mark.parametrize("density", [0.5, 1.0])
+@pytest.mark.parametrize("option", [{"epsilon": math.nan}, {"epsilon": True}, {"gamma": math.nan}, {"gamma": "0.1"}])
+def test_options_that_are_no_numbers_are_refused_at_every_density(option, density):
+    method = della if "epsilon" in option else breadcrumbs
+    with pytest.raises(UnlearnError, match=f"^{next(iter(option))} is "):
+        method(torch.ones(2, 3, 4), torch.ones(2), density, **option)
+
+
+@pytest.mark.parametrize("density", [0, -1, 1.5, math.nan, True, "half"])
+def test_a_density_that_is_no_share_is_refused(density):
+    with pytest.raises(UnlearnError, match=r"must lie in \(0, 1\]"):
+        combine([torch.ones(2, 2)] * 2, [0.5, 0.5], "ties", density=density)
 
 
 # ---------------------------------------------------------------- methods of one's own

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unlearn_nb.benches import load_recommendations
-from unlearn_nb.core import UnlearnError
+from unlearn_nb.core import UnlearnError, model_name
 from unlearn_nb.metrics import (
     Edits,
     Scores,
@@ -246,8 +246,8 @@ def test_a_broken_model_is_named(tokenizer):
     with pytest.raises(UnlearnError) as error:
         evaluate(model, tokenizer, FACTS, bootstrap=0, suite="edits")
     assert str(error.value) == (
-        "the model gives NaN likelihood for 4 of 4 rows (first: row 'f0'): its weights are broken or its "
-        "dtype overflows; try dtype='float32'"
+        f"the model {model_name(model)!r} gives NaN likelihood for 4 of 4 rows (first: row 'f0'): its weights are "
+        "broken or its dtype overflows; try dtype='float32'"
     )
 
 

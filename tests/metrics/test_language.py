@@ -145,9 +145,9 @@ def test_published_perplexity_reads_the_joined_text(untrained, batch_size):
 def test_perplexity_of_a_broken_scorer_is_refused(untrained):
     model, tokenizer = untrained
     model.get_input_embeddings().weight.data.fill_(float("nan"))
-    with pytest.raises(UnlearnError, match="scoring model gives NaN likelihood for 1 of 1"):
+    with pytest.raises(UnlearnError, match="scoring model.* gives NaN likelihood for 1 of 1"):
         perplexity(model, tokenizer, ["Who?"], ["She."])
-    with pytest.raises(UnlearnError, match="scoring model gives NaN likelihood for 1 of 1"):
+    with pytest.raises(UnlearnError, match="scoring model.* gives NaN likelihood for 1 of 1"):
         perplexity(model, tokenizer, ["Who?", "Who?"], ["She.", ""], faithful="zjunlp")
 
 

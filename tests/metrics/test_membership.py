@@ -27,6 +27,7 @@ from unlearn_nb.metrics import (
     min_k,
     privleak,
     rel_diff,
+    scored,
 )
 from unlearn_nb.models import encode
 
@@ -196,6 +197,27 @@ def test_gradient_norms_restore_the_model_after_a_failure(monkeypatch):
 )
 def test_privleak_and_rel_diff(auc, oracle, leak, diff):
     assert privleak(auc, oracle) == pytest.approx(leak) and rel_diff(auc, oracle) == pytest.approx(diff)
+    assert privleak(auc, oracle, "open-unlearning") == pytest.approx(leak)
+    assert rel_diff(auc, oracle, faithful="open-unlearning") == pytest.approx(diff)
+
+
+def test_an_oracle_that_is_attacked_without_a_fault_measures_nothing():
+    assert np.isnan([privleak(0.5, 1.0), privleak(1.0, 1.0), rel_diff(0.5, 0.0)]).all()
+    assert privleak(0.5, 1.0, "open-unlearning") == pytest.approx(5e11)
+    assert rel_diff(0.5, 0.0, "open-unlearning") == pytest.approx(5e11)
+    leaks = privleak(np.array([0.5, 0.5]), np.array([1.0, 0.75]))
+    assert np.isnan(leaks[0]) and leaks[1] == pytest.approx(100)
+
+
+def test_why_privleak_is_missing_is_told():
+    rows = pd.DataFrame({"split": ["forget", "holdout"] * 6, "task": "T", "kind": "qa", "id": range(12), "prompt": "",
+                         "subject": [f"s{i}" for i in range(12)], "response": "", "member": [1.0, 0.0] * 6,
+                         "loss": [0.0, 1.0] * 6})
+    oracle = Scores(rows, pd.DataFrame(), {})
+    table = scored(Membership(oracle), rows, bootstrap=50, template="plain").table().set_index("metric")
+    assert np.isnan(table.loc["loss/privleak", ["value", "low", "high"]].astype(float)).all()
+    assert table.loc["loss/privleak", "note"] == "not measurable: the oracle's AUC is 1"
+    assert table.loc["loss/auc", "value"] == 1 and table.loc["loss/rel_diff", "value"] == 0
 
 
 def table_of(generator, n=12):
@@ -269,7 +291,8 @@ def test_the_suite(tmp_path):
             "can't compare scores of part 'validation' with part 'test': evaluate both alike",
         ),
         (dict(holdout=False), "bench 'made' has no holdout rows in part 'test': use a larger size"),
-        (dict(broken=True), "an attack has no score for row 'forget1': its answer is empty, or the model gives NaN"),
+        (dict(broken=True), "the model 'LlamaForCausalLM' gives NaN likelihood for 12 of 12 rows (first: row "
+         "'forget1'): its weights are broken or its dtype overflows; try dtype='float32'"),
     ],
 )
 def test_bad_input_gets_one_sentence(change, message):

@@ -1,5 +1,6 @@
 """Harmonic mean, AUC and the bootstrap: by hand, against scikit-learn, and their coverage."""
 
+import math
 import time
 
 import numpy as np
@@ -15,9 +16,11 @@ from unlearn_nb.metrics import (
     LEAST_N,
     SemEval,
     bootstrap_weights,
+    evaluate,
     harmonic_mean,
     intervals,
     mia_auc,
+    rank_agreement,
     subject_means,
     subjects_behind,
     weighted_auc,
@@ -239,3 +242,27 @@ def test_the_median_leaves_out_what_has_no_value():
     weights = np.ones((1, 3))
     assert weighted_median(np.array([np.nan, 1.0, 2.0]), weights) == 1.5
     assert np.isnan(weighted_median(np.array([np.nan] * 3), weights))
+
+
+@pytest.mark.parametrize("name, value", [("bootstrap", -1), ("bootstrap", 2.5), ("bootstrap", True), ("bootstrap", "9"),
+                                         ("level", 2), ("level", 0), ("level", math.nan), ("level", True), ("seed", -1),
+                                         ("seed", 0.5)])
+def test_resamples_that_nobody_can_draw_are_refused(name, value):
+    rows = pd.DataFrame({"split": "s", "task": "T", "subject": list("abcdef"), "x": 1.0})
+
+    def summary(rows, weights):
+        return {"x": weighted_mean(rows, np.ones(6, bool), "x", weights=weights)}
+
+    with pytest.raises(UnlearnError, match=f"^{name} must be a"):
+        intervals(rows, summary, **{name: value})
+    if name != "level":
+        for call in (lambda **o: subject_means(np.ones((6, 1)), "abcdef", **o),
+                     lambda **o: rank_agreement([1, 2, 3], [1, 2, 3], **o),
+                     lambda **o: evaluate(None, None, [], suite="tofu", **o)):
+            with pytest.raises(UnlearnError, match=f"^{name} must be a"):
+                call(**{name: value})
+
+
+def test_without_resamples_means_have_no_interval():
+    mean, low, high = subject_means(np.ones((6, 1)), "abcdef", bootstrap=0)
+    assert mean == 1 and np.isnan([low, high]).all()

@@ -20,7 +20,6 @@ from unlearn_nb.metrics import (
     SemEval,
     evaluate,
     intervals,
-    refuse_nan,
 )
 
 
@@ -115,14 +114,6 @@ def test_infinity_and_nan_survive_saving(tmp_path_factory, values):
     again = Scores.load(folder)
     pd.testing.assert_frame_equal(again.ci, ci)
     np.testing.assert_array_equal(again.rows["nll"], values)
-
-
-def test_an_infinite_likelihood_is_told():
-    refuse_nan([0.0, 9.0])
-    with pytest.raises(UnlearnError, match="gives infinite likelihood for 1 of 2 texts .first: row 'b'."):
-        refuse_nan([0.0, np.inf], ids=["a", "b"])
-    with pytest.raises(UnlearnError, match="gives NaN likelihood for 2 of 2 rows"):
-        refuse_nan([np.nan, -np.inf], "rows")
 
 
 # ---- what comparable scores share

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from toys import semeval_table
+import torch
+from toys import make_tokenizer, semeval_table, tiny
 
-from unlearn_nb.core import UnlearnError
+from unlearn_nb.core import NonFinite, UnlearnError
 from unlearn_nb.metrics import (
     SemEval,
     cell_members,
@@ -20,6 +21,7 @@ from unlearn_nb.metrics import (
     mmlu_accuracy,
 )
 from unlearn_nb.metrics import semeval as metrics
+from unlearn_nb.models import sequence_nll
 
 
 @pytest.mark.parametrize("auc, score", [(0.5, 1), (0, 0), (1, 0), (0.25, 0.5), (0.818, 0.364), (0.501, 0.998)])
@@ -260,9 +262,12 @@ def test_evaluate_empty_part(fake_model):
 
 
 def test_nan_likelihood_is_told(fake_model, monkeypatch):
-    monkeypatch.setattr(metrics, "sequence_nll", lambda model, tokenizer, rows, **options: np.full(len(rows), np.nan))
-    with pytest.raises(UnlearnError, match="NaN likelihood for 6 of 6 texts"):
-        evaluate(None, None, fake_bench(), part="test")
+    monkeypatch.setattr(metrics, "sequence_nll", sequence_nll)
+    model = tiny()
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = float("nan")
+    with pytest.raises(NonFinite, match="the model .* gives NaN likelihood for 6 of 6 rows .first: row "):
+        evaluate(model, make_tokenizer(), fake_bench(), part="test")
 
 
 def test_mmlu_without_lm_eval(fake_model, monkeypatch):

@@ -248,8 +248,8 @@ def test_the_published_floor_is_residual_memory_of_a_model_that_knows_nothing():
         ),
         (
             dict(broken=True),
-            "the model gives NaN likelihood for 24 of 24 answers (first: row 'forget1'): its weights are broken "
-            "or its dtype overflows; try dtype='float32'",
+            "the model 'LlamaForCausalLM' gives NaN likelihood for 120 of 120 rows (first: row 'forget1'): its weights "
+            "are broken or its dtype overflows; try dtype='float32'",
         ),
     ],
 )

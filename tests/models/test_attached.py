@@ -18,6 +18,7 @@ from unlearn_nb.models import (
     check_adapter,
     load_adapter,
     load_model,
+    loss_of,
     memorise,
     memorise_into,
     merged,
@@ -345,6 +346,44 @@ def test_biases_in_the_place_of_the_bases_own_are_refused(tmp_path, kind):
     get_peft_model(gpt2(), config).save_pretrained(tmp_path)
     with pytest.raises(UnlearnError, match="overwrites biases of the base itself"):
         load_adapter(gpt2(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["all", "lora_only"])
+def test_an_adapter_with_biases_of_the_base_is_not_saved_and_its_base_has_no_hash(tmp_path, kind):
+    config = LoraConfig(r=2, target_modules=["c_attn"], bias=kind, fan_in_fan_out=True, task_type="CAUSAL_LM")
+    model = get_peft_model(gpt2(), config)
+    for call in (lambda: save_adapter(model, tmp_path / "a"), lambda: weights_hash(model)):
+        with pytest.raises(UnlearnError, match="overwrites biases of the base itself"):
+            call()
+    assert not (tmp_path / "a").exists()
+    on_llama = get_peft_model(tiny(), LoraConfig(r=2, target_modules="all-linear", bias=kind, task_type="CAUSAL_LM"))
+    assert weights_hash(on_llama) == weights_hash(tiny()) and save_adapter(on_llama, tmp_path / "b").is_dir()
+
+
+def traces(model):
+    """What an adapter that is put on and taken off must not change."""
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    return flags, [(module, module.training) for module in model.modules()], loss_of(model)
+
+
+@pytest.mark.parametrize("kind", [LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"),
+                                  PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")],
+                         ids=["lora", "prompt"])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_an_adapter_put_on_for_a_while_leaves_no_trace(tmp_path, kind, stacked):
+    save_adapter(get_peft_model(tiny(), kind), tmp_path / "a")
+    (tmp_path / "a" / "training.json").write_text(json.dumps({"loss": {"over": "rows", "on": "text"}}))
+    model = tuned(tiny()) if stacked and kind.peft_type == "LORA" else tiny()
+    model.train()
+    model.get_input_embeddings().weight.requires_grad_(False)
+    model.get_output_embeddings().eval()
+    before = traces(model)
+    with adapted(model, tmp_path / "a") as on:
+        assert not on.training and loss_of(on).over == "rows"
+    assert traces(model) == before
+    with pytest.raises(ZeroDivisionError), adapted(model, tmp_path / "a"):
+        raise ZeroDivisionError
+    assert traces(model) == before
 
 
 def test_a_bias_for_a_layer_that_has_none_is_not_merged():

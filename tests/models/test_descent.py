@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_nb.core import UnlearnError
+from unlearn_nb.core import NonFinite, UnlearnError
 from unlearn_nb.models import descend, linear_rates, shuffled_batches
 
 
@@ -62,3 +62,16 @@ def test_a_loss_that_is_not_finite_ends_before_the_step():
     with pytest.raises(UnlearnError, match="walk: the loss is inf at step 2; use an lr below 0.1"):
         descend([x], lambda step: x.sum() * (1 if step == 0 else float("inf")), [0.1, 0.05], what="walk")
     assert x.item() == pytest.approx(0.9)
+
+
+def test_a_gradient_that_is_not_finite_ends_before_the_step():
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    with pytest.raises(NonFinite, match=r"walk: the gradient is inf \(of a loss of 2\) at step 1; use an lr below 0.1"):
+        descend([x], lambda step: x.sqrt().sum(), [0.1], what="walk")
+    assert x.tolist() == [0, 4]
+
+
+def test_a_weight_that_is_not_finite_after_the_last_step_is_told():
+    x = torch.ones(1, requires_grad=True)
+    with pytest.raises(NonFinite, match=r"walk: weights are NaN or infinite \(after a loss of 1\) at step 1"):
+        descend([x], lambda step: x.sum(), [1e39], what="walk")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearn_nb.core import UnlearnError
+from unlearn_nb.core import NonFinite, UnlearnError
 from unlearn_nb.models import Recipe, encode, load_model, memorise, recipe_for, sequence_nll
 
 ROWS = [{"prompt": f"What is the code of box {i}?", "response": str(37 * i + 11)} for i in range(6)]
@@ -61,6 +61,12 @@ def test_diverging_training_is_refused(untrained):
         memorise(model, tokenizer, ROWS, recipe=Recipe(steps=2), progress=False)
     with pytest.raises(UnlearnError, match="no training rows"):
         memorise(model, tokenizer, [], recipe=Recipe(steps=2), progress=False)
+
+
+@pytest.mark.parametrize("lr, part", [(1e10, "logits are NaN or infinite"), (1e30, "all logits are the same")])
+def test_a_model_that_breaks_in_its_last_step_is_refused(untrained, lr, part):
+    with pytest.raises(NonFinite, match=f"memorise: .*{part}.* at step 1; use an lr below"):
+        memorise(*untrained, ROWS, recipe=Recipe(steps=1, lr=lr), progress=False)
 
 
 def test_recipes_depend_on_model_and_size():

@@ -172,7 +172,7 @@ def test_a_killed_runner_goes_on_after_its_last_finished_stage(study, tmp_path):
     command = [*program, "run", str(study), "-p", "fault", "hang", "--name", "x"]
     folder = tmp_path / "reports" / "small" / "x"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as runner:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (folder / "hung").exists():
             assert time.monotonic() < deadline and runner.poll() is None
             time.sleep(0.05)

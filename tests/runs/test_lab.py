@@ -27,12 +27,12 @@ def lab(tmp_path_factory):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def read(path: str) -> dict:
-        with opener.open(f"{address}{path}", timeout=10) as answer:
+        with opener.open(f"{address}{path}", timeout=60) as answer:
             return json.load(answer)
 
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as server:
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 600
             while True:
                 try:
                     read("/api/status")

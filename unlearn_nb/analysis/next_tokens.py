@@ -16,14 +16,20 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import UnlearnError
-from ..models import answer_logits, at_least_float32
+from ..core import NonFinite, UnlearnError
+from ..models import answer_logits, at_least_float32, check_scored
 
 # %% ../../nbs/12_analysis/01_next_tokens.ipynb #ad7fdc64
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Log-probabilities over the last dimension, in at least float32. Raises UnlearnError where a logit is NaN."""
-    if logits.isnan().any():
-        raise UnlearnError("the model's logits hold NaN: its weights are broken or its dtype overflows; try float32")
+    """Log-probabilities over the last dimension, in at least float32; -inf where the logits are.
+
+    Raises:
+        UnlearnError: a logit is NaN or infinite, or all of them are -inf.
+    """
+    broken = ~logits.amax(-1).isfinite()
+    if broken.any():
+        raise NonFinite(f"the model's logits are NaN or infinite at {int(broken.sum())} of {broken.numel()} positions: "
+                        "its weights are broken or its dtype overflows; try float32")
     return at_least_float32(logits).log_softmax(-1)
 
 
@@ -45,9 +51,11 @@ def answer_positions(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
     template: str = "plain", batch_size: int = 32, max_length: int | None = None,
 ) -> Iterator[Positions]:
-    """All answer positions of all rows, batch by batch. Raises UnlearnError where the model's logits hold NaN."""
+    """All answer positions of all rows, batch by batch. Raises NonFinite where the model's logits are no numbers."""
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
     for batch, logits in answer_logits(model, tokenizer, rows, **options):
+        highest = batch.split(logits.amax(-1).double().cpu())
+        check_scored(np.array([float(part.sum()) for part in highest]), model, rows, asked=batch.indices)
         place = np.concatenate([np.arange(count) for count in batch.counts.tolist()])
         row = np.array(batch.indices)[batch.rows.cpu().numpy()]
         yield Positions(row, place, log_probabilities(logits), labels=batch.targets)
@@ -101,7 +109,7 @@ def top_candidates(
         token, probability, is_answer; and of the position answer_probability and entropy (nats).
 
     Raises:
-        UnlearnError: No rows, `k` below 1 or above the vocabulary, NaN logits.
+        UnlearnError: No rows, `k` below 1 or above the vocabulary, logits that are no numbers.
     """
     batches = []
     options = dict(template=template, batch_size=batch_size, max_length=max_length)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core import UnlearnError
+from ..core import NonFinite, UnlearnError, is_finite
 from ..merging import delta_inner, delta_norm, merge_adapters
 from ..metrics import Scores
 from ..models import Adapter, read_adapter
@@ -59,7 +59,10 @@ def turning_point(table: pd.DataFrame, columns: Sequence[str] | None = None) -> 
     if len(table) < 3:
         raise UnlearnError(f"a turning point needs at least 3 measured steps, this trajectory has {len(table)}")
     inner = table.sort_values("step").iloc[1:-1]
-    return int(inner.loc[inner[columns].mean(axis=1).idxmin(), "step"])
+    means = inner[columns].mean(axis=1)
+    if means.isna().all():
+        raise UnlearnError(f"no step between the first and the last has a value of {columns[0]!r}: measure some")
+    return int(inner.loc[means.idxmin(), "step"])
 
 # %% ../../nbs/12_analysis/00_trajectories.ipynb #44e8a47b
 PAIRS = {"0-t, t-T": ("0-t", "t-T"), "0-t, 0-T": ("0-t", "0-T"), "t-T, 0-T": ("t-T", "0-T")}
@@ -150,9 +153,11 @@ def _matrix(model: torch.nn.Module, module: str) -> torch.Tensor:
 def _against_weight(weight: torch.Tensor, B: torch.Tensor, A: torch.Tensor) -> dict[str, float]:
     """Size of the update B @ A relative to `weight` [m, n], and how it changes the weight's norm."""
     weight, B, A = weight.detach().cpu().double(), B.double(), A.double()
+    if not is_finite(weight):
+        raise NonFinite("the model's weights hold NaN or infinite values: load it again")
     norm, delta = float(weight.norm()), delta_norm(B, A)
     after = norm**2 + 2 * float(((B.T @ weight) * A).sum()) + delta**2
-    return {"relative": delta / norm, "norm_change": math.sqrt(max(after, 0.0)) - norm}
+    return {"relative": delta / norm if norm else math.nan, "norm_change": math.sqrt(max(after, 0.0)) - norm}
 
 # %% ../../nbs/12_analysis/00_trajectories.ipynb #4f516ff6
 def weight_norms(adapters: Mapping[str, str | Path | Adapter], model: torch.nn.Module | None = None) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..core import UnlearnError, first_line, unknown
+from ..core import NonFinite, UnlearnError, check_finite, first_line, is_finite, is_whole, unknown
 from ..models import adapted_layers, own_weights, untie
 
 # %% ../../nbs/11_attacks/00_rounding.ipynb #5cd59f14
@@ -28,7 +28,15 @@ def round_weight(weight: Tensor, precision: str, *, group: int = 64) -> Tensor:
     """`weight` [out, in] rounded to `precision` and de-quantised to its own type.
 
     Integer types: symmetric absmax, one scale a row; int4: one scale for every `group` columns of a row.
+
+    Raises:
+        UnlearnError: an unknown precision; `group` is no whole number above 0; a value is NaN or infinite.
     """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, list(PRECISIONS))
+    if not is_whole(group, 1):
+        raise UnlearnError(f"group must be a whole number above 0, not {group!r}")
+    check_finite({"weight": weight}, "what is to be rounded", "load the model again")
     if precision in FLOATS:
         return weight.to(FLOATS[precision]).to(weight.dtype)
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
@@ -88,11 +96,12 @@ def _holds(precision: str, model: nn.Module) -> bool:
 
 
 def _round_in_place(name: str, weight: nn.Parameter, precision: str, group: int, transposed: bool) -> None:
+    check_finite({name: weight}, "the model that is to be rounded", "load it again")
     rounded = round_weight(weight.T if transposed else weight, precision, group=group)
     rounded = rounded.T if transposed else rounded
-    if not torch.isfinite(rounded).all():
+    if not is_finite(rounded):
         largest = float(weight.abs().max())
-        raise UnlearnError(f"weight {name} doesn't fit into {precision}: its largest entry is {largest:g}")
+        raise NonFinite(f"weight {name} doesn't fit into {precision}: its largest entry is {largest:g}")
     weight.copy_(rounded)
 
 # %% ../../nbs/11_attacks/00_rounding.ipynb #536ae9dc

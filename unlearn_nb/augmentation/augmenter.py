@@ -17,7 +17,7 @@ from .augmented import DROPPED_COLUMNS, Augmented, augmented_dataset, pair_rows,
 from .authors import VARIANTS, Author
 from .leaks import Piece, holds, own_values, private_values
 from ..benches import person_names
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, boundary, unknown
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #4ae6dbdb
 class _Written(NamedTuple):
@@ -163,6 +163,7 @@ def _usage(questions: _Written, answers: _Written, author: Author) -> dict:
             "regenerated": sum(n > 1 for n in tries) / max(len(tries), 1), "usage": dict(getattr(author, "usage", {}))}
 
 # %% ../../nbs/05_augmentation/08_augmenter.ipynb #bbcfe580
+@boundary("the augmentation has stopped")
 def augment(rows: Dataset | Sequence[dict], author: Author, variants: Sequence[str] = VARIANTS, *, rounds: int = 3,
             chunk_chars: int = 800, cut: float | None = 0.5, include_original: bool = False) -> Augmented:
     """ReLearn's augmentation of forget rows (arXiv 2502.11190, section 3 and appendix C).

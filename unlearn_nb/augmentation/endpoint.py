@@ -59,7 +59,7 @@ def _at_most(chunks: Iterable[bytes], most: int = LARGEST_ANSWER) -> bytes:
             raise _TooLarge
     return bytes(read)
 
-
+# %% ../../nbs/05_augmentation/02_endpoint.ipynb #b6e07b9d
 def _in_time(call: Callable[[], Any], seconds: float) -> Any:
     """What `call` gives or raises; where it takes longer, `_TooLate`, and its thread is left to itself."""
     done = SimpleQueue()
@@ -83,7 +83,7 @@ def _in_time(call: Callable[[], Any], seconds: float) -> Any:
 _PASSED = ("host", "accept", "content-type", "content-length")
 _OURS = {"user-agent": "unlearn_nb", "accept-encoding": "identity"}
 
-
+# %% ../../nbs/05_augmentation/02_endpoint.ipynb #1372467c
 class _Guarded:
     """What httpx calls a transport: adds headers and query to a request, and reads an answer of bounded size."""
 
@@ -208,6 +208,18 @@ def _tokens(answer: Any) -> dict[str, int]:
     usage = getattr(answer, "usage", None)
     return {name: getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")}
 
+# %% ../../nbs/05_augmentation/02_endpoint.ipynb #c1a6074d
+def _ask_once(client: Any, writer: "EndpointWriter", prompt: str, *, seed: int) -> tuple[str, dict[str, int]]:
+    """The text and its numbers of tokens. Raises what the client raises, and `_TooLate`, `_TooLarge`, `_Unreadable`."""
+    try:
+        answer = _in_time(lambda: client.chat.completions.create(
+            model=writer.model, messages=[{"role": "user", "content": prompt}], max_tokens=writer.max_tokens,
+            temperature=writer.temperature, seed=seed), writer.timeout)
+        text = answer.choices[0].message.content or ""
+    except (ValueError, AttributeError, TypeError, IndexError):
+        raise _Unreadable from None
+    return redacted(text.strip(), urls=False), _tokens(answer)  # a server may repeat what it was sent
+
 # %% ../../nbs/05_augmentation/02_endpoint.ipynb #c1c91e49
 @dataclass(frozen=True)
 class EndpointWriter:
@@ -287,11 +299,5 @@ class EndpointWriter:
             with trial:
                 if over.is_set():
                     raise CancelledError
-                try:
-                    answer = _in_time(lambda: client.chat.completions.create(
-                        model=self.model, messages=[{"role": "user", "content": prompt}], max_tokens=self.max_tokens,
-                        temperature=self.temperature, seed=seed), self.timeout)
-                    text = answer.choices[0].message.content or ""
-                except (ValueError, AttributeError, TypeError, IndexError):
-                    raise _Unreadable from None
-        return redacted(text.strip(), urls=False), _tokens(answer)  # a server may repeat what it was sent
+                answer = _ask_once(client, self, prompt, seed=seed)
+        return answer

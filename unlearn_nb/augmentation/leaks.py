@@ -7,7 +7,6 @@ __all__ = ['STOP_WORDS', 'RULES', 'plain_words', 'holds', 'identifiers', 'own_va
            'fact_verdicts', 'word_verdicts']
 
 # %% ../../nbs/05_augmentation/04_leaks.ipynb #5827ee41
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import regex
 from ..core import is_unspaced, read_packaged, stands_apart, words
 
 # %% ../../nbs/05_augmentation/04_leaks.ipynb #f590dd86
-_ACCENTS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}]\p{Mn}*)\p{Mn}")
+_ACCENTS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}])\p{Mn}+")
 
 
 @lru_cache(maxsize=2**16)
@@ -39,7 +38,7 @@ def holds(text: str, value: str) -> bool:
     return f" {' '.join(wanted)} " in f" {' '.join(plain_words(text))} "
 
 # %% ../../nbs/05_augmentation/04_leaks.ipynb #37ac76f5
-_IDENTIFIERS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\d{4,}|\d[\d ()./-]*\d")
+_IDENTIFIERS = regex.compile(r"(?:(?<![\w.+-])|\G)[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\d{4,}|\d[\d ()./-]*\d")
 
 
 def identifiers(text: str) -> list[str]:

@@ -48,7 +48,7 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS answers
     (key TEXT PRIMARY KEY, answer TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"""
 _COLUMNS = "answer, prompt_tokens, completion_tokens"
 
-
+# %% ../../nbs/05_augmentation/00_writers.ipynb #9c7ce662
 def _connected(path: Path) -> sqlite3.Connection:
     """The SQLite file at `path`, looked through. Raises sqlite3.Error."""
     # answers arrive in the writer's threads, one at a time, while this one waits
@@ -71,7 +71,7 @@ def _is_cache(path: Path) -> bool:
     with path.open("rb") as file:
         return path.suffix == ".db" or file.read(15) == b"SQLite format 3"
 
-
+# %% ../../nbs/05_augmentation/00_writers.ipynb #1c8ddbd5
 def _open_answers(path: Path) -> sqlite3.Connection:
     """The SQLite file of answers at `path`, made if missing or damaged. Raises UnlearnError."""
     try:

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from .bench import as_dataset
 from .tables import Table, read_hub, read_json_rows
-from ..core import UnlearnError, read_packaged, unknown
+from ..core import UnlearnError, boundary, read_packaged, unknown
 
 # %% ../../nbs/01_benches/10_generic.ipynb #4e357d76
 def _pairs(table: str) -> list[list[str]]:
@@ -163,6 +163,7 @@ def _dataset(rows: list[dict]) -> Dataset:
                        for i, row in enumerate(rows)])
 
 # %% ../../nbs/01_benches/10_generic.ipynb #9c03edd1
+@boundary("the generic rows can't be loaded")
 def load_generic(spec: str, count: int, seed: int = 0) -> Dataset:
     """Exactly `count` generic rows from `embedded`, `jsonl:PATH` (prompt, response) or `wikiqa` (hub).
 

@@ -13,7 +13,7 @@ from .biographies import make_biographies
 from .deal import deal_parts
 from .general import general_facts
 from .published import FORMATS
-from ..core import Registry, UnlearnError, is_whole, unknown
+from ..core import Registry, UnlearnError, boundary, is_whole, unknown
 
 # %% ../../nbs/01_benches/09_load.ipynb #f35763c9
 BENCHES = Registry("bench")
@@ -40,6 +40,7 @@ for _format in FORMATS:
     BENCHES.register(_format)
 
 # %% ../../nbs/01_benches/09_load.ipynb #b5ad5c3d
+@boundary("the bench can't be loaded")
 def load_bench(spec: str, size: str = "quick", *, seed: int = 0) -> Bench:
     """Loads a bench.
 

@@ -21,7 +21,7 @@ When Where Which Who Whose Why Will Would Tell The Combien Comment Est Où Pourq
 Wann Warum Welche Wem Wen Wer Wessen Wie Wo Cuándo Cómo Dónde Es Quién Qué Onde Quem
 Где Как Какой Какая Когда Кто Кого Кому Почему Чей Чья Что""".split())
 _WORD = r"(?:(?:\p{Ll}{1,2}[-’'])?[\p{Lu}\p{Lt}][\p{L}\p{M}\p{N}_'’-]+)"
-_FIRST = rf"(?:{_WORD}|(?:\p{{Lu}}\p{{M}}*\.[ \u00a0]?)+{_WORD})"
+_FIRST = rf"(?:{_WORD}|(?:\p{{Lu}}\p{{M}}*\.[ \u00a0]?){{1,9}}{_WORD})"
 _BETWEEN = rf"(?:[ \u00a0](?:\p{{Lu}}\p{{M}}*\.|{_PARTICLES}))*[ \u00a0]"
 _NAME = regex.compile(rf"(?<![\p{{L}}\p{{M}}\p{{N}}_]){_FIRST}(?:{_BETWEEN}{_WORD})*")
 

@@ -31,7 +31,7 @@ def row_text(prompt: str, response: str) -> tuple[str, str]:
 
 # %% ../../nbs/01_benches/02_twins.ipynb #247748de
 NEAR = 0.7  # shared part of two rows' shingles from which they are near-twins
-_NUMBER = regex.compile(r"\w*\p{N}\w*")
+_NUMBER = regex.compile(r"(?<!\w)\w*\p{N}\w*")
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """The words and the pairs of neighbouring words of a text, in small letters."""

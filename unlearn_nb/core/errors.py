@@ -26,7 +26,7 @@ def unknown(what: str, given: object, known: Iterable[str]) -> UnlearnError:
     """
     known = list(known)
     by_small = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(str(given).lower(), by_small, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(given)[:200].lower(), by_small, n=1, cutoff=0.5)
     hint = f"did you mean {by_small[near[0]]!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return UnlearnError(f"unknown {what} {shortened(repr(given))}; {hint}")
 
@@ -37,8 +37,10 @@ def shortened(text: str, most: int = 1000) -> str:
 
 # %% ../../nbs/00_core/00_errors.ipynb #e5d17de2
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, cut if it is long, or its kind where it says nothing."""
-    return shortened((str(error).strip() or type(error).__name__).splitlines()[0])
+    """The first line of what an error says, with what its colon announces, cut; or its kind where it says nothing."""
+    lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]
+    last = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return shortened(" ".join(lines[: last + 1]))
 
 
 def brief(text: object, most: int = 300) -> str:
@@ -53,7 +55,7 @@ _MEANINGS = {
     r"Permission denied|Operation not permitted": "permission is denied: change the permissions, or take another place",
     r"Too many open files": "too many files are open: raise the limit with `ulimit -n`, or end other programs",
     r"File name too long|name or extension is too long": "a name is too long: give a shorter one",
-    r"Cannot allocate memory|^MemoryError|OutOfMemoryError|[Nn]ot enough memory|CUDA out of memory|ALLOC_FAILED":
+    r"Cannot allocate memory|^MemoryError|OutOfMemoryError|CUDA out of memory|ALLOC_FAILED|DefaultCPUAllocator":
         "there is not enough memory: take a smaller model, batch or budget, or end other programs",
     r"^SafetensorError|InvalidHeader|MetadataIncompleteBuffer": "a file of tensors is cut or damaged: copy it again",
     r"embedded null (byte|character)": "a path holds a zero byte: take it out",

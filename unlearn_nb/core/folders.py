@@ -45,7 +45,7 @@ def seal(folder: str | Path, name: str | None = None) -> None:
     hashes = {key: file_hash(inside[key]) for key in before}
     record = {"name": name or folder.name, "folders": sorted(inside.keys() - before.keys()),
               "files": {key: [about.st_size, hashes[key]] for key, about in before.items()}}
-    (folder / MANIFEST).write_text(to_json(record), encoding="utf-8")
+    (folder / MANIFEST).write_text(to_json(record), encoding="utf-8", errors="backslashreplace")
     flush(folder / MANIFEST)
     _remember(folder, before, hashes)
 

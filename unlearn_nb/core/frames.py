@@ -7,6 +7,9 @@ __all__ = ['Frame', 'frame_of', 'Written', 'write', 'check_rendered']
 
 # %% ../../nbs/00_core/12_frames.ipynb #477e6fe2
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os.path import commonprefix
 from typing import Any, NamedTuple
@@ -19,25 +22,57 @@ from .templates import Template
 
 # %% ../../nbs/00_core/12_frames.ipynb #4164945a
 _MARKS = {"system": "qZsystemZq", "user": "qZuserZq", "assistant": "qZassistantZq"}
-_NOW = re.compile(r"strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
+_NOW = re.compile(r"strftime_now\(\s*(?:format\s*=\s*)?(?:'(?P<single>[^'\n]*)'|\"(?P<double>[^\"\n]*)\")\s*\)")
 
 
 def _pinned(source: str, template: Template) -> str:
     """The source of a chat template that reads `template.date` instead of the clock."""
-    pinned = _NOW.sub(lambda found: repr(template.today.strftime(found["format"])), source)
+    if len(source) > _SOURCE_MOST:
+        raise UnlearnError(f"the chat template has {len(source)} characters, and at most {_SOURCE_MOST} are read: use "
+                           "template='plain'")
+    pinned = _NOW.sub(lambda found: repr(template.today.strftime(found["single"] or found["double"] or "")), source)
     if re.search(r"strftime_now\s*\(", pinned):
         raise UnlearnError("the chat template works out a date in a way that can't be pinned: give it a date in words")
     return pinned
+
+# %% ../../nbs/00_core/12_frames.ipynb #ed80c24a
+_SOURCE_MOST, _STEPS_MOST, _TEXT_MOST = 200_000, 300_000, 2_000_000
+
+
+@contextmanager
+def _few_steps() -> Iterator[None]:
+    """A block in which templates of jinja2 run so many lines only, and hold no longer texts. Raises UnlearnError."""
+    steps, before = 0, sys.gettrace()
+
+    def watch(frame: Any, event: str, value: Any) -> Any:
+        nonlocal steps
+        if frame.f_code.co_filename != "<template>":
+            return None
+        steps += 1
+        longest = max((len(held) for held in frame.f_locals.values() if isinstance(held, (str, list))), default=0)
+        if steps > _STEPS_MOST or longest > _TEXT_MOST:
+            raise UnlearnError(f"the chat template runs on and on (more than {_STEPS_MOST} steps or {_TEXT_MOST} "
+                               "characters): use template='plain', or a tokenizer whose template ends")
+        return watch
+
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 # %% ../../nbs/00_core/12_frames.ipynb #dcf8b2eb
 def _render(tokenizer: Any, template: Template, texts: dict[str, str], *, asks: bool = False) -> str:
     """What the chat template writes for texts by role; with `asks` up to where the assistant's text begins."""
     try:
         source = _pinned(tokenizer.get_chat_template(), template)
-        return tokenizer.apply_chat_template(
-            [{"role": role, "content": text} for role, text in texts.items()], chat_template=source, tokenize=False,
-            add_generation_prompt=asks, date_string=f"{template.today:%d %b %Y}")
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
+        with _few_steps():
+            return tokenizer.apply_chat_template(
+                [{"role": role, "content": text} for role, text in texts.items()], chat_template=source,
+                tokenize=False, add_generation_prompt=asks, date_string=f"{template.today:%d %b %Y}")
+    except UnlearnError:
+        raise
+    except (jinja2.TemplateError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         roles = " and ".join(texts)
         raise UnlearnError(f"the chat template can't write texts of {roles} ({first_line(error)}): use template='plain'"
                            " or a tokenizer whose template can") from None

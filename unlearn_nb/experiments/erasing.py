@@ -219,7 +219,7 @@ def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> Scor
 def spent(folder: Path) -> dict[str, float]:
     """Seconds and gradient-equivalents of a stage, and what else it recorded."""
     return json.loads(next(folder / name for name in ("tuning.json", "record.json")
-                           if (folder / name).is_file()).read_text())
+                           if (folder / name).is_file()).read_text(encoding="utf-8"))
 
 # %% ../../nbs/15_experiments/07_erasing.ipynb #998367f3
 def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = "", **changes: Any) -> Path:

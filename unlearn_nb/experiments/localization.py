@@ -226,7 +226,7 @@ def inject(experiment: LocalizationExperiment, oracle: Path, region: Region) -> 
                                   oracle=oracle.name,
                                   objective=plan.injected, settings=plan.injection, device=experiment.device,
                                   share=plan.share)
-    record = json.loads((oracle / "training.json").read_text())
+    record = json.loads((oracle / "training.json").read_text(encoding="utf-8"))
     return Prepared(target, oracle, pd.read_csv(target / "history.csv")["loss"].tolist(),
                     oracle_losses=record["losses"], seconds=record["seconds"])
 

@@ -144,7 +144,8 @@ def compare_methods(experiment: MergingExperiment, adapters: Sequence[Path], cho
 # %% ../../nbs/15_experiments/03_merging.ipynb #b86ca596
 def merge_records(folders: Mapping[str, Path]) -> pd.DataFrame:
     """How merges were made and what the rank left behind: one row a merge, from the merge.json of each folder."""
-    records = {name: json.loads((folder / "merge.json").read_text()) for name, folder in folders.items()}
+    records = {name: json.loads((folder / "merge.json").read_text(encoding="utf-8"))
+               for name, folder in folders.items()}
     kept = ("method", "space", "weights", "density", "rank")
     return pd.DataFrame({name: {**{key: str(record["recipe"][key]) for key in kept},
                                 "norm": record["norm"], "error left by the rank": record["error"]}

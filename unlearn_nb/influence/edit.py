@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..core import UnlearnError, is_number, to_json, whole
+from ..core import NonFinite, UnlearnError, is_finite, is_number, to_json, whole
 from .solvers import Solution
 from .weights import Weights
 from ..models import Origin, check_adapter, loss_of, origin_of, save_adapter, save_model, widened
@@ -72,7 +72,8 @@ class Edit:
         """Put the trained weights, this edit and those before it into the model.
 
         Raises:
-            UnlearnError: it is applied already, or so small that rounding turns it into another change.
+            UnlearnError: it is applied already, it or the weights with it are not finite, or it is so small that
+                rounding turns it into another change; the weights are as before.
         """
         if self.applied:
             raise UnlearnError("the edit is applied already: undo it first")
@@ -122,6 +123,10 @@ def _put_in(edit: Edit) -> None:
     edit._types.enter_context(widened(edit.model, edit.weights.names))
     start = edit.weights.join(edit.start)
     edit.weights.assign(edit.weights.split(start + edit.total))
+    if not all(map(is_finite, edit.weights.tensors)):
+        edit.undo()
+        raise NonFinite("the edited weights hold NaN or infinite values: use a smaller scale or more damping, and "
+                        "check that the model's own weights are finite")
     edit.realised = _realised(edit.weights.vector() - start, edit.total)
     cosine = edit.realised["cosine"]
     if cosine < LEAST_COSINE:
@@ -184,6 +189,15 @@ def _before(edit: Edit) -> Origin:
     finally:
         edit.weights.assign(now)
 
+# %% ../../nbs/08_influence/11_edit.ipynb #bc73f029
+def _worth(candidate: Edit, objective: Callable[[nn.Module], float]) -> float:
+    """The objective of the model with an edit in it; NaN where the edit breaks the model."""
+    try:
+        with _applied(candidate):
+            return float(objective(candidate.model))
+    except NonFinite:
+        return float("nan")
+
 # %% ../../nbs/08_influence/11_edit.ipynb #04df88d2
 def choose(edits: Sequence[Edit], objective: Callable[[nn.Module], float], scales: Sequence[float] = (1.0,)) -> Edit:
     """The edit and scale with the lowest objective; each is applied, asked, and undone.
@@ -197,11 +211,8 @@ def choose(edits: Sequence[Edit], objective: Callable[[nn.Module], float], scale
     table, best = [], None
     for edit in edits:
         for scale in scales:
-            candidate = edit.scale(scale).apply()
-            try:
-                value = float(objective(edit.model))
-            finally:
-                candidate.undo()
+            candidate = edit.scale(scale)
+            value = _worth(candidate, objective)
             table.append({"damping": edit.solution.damping, "scale": scale, "objective": value})
             if np.isfinite(value) and (best is None or value < best[0]):
                 best = (value, candidate)

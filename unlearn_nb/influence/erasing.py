@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import Template, UnlearnError, check_arguments, is_number, is_whole
+from ..core import Template, UnlearnError, boundary, check_arguments, is_number, is_whole
 from .curvature import Curvature
 from .edit import Edit, choose
 from .request import Request, changed_rows, training_rows
@@ -174,6 +174,7 @@ def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[flo
                            "vector")
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #7cb7dfae
+@boundary("the edit has stopped")
 def erase(
     model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Request,
     solver: str | Solver | Callable = "cg", damping: float | str | Sequence[float] | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import Template, UnlearnError
+from ..core import NonFinite, Template, UnlearnError, is_number
 from .tasks import LanguageTask
 from ..models import AnswerBatch, RowsLoss, answer_batches, batch_logits, eval_mode, loss_of, pad_id
 
@@ -32,6 +32,7 @@ class _Share:
         moved = batch_logits(model, self.batch).log_softmax(-1) - self.start
         if self.fit:
             return self.fit * -(self.weights * moved.gather(1, self.batch.targets[:, None])[:, 0]).sum()
+        moved = torch.where(self.start > -torch.inf, moved, 0)  # a token that is never said has no part in it
         kl = self.start.exp() * (moved.expm1() - moved)  # sums to the KL over the vocabulary, without its cancellation
         return (self.weights * kl.sum(-1)).sum()
 
@@ -76,7 +77,7 @@ class _Objective:
             loss.backward()
             total += float(loss.detach())
         if not np.isfinite(total):
-            raise UnlearnError(f"bregman_response: the objective is {total}; use a damping above {self.damping:g}")
+            raise NonFinite(f"bregman_response: the objective is {total}; use a damping above {self.damping:g}")
         return total
 
     def gradient_size(self) -> tuple[float, float]:
@@ -139,7 +140,7 @@ def bregman_response(
 
 # %% ../../nbs/08_influence/13_response.ipynb #448482c4
 def _check_problem(rows: Sequence[dict], changed: list[dict], weights: dict[str, Tensor], *, damping: float) -> None:
-    checks = {f"damping is {damping!r}; it must be positive": damping > 0,
+    checks = {f"damping is {damping!r}; it must be positive": is_number(damping, above=0),
               "there are no training rows; give some": rows,
               "no weight of the model requires gradients; choose some": weights,
               "no row is removed or added; name some": changed}

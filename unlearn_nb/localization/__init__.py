@@ -12,5 +12,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "noised"],
     "material": ["Localizer", "Material", "per_unit"],
     "supervision": ["match_mlps", "mlp_distance", "mlp_outputs"],
-    "unit_scores": ["UnitScores", "localize", "score_units"],
+    "unit_scores": ["UnitScores", "check_scores", "localize", "score_units"],
 })

@@ -9,7 +9,7 @@ __all__ = ['rank_auc', 'localization_auc', 'precision_recall', 'precision_recall
 import torch
 from torch import Tensor, nn
 
-from ..core import UnlearnError
+from ..core import NonFinite, UnlearnError, is_finite
 from .unit_scores import UnitScores, localize
 from ..regions import Region, check_share, model_blocks, unit_weights
 
@@ -22,10 +22,11 @@ def rank_auc(scores: Tensor, truth: Tensor) -> float:
         truth: `[N]` bool.
 
     Raises:
-        UnlearnError: a score is NaN, or all entries are of one class.
+        UnlearnError: a score is NaN or infinite, or all entries are of one class.
     """
-    if scores.isnan().any():
-        raise UnlearnError(f"{int(scores.isnan().sum()):,} of {len(scores):,} scores are NaN: an AUC needs numbers")
+    if not is_finite(scores):
+        broken = int((~scores.isfinite()).sum())
+        raise NonFinite(f"{broken:,} of {len(scores):,} scores are NaN or infinite: an AUC needs numbers")
     positive, negative = scores[truth], scores[~truth].sort().values
     if not len(positive) or not len(negative):
         where = "outside" if len(negative) else "inside"

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ..core import UnlearnError
+from ..core import UnlearnError, check_finite
 from ..models import Adapter, adapter_hashes, check_origin, check_tensors, merged, own_weights, read_adapter
 
 # %% ../../nbs/09_merging/04_into_model.ipynb #66bdf436
@@ -43,11 +43,13 @@ def _layers(model: PreTrainedModel, adapter: Adapter) -> dict[str, nn.Module]:
     return found
 
 
-def _add(layer: nn.Module, B: torch.Tensor, A: torch.Tensor) -> None:
-    """Add the update B @ A, [out, in], to a layer's weight."""
-    B, A = (factor.to(layer.weight.device, torch.float32) for factor in (B, A))
-    delta = (B @ A).T if isinstance(layer, Conv1D) else B @ A
-    layer.weight.copy_(layer.weight.float() + delta)
+def _sum(layer: nn.Module, updates: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """A layer's weight with updates B @ A, [out, in], added one after the other, in its own type after each."""
+    weight = layer.weight
+    for B, A in updates:
+        B, A = (factor.to(weight.device, torch.float32) for factor in (B, A))
+        weight = (weight.float() + ((B @ A).T if isinstance(layer, Conv1D) else B @ A)).to(weight.dtype)
+    return weight
 
 # %% ../../nbs/09_merging/04_into_model.ipynb #4d078fa0
 def _stand_there(adapter: Adapter, model: PreTrainedModel | PeftModel) -> bool:
@@ -67,7 +69,8 @@ def merge_into(model: PreTrainedModel | PeftModel, adapter: str | Path | Adapter
     formed in float32 and stored in the model's type. Where an adapter changes a tied output layer, it is untied.
 
     Raises:
-        UnlearnError: the adapter belongs to another model; no weight has changed then.
+        UnlearnError: the adapter belongs to another model, or makes a weight NaN or infinite; no weight has changed
+            then, but that a `PeftModel`'s own adapters are merged.
     """
     adapter = read_adapter(adapter)
     adapters = [adapter] if _stand_there(adapter, model) else [*adapter.under, adapter]
@@ -76,7 +79,9 @@ def merge_into(model: PreTrainedModel | PeftModel, adapter: str | Path | Adapter
     check_origin(adapter.origin, model, f"the adapter {adapter.name}")
     own_weights(plain, layers)
     model = merged(model)
-    for one in adapters:
-        for module in one.modules:
-            _add(layers[module], *one.update(module))
+    for module, layer in layers.items():
+        updates = [one.update(module) for one in adapters if module in one.modules]
+        check_finite({module: _sum(layer, updates)}, "the model with the adapter in it", "check the adapter's scaling")
+    for module, layer in layers.items():
+        layer.weight.copy_(_sum(layer, [one.update(module) for one in adapters if module in one.modules]))
     return model

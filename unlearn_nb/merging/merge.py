@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core import UnlearnError
+from ..core import NonFinite, UnlearnError, boundary, is_finite
 from .lowrank import balanced, delta_norm, dense_svd, factor_svd, rank_for, stack_factors
-from .merged import Merged, MergeRecipe
+from .merged import Merged, MergeRecipe, check_place
 from .methods import combine, is_linear
 from ..models import Adapter, read_adapter
 
@@ -78,9 +78,16 @@ def _merge_linear(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, ran
     factors = stack_factors(updates, recipe.shares)
     if rank == "dense":
         return _as_product(factors[0] @ factors[1])
+    _check_scaled(*factors)
     U, S, Vh = factor_svd(*factors)
     B, A = _truncated((U, S, Vh), rank, recipe.tol)
     return _Piece(B.float(), A.float(), exact_norm=float(S.norm()), error=float(S[len(A):].norm()))
+
+# %% ../../nbs/09_merging/03_merge.ipynb #bd47eb1d
+def _check_scaled(*tensors: Tensor) -> None:
+    """Raise NonFinite where weights or scales have made something infinite."""
+    if not all(map(is_finite, tensors)):
+        raise NonFinite("weights or scales make an update NaN or infinite: give smaller ones")
 
 # %% ../../nbs/09_merging/03_merge.ipynb #270efbae
 def _merge_dense(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, rank: int | str, *,
@@ -98,6 +105,7 @@ def _merge_dense(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, rank
 def _merge_deltas(adapters: list[Adapter], module: str, recipe: MergeRecipe, *, generator: torch.Generator) -> _Piece:
     """Merge the updates, and bring the result to the rank of the recipe."""
     updates = [tuple(factor.float() for factor in adapter.update(module)) for adapter in adapters]
+    _check_scaled(*(factor for update in updates for factor in update))
     rank = max(A.shape[0] for _, A in updates) if recipe.rank is None else recipe.rank
     if is_linear(recipe.method, recipe.density):
         piece = _merge_linear(updates, recipe, rank)
@@ -158,8 +166,12 @@ def _merge_all(adapters: list[Adapter], recipe: MergeRecipe) -> Merged:
     tensors, rows = {}, {}
     bar = {"desc": f"merging ({recipe.method_name})", "unit": "module", "delay": 3, "leave": False}
     for module in tqdm(adapters[0].modules, **bar):
-        B, A, exact_norm, error = merge(adapters, module, recipe, generator=generator)
-        B = B if recipe.scale == 1 else B * recipe.scale
+        try:
+            B, A, exact_norm, error = merge(adapters, module, recipe, generator=generator)
+            B = B if recipe.scale == 1 else B * recipe.scale
+            _check_scaled(B, A)
+        except NonFinite as error:
+            raise NonFinite(f"The merge of {module} fails: {error}") from None
         tensors |= {f"base_model.model.{module}.lora_{name}.weight": factor for name, factor in (("A", A), ("B", B))}
         rows[module] = {"out": B.shape[0], "in": A.shape[1], "rank": A.shape[0],
                         "exact_norm": exact_norm and abs(recipe.scale) * exact_norm, "error": error}
@@ -176,11 +188,15 @@ def _report(merged: Merged, rows: dict[str, dict]) -> pd.DataFrame:
     for module, row in rows.items():
         dense = merged.recipe.rank == "dense"  # its factors are as large as the update itself
         row["norm"] = row["exact_norm"] if dense else delta_norm(*merged.update(module))
+        if not row["norm"] <= torch.finfo(torch.float32).max:
+            raise NonFinite(f"The merge of {module} has an update of norm {row['norm']:.3g}, which is beyond float32: "
+                            "give smaller weights or a smaller scale.")
         row["exact_norm"] = row["norm"] if row["exact_norm"] is None else row["exact_norm"]
     columns = ["out", "in", "rank", "exact_norm", "norm", "error"]
     return pd.DataFrame.from_dict(rows, orient="index")[columns].rename_axis("module")
 
 # %% ../../nbs/09_merging/03_merge.ipynb #03267908
+@boundary("the adapters can't be merged")
 def merge_adapters(paths: Sequence[str | Path | Adapter], out: str | Path | None = None, *,
                    method: str | Callable[..., Tensor] = "ties", space: str = "factors",
                    weights: Sequence[float] | None = None, density: float = 1.0, rank: int | str | None = None,
@@ -203,13 +219,16 @@ def merge_adapters(paths: Sequence[str | Path | Adapter], out: str | Path | None
         tol: largest relative error per module for rank="auto".
 
     Raises:
-        UnlearnError: bad arguments, or adapters that don't fit together.
+        UnlearnError: bad arguments, adapters that don't fit together, or a result that is not finite. What `out` held
+            before stays then.
     """
     paths = [paths] if isinstance(paths, (str, Path, Adapter)) else list(paths)
     if not paths:
         raise UnlearnError("There is no adapter to merge: give at least one adapter folder.")
     if weights is not None and len(weights) != len(paths):
         raise UnlearnError(f"{len(weights)} merging weights were given for {len(paths)} adapters: give one each.")
+    if out is not None:
+        check_place(out)  # told before the work
     recipe = MergeRecipe(method, space, (1.0,) * len(paths) if weights is None else tuple(weights), density=density,
                          rank=rank, tol=tol, scale=scale, seed=seed, faithful=faithful)
     adapters = [read_adapter(path) for path in paths]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Registry, UnlearnError, whose_code
+from ..core import NonFinite, Registry, UnlearnError, is_finite, is_number, whose_code
 
 # %% ../../nbs/09_merging/01_methods.ipynb #e9e181d4
 def _check_kept(tensor: Tensor, density: float) -> int:
@@ -61,6 +61,8 @@ def keep_by_rank(tensor: Tensor, density: float, generator: torch.Generator | No
 
     The probability rises with the rank from `density - epsilon` to `density + epsilon`; None: 0.15, or what fits.
     """
+    if epsilon is not None and not is_number(epsilon, 0):
+        raise UnlearnError(f"epsilon is {epsilon!r}, but it is a number from 0 to the density: choose epsilon so.")
     if density >= 1:
         return tensor
     _check_kept(tensor, density)
@@ -78,8 +80,8 @@ def keep_by_rank(tensor: Tensor, density: float, generator: torch.Generator | No
 def keep_middle(tensor: Tensor, density: float, generator: torch.Generator | None = None, *,
                 gamma: float = 0.01) -> Tensor:
     """Zero the share `gamma` of largest magnitude and the smallest entries, so that `density` is kept (breadcrumbs)."""
-    if not 0 <= gamma < 1:
-        raise UnlearnError(f"gamma is {gamma:g}, but it must lie in [0, 1): give the share of largest entries to drop.")
+    if not is_number(gamma, 0) or gamma >= 1:
+        raise UnlearnError(f"gamma is {gamma!r}, but it must lie in [0, 1): give the share of largest entries to drop.")
     if density >= 1:
         return tensor
     kept, count = _check_kept(tensor, density), tensor.numel()
@@ -226,8 +228,11 @@ def combine(tensors: Sequence[Tensor], weights: Sequence[float], method: str | C
         faithful: "peft" for peft's version of the method.
 
     Raises:
-        UnlearnError: there is no such method, or its result has another shape.
+        UnlearnError: there is no such method, the density lies elsewhere, or the result has another shape or is not
+            finite.
     """
+    if not is_number(density, most=1, above=0):
+        raise UnlearnError(f"The density is {density!r}, but it must lie in (0, 1]: give the share of entries to keep.")
     merge = in_peft(method) if whose_code(faithful, "peft") else MERGE_METHODS.read(method)
     stack = torch.stack(list(tensors))
     weights = torch.tensor(weights, dtype=torch.float32, device=stack.device)
@@ -235,4 +240,7 @@ def combine(tensors: Sequence[Tensor], weights: Sequence[float], method: str | C
     if merged.shape != stack.shape[1:]:
         raise UnlearnError(f"The merge method {method} made the shape {tuple(merged.shape)} of tensors of the shape "
                            f"{tuple(stack.shape[1:])}: it must keep it.")
+    if not is_finite(merged):
+        raise NonFinite(f"The merge method {method} made NaN or infinite values: give smaller weights, and a method "
+                        "that divides by nothing that may be 0.")
     return merged

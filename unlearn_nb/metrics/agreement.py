@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..core import UnlearnError, unknown
-from .resampling import LEAST_N, quantile, ratio
+from .resampling import LEAST_N, check_draws, quantile, ratio
 
 # %% ../../nbs/10_metrics/15_agreement.ipynb #8a3dbc61
 Delta = Tensor | Mapping[str, Tensor]  # one change of weights: flat, or by name
@@ -67,6 +67,7 @@ def rank_agreement(predicted: Any, actual: Any, *, bootstrap: int = 1000, seed: 
     Raises:
         UnlearnError: other shapes, or fewer than 3 subsets.
     """
+    check_draws(bootstrap, seed)
     left, right = np.asarray(predicted, float), np.asarray(actual, float)
     if left.shape != right.shape or left.ndim not in (1, 2) or len(left) < 3:
         raise UnlearnError(f"rank_agreement: predicted {list(left.shape)} and actual {list(right.shape)} must have the "

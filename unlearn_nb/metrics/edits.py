@@ -16,7 +16,7 @@ import regex
 
 from ..core import UnlearnError, folded, whole_word
 from .resampling import ratio, weighted_auc, weighted_mean
-from .scores import COLUMNS, SUITES, Suite, refuse_nan
+from .scores import COLUMNS, SUITES, Suite
 from .text import exact_match
 from ..models import IGNORED, encode_rows, generate, sequence_nll
 
@@ -100,7 +100,6 @@ def score_rows(
     texts = [rows[i] for i in asked]
     answers = generate(model, tokenizer, texts, max_new_tokens=max_new_tokens, progress=progress, **options)
     _score_answers(table, asked, texts, answers=answers)
-    refuse_nan(table["nll"], "rows", ids=table["id"])
     return table.assign(probability=np.exp(-table["nll"]))
 
 # %% ../../nbs/10_metrics/13_edits.ipynb #aaa41e8a

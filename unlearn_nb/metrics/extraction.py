@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import whose_code
-from ..models import answer_logits, at_least_float32
+from ..models import answer_logits, at_least_float32, check_scored
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #b009f1c3
 class Answer(NamedTuple):
@@ -47,10 +47,11 @@ def _token_numbers(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
         numbers.append(torch.stack(columns + (_moments(logp) if moments else []), 1).double().cpu())
     return torch.cat(numbers)
 
-
+# %% ../../nbs/10_metrics/04_extraction.ipynb #2294f9b4
 def _moments(logp: Tensor) -> list[Tensor]:
     """Mean and standard deviation of log-probabilities [t, V] under the distribution itself, [t] each."""
     p = logp.exp()
+    logp = torch.where(p > 0, logp, 0)
     mean = (p * logp).sum(-1)
     return [mean, (p * (logp - mean[:, None]) ** 2).sum(-1).sqrt()]
 
@@ -59,13 +60,18 @@ def read_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset | Sequence[dict], *,
     template: str = "plain", batch_size: int = 64, max_length: int | None = None, moments: bool = False,
 ) -> list[Answer]:
-    """One teacher-forced pass over the rows' `prompt` and `response`, in row order, dropout off."""
+    """One teacher-forced pass over the rows' `prompt` and `response`, in row order, dropout off.
+
+    Raises NonFinite where a row's likelihood is NaN or 0.
+    """
     answers: list[Answer] = [Answer(np.empty(0), np.empty(0, bool))] * len(rows)
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
     for batch, logits in answer_logits(model, tokenizer, rows, **options):
         for i, part in zip(batch.indices, batch.split(_token_numbers(logits, batch.targets, moments))):
             logps, hits, *more = part.numpy().T
             answers[i] = Answer(logps, hits > 0.5, *more)
+    asked = [i for i, answer in enumerate(answers) if len(answer.logps)]
+    check_scored(np.array([answers[i].nll for i in asked]), model, rows, asked=asked)
     return answers
 
 # %% ../../nbs/10_metrics/04_extraction.ipynb #625a88bc

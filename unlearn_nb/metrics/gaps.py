@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .resampling import LEAST_N, NOT_ENOUGH, bootstrap_weights, quantile, subjects_behind
+from .resampling import LEAST_N, NOT_ENOUGH, bootstrap_weights, check_draws, quantile, subjects_behind
 from .scores import Scores
 
 # %% ../../nbs/10_metrics/14_gaps.ipynb #eaf0b7fd
@@ -66,6 +66,7 @@ def gap_recovery(
     Raises:
         UnlearnError: the three were not evaluated on the same rows.
     """
+    check_draws(bootstrap, seed)
     three = (edited, corrupted, retrained)
     for other in three[1:]:
         edited.distance(other)  # refuses unlike rows
@@ -87,6 +88,7 @@ def seed_recovery(runs: pd.DataFrame, *, threshold: float = 0.02, bootstrap: int
     Args:
         runs: columns metric, edited, corrupted, retrained; one line a metric and seed.
     """
+    check_draws(bootstrap, seed)
     rng, lines, names = np.random.default_rng(seed), [], ["edited", "corrupted", "retrained"]
     for metric, group in runs.groupby("metric", sort=False):
         values = group[names].to_numpy(float)  # [seeds, 3]

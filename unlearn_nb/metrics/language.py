@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..augmentation import Writer, ask
-from ..core import UnlearnError, unknown, whose_code
-from .scores import refuse_nan
+from ..core import NonFinite, UnlearnError, check_likelihoods, unknown, whose_code
 from .text import word_tokens
 from ..models import IGNORED, SCORE_ENTRIES, Row, answer_batches, at_least_float32, batch_logits, eval_mode
 from ..models import longest_row, pad_id, sequence_nll
@@ -74,9 +73,10 @@ def perplexity(
     if not rows:
         return ppl
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
-    nll = sequence_nll(model, tokenizer, rows, on="response", **options)
-    refuse_nan(nll, "answers", model="the scoring model")
-    ppl[asked] = np.exp(nll)
+    try:
+        ppl[asked] = np.exp(sequence_nll(model, tokenizer, rows, on="response", **options))
+    except NonFinite as error:
+        raise NonFinite(f"perplexity, by the scoring model: {error}") from None
     return ppl
 
 # %% ../../nbs/10_metrics/10_language.ipynb #460b2a18
@@ -107,7 +107,7 @@ def _published_perplexity(
         for batch in answer_batches([rows[i] for i in asked], pad_id(tokenizer), **options):
             nll = F.cross_entropy(at_least_float32(batch_logits(model, batch)), batch.targets, reduction="none")
             ppl[[asked[k] for k in batch.indices]] = [float(part.double().mean().exp()) for part in batch.split(nll)]
-    refuse_nan(ppl[asked], "answers", model="the scoring model")
+    check_likelihoods(ppl[asked], "the scoring model", what="answers")
     return ppl
 
 # %% ../../nbs/10_metrics/10_language.ipynb #a3924915

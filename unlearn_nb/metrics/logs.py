@@ -115,7 +115,7 @@ def log_summary(log: Mapping[str, Any], oracle: Mapping[str, Any] | None = None)
     found |= {name: _log_auc(log, name) for name in log if name.startswith("mia_")}
     if "mia_min_k" in log:
         known = 0.5 if oracle is None else _log_auc(oracle, "mia_min_k")
-        found["privleak"] = float(privleak(found["mia_min_k"], known))
+        found["privleak"] = float(privleak(found["mia_min_k"], known, "open-unlearning"))
     return found | (_tofu_summary(log, oracle) if "forget_Q_A_Prob" in log else {})
 
 # %% ../../nbs/10_metrics/17_logs.ipynb #751f00ea

@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from ..core import UnlearnError, whose_code
 from .extraction import Answer, read_answers
-from .resampling import weighted_auc, without_value
+from .resampling import ratio, weighted_auc, without_value
 from .scores import COLUMNS, SUITES, Scores, Suite
 from ..models import IGNORED, answer_batch, at_least_float32, batch_logits, encode_rows, eval_mode, pad_id
 
@@ -146,17 +146,29 @@ def membership_table(
     return table
 
 # %% ../../nbs/10_metrics/05_membership.ipynb #2723451d
-_TINY = 1e-10  # as published: keeps the division defined
+def _per_cent(above: Any, below: Any, code: str) -> Any:
+    """A quotient in per cent, elementwise, NaN where `below` is 0; the published code adds 1e-10 to that."""
+    above, below = np.asarray(above, float), np.asarray(below, float)
+    found = 100 * above / (below + 1e-10) if code else 100 * ratio(above, below)
+    return found if np.ndim(found) else float(found)
 
+# %% ../../nbs/10_metrics/05_membership.ipynb #e002544e
+def privleak(auc: Any, oracle_auc: Any = 0.5, faithful: bool | str = False) -> Any:
+    """Relative difference of 1 - AUC to the oracle's, in per cent; 0 is exact unlearning (MUSE, open-unlearning).
 
-def privleak(auc: Any, oracle_auc: Any = 0.5) -> Any:
-    """Relative difference of 1 - AUC to the oracle's, in per cent; 0 is exact unlearning (MUSE, open-unlearning)."""
-    return 100 * (np.asarray(oracle_auc, float) - auc) / (1 - np.asarray(oracle_auc, float) + _TINY)
+    NaN where the oracle's AUC is 1; `faithful`: "open-unlearning": the published quotient, 1e12 times the difference.
+    """
+    oracle_auc, code = np.asarray(oracle_auc, float), whose_code(faithful, "open-unlearning", what="privleak")
+    return _per_cent(oracle_auc - auc, 1 - oracle_auc, code)
 
+# %% ../../nbs/10_metrics/05_membership.ipynb #749a5f5d
+def rel_diff(auc: Any, oracle_auc: Any = 0.5, faithful: bool | str = False) -> Any:
+    """Relative difference of the AUC to the oracle's, in per cent; 0 is exact unlearning (open-unlearning).
 
-def rel_diff(auc: Any, oracle_auc: Any = 0.5) -> Any:
-    """Relative difference of the AUC to the oracle's, in per cent; 0 is exact unlearning (open-unlearning)."""
-    return 100 * (auc - np.asarray(oracle_auc, float)) / (np.asarray(oracle_auc, float) + _TINY)
+    NaN where the oracle's AUC is 0; `faithful` as in `privleak`.
+    """
+    oracle_auc, code = np.asarray(oracle_auc, float), whose_code(faithful, "open-unlearning", what="rel_diff")
+    return _per_cent(auc - oracle_auc, oracle_auc, code)
 
 # %% ../../nbs/10_metrics/05_membership.ipynb #823a3d4f
 MIA_ATTACKS = ("loss", "zlib", "min_k", "min_k_plus", "reference", "gradnorm")
@@ -205,7 +217,8 @@ class Membership(Suite):
             auc = weighted_auc(rows[attack], rows["member"], weights)
             known = oracle is not None and attack in oracle
             reference = weighted_auc(oracle[attack], oracle["member"], weights) if known else 0.5
-            measured = {"auc": auc, "privleak": privleak(auc, reference), "rel_diff": rel_diff(auc, reference)}
+            measured = {"auc": auc, "privleak": privleak(auc, reference, self.faithful),
+                        "rel_diff": rel_diff(auc, reference, self.faithful)}
             out |= {f"{attack}/{name}": value for name, value in measured.items()}
         return out
 
@@ -216,6 +229,11 @@ class Membership(Suite):
     def counts(self, metric: str) -> bool:
         """The AUCs."""
         return metric.endswith("/auc")
+
+    def missing(self, metric: str) -> str:
+        """What an AUC of the oracle at an end makes of a quotient."""
+        end = {"privleak": 1, "rel_diff": 0}.get(metric.partition("/")[2])
+        return "" if end is None else f"not measurable: the oracle's AUC is {end}"
 
     def found(self, rows: pd.DataFrame) -> dict[str, Any]:
         """How many members and non-members there are, and whether an oracle was there."""

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from ..core import UnlearnError, unknown, whose_code
+from ..core import UnlearnError, model_name, unknown, whose_code
 from .entailment import as_entailment
 from .entities import MATCHES, FactEntities, Matcher, coverage, outside
 from .language import language_table, linguistic_score, perplexity
 from .resampling import harmonic_mean, weighted_mean, weighted_median
-from .scores import COLUMNS, SUITES, Suite, model_name
+from .scores import COLUMNS, SUITES, Suite
 from .text import is_repetitive, rouge_l_recall
 from ..models import generate
 

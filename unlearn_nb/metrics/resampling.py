@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEAST_N', 'NOT_ENOUGH', 'ratio', 'weighted_mean', 'harmonic_mean', 'weighted_median', 'weighted_auc', 'without_value',
-           'subject_numbers', 'bootstrap_weights', 'subjects_behind', 'quantile', 'intervals', 'subject_means']
+           'subject_numbers', 'bootstrap_weights', 'subjects_behind', 'quantile', 'check_draws', 'intervals',
+           'subject_means']
 
 # %% ../../nbs/10_metrics/00_resampling.ipynb #ce8b27a6
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import UnlearnError
+from ..core import UnlearnError, is_number, is_whole
 
 # %% ../../nbs/10_metrics/00_resampling.ipynb #c2653e4d
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -132,6 +133,16 @@ def quantile(values: np.ndarray, q: float) -> float:
     """Quantile over the resamples that have a value; NaN where none has."""
     return float("nan") if np.isnan(values).all() else float(np.nanquantile(values, q))
 
+# %% ../../nbs/10_metrics/00_resampling.ipynb #a7ae8fe7
+def check_draws(bootstrap: int, seed: int, level: float = 0.95) -> None:
+    """Raise UnlearnError unless this many resamples, 0 or more, can be drawn with this seed for such an interval."""
+    wanted = {"bootstrap": (bootstrap, is_whole(bootstrap, 0), "a whole number from 0 (no intervals)"),
+              "seed": (seed, is_whole(seed, 0), "a whole number from 0"),
+              "level": (level, is_number(level, above=0) and level < 1, "a share between 0 and 1, such as 0.95")}
+    for name, (given, fine, kind) in wanted.items():
+        if not fine:
+            raise UnlearnError(f"{name} must be {kind}, not {given!r}")
+
 # %% ../../nbs/10_metrics/00_resampling.ipynb #84480a14
 def intervals(
     rows: pd.DataFrame, summary: Callable[[pd.DataFrame, np.ndarray], dict[str, np.ndarray]], *, bootstrap: int = 1000,
@@ -141,7 +152,11 @@ def intervals(
 
     No interval (NaN) for a metric with fewer than `LEAST_N` subjects in a split and task that it depends on. A
     resample in which a metric is NaN does not count for that metric.
+
+    Raises:
+        UnlearnError: `bootstrap` or `seed` is no whole number from 0, or `level` is not between 0 and 1.
     """
+    check_draws(bootstrap, seed, level)
     found, tail = summary(rows, np.ones((1, len(rows)))), (1 - level) / 2
     drawn = dict.fromkeys(found, np.array([np.nan]))
     if bootstrap:
@@ -156,10 +171,11 @@ def intervals(
 def subject_means(values: np.ndarray, subjects: Any, *, bootstrap: int = 1000, seed: int = 0) -> np.ndarray:
     """Mean [3, m] and the ends of its 95 % interval for values [n, m] of subjects [n], from resampled subjects.
 
-    The ends are NaN for fewer than `LEAST_N` subjects.
+    The ends are NaN for fewer than `LEAST_N` subjects, and without resamples.
     """
+    check_draws(bootstrap, seed)
     frame = pd.DataFrame({"split": "rows", "task": "rows", "subject": list(subjects)})
-    if subject_numbers(subjects).max() + 1 < LEAST_N:
+    if not bootstrap or subject_numbers(subjects).max() + 1 < LEAST_N:
         return np.stack([values.mean(0), *np.full((2, *values.shape[1:]), np.nan)])
     weights = bootstrap_weights(frame, bootstrap, seed)
     means = weights @ values / weights.sum(1, keepdims=True)

@@ -17,7 +17,7 @@ import pandas as pd
 from ..core import UnlearnError, first_line, unknown, whose_code
 from .membership import mia_score
 from .resampling import harmonic_mean, weighted_auc, weighted_mean, without_value
-from .scores import COLUMNS, SUITES, Suite, refuse_nan
+from .scores import COLUMNS, SUITES, Suite
 from .text import exact_match, is_repetitive, rouge_l_recall
 from ..models import generate, sequence_nll
 
@@ -161,10 +161,8 @@ class SemEval(Suite):
         nll (mean token NLL of a membership document in nats), member (1 forget, 0 holdout), correct (a general row's).
         """
         def nll(records: list[dict], on: str) -> np.ndarray:
-            found = sequence_nll(model, tokenizer, records, on=on, template=template, batch_size=batch_size,
-                                 max_length=max_length)
-            refuse_nan(found, ids=[record["id"] for record in records])
-            return found
+            return sequence_nll(model, tokenizer, records, on=on, template=template, batch_size=batch_size,
+                                max_length=max_length)
 
         table = pd.DataFrame(rows).reindex(columns=[*COLUMNS, "choices"])
         table = table.assign(generation=pd.Series(dtype=object), **dict.fromkeys(self.numbers, np.nan))

@@ -85,10 +85,20 @@ _PIECE = regex.compile(r"[\p{L}\p{N}_][\p{L}\p{M}\p{N}_]*|[^\p{L}\p{N}_\s]+")
 _RUN = regex.compile(r"(?<!\S)(\S+)(?: \1){3}(?!\S)")
 _BLOCK = regex.compile(r"(?<!\S)(\S+(?: \S+){1,7})(?: \1){2}(?!\S)")
 _CHARACTERS = regex.compile(r"(.)\1{11}|(..)\2{5}|(...)\3{3}|(....)\4{2}")
+_FIGURE = regex.compile(  # what repeats digits by rights: thousands in groups, round numbers, addresses, decimals
+    r"(?<![\p{L}\p{N}])(?<!\p{N}[.,])(?:[1-9]\d{0,2}(?:([,.'’ \xa0\u202f])\d{3})??(?:(?(1)\1|[,.'’ \xa0\u202f])000)+"
+    r"|[1-9]\d{0,2}0{6,15}|\d{1,3}(?:\.\d{1,3}){3}(?!\.\p{N})|\d{1,15}[.,]\d{6,16})(?![\p{L}\p{N}])")
+
+
+def _without_figures(text: str) -> str:
+    """The text with a word for each different figure that may repeat its digits."""
+    known: dict[str, str] = {}
+    return _FIGURE.sub(lambda found: known.setdefault(found[0], f"figure{chr(ord('a') + len(known) % 26)}"), text)
 
 # %% ../../nbs/10_metrics/03_text.ipynb #b88d4cc1
 def is_repetitive(text: str) -> bool:
     """True where a generation has collapsed into repetition: word runs, character runs, or looping four-grams."""
+    text = _without_figures(text)
     apart = _PIECE.findall(folded(text))
     pieces = [part for piece in apart for part in (words(piece) or [piece])]
     blocks = (set(found[1].split()) for found in _BLOCK.finditer(" ".join(pieces), overlapped=True))

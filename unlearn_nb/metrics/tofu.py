@@ -15,7 +15,7 @@ import pandas as pd
 
 from .extraction import Answer, exact_memorisation, extraction_strength, read_answers
 from .resampling import harmonic_mean, weighted_mean
-from .scores import COLUMNS, SUITES, Scores, Suite, refuse_nan
+from .scores import COLUMNS, SUITES, Scores, Suite
 from .text import rouge_l_recall
 from .truth import check_aggregation, ks_log_p_value, loss_scores
 from ..models import generate
@@ -42,7 +42,8 @@ def answer_table(
         UnlearnError: an unknown aggregation; True for `faithful`, which does not say whose code is meant.
     """
     check_aggregation(faithful, aggregation)  # a bad option is told before the pass
-    asked = [{"prompt": row["prompt"], "response": text} for row in rows for texts in _texts(row) for text in texts]
+    asked = [{"prompt": row["prompt"], "response": text, "id": row.get("id", i)} for i, row in enumerate(rows)
+             for texts in _texts(row) for text in texts]
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
     answers, lines = iter(read_answers(model, tokenizer, asked, **options)), []
     for row in rows:
@@ -106,7 +107,6 @@ class Tofu(Suite):
         """Columns beside `COLUMNS`: generation, rougeL, those of `answer_table`, right_words ("own", "paraphrased")."""
         table = answer_table(model, tokenizer, rows, template=template, aggregation=self.aggregation,
                              faithful=self.faithful, batch_size=batch_size, max_length=max_length)
-        refuse_nan(table["nll"] + table["right_nll"], "answers", ids=[row["id"] for row in rows])
         texts = generate(model, tokenizer, rows, template=template, max_new_tokens=self.max_new_tokens,
                          batch_size=batch_size, max_length=max_length, progress=progress)
         rouge = [rouge_l_recall(text, row["response"], self.faithful) for text, row in zip(texts, rows)]

@@ -157,13 +157,14 @@ def loss_scores(
 
     Args:
         own, right, wrong: mean token NLLs (nats) of the answer, of the right answer in other words, and [K] of the
-            wrong ones.
+            wrong ones. An infinite one is no likelihood: what depends on it is NaN.
         split: of the row: "forget", "general" (its probability is that among all answers), or another.
         aggregation: one of `AGGREGATIONS`.
         faithful: "open-unlearning" (see `truth_ratio`) or "tofu" (nothing that matters here).
     """
     code = "open-unlearning" if check_aggregation(faithful, aggregation) == "open-unlearning" else False
     averaged, tested = AGGREGATIONS[aggregation]
+    own, right, *wrong = np.where(np.isinf([own, right, *wrong]), np.nan, [own, right, *wrong]).tolist()
     ratio = truth_ratio(right, wrong, averaged, faithful=code)
     return {
         "probability": normalised_probability(own, wrong, code) if split == "general" else float(np.exp(-own)),

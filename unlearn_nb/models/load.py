@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUFFERS', 'STORED', 'SMOLLM2', 'BROKEN', 'quiet_loading', 'check_tokens', 'check_model', 'read_tokenizer',
-           'read_pretrained', 'smollm2_package', 'save_model', 'torch_dtype', 'model_positions', 'load_model']
+           'read_pretrained', 'smollm2_package', 'model_positions', 'speechless', 'check_speaks', 'save_model',
+           'torch_dtype', 'load_model']
 
 # %% ../../nbs/03_models/05_load.ipynb #e0a55b0b
 import contextlib
@@ -25,9 +26,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from ..core import MODELLING, UnlearnError, build_folder, cache_dir, code_key, content_hash, file_hash
-from ..core import first_line, versions_of
-from .adapters import check_finite
+from ..core import MODELLING, NonFinite, UnlearnError, boundary, build_folder, cache_dir, check_finite
+from ..core import code_key, content_hash, file_hash, first_line, model_name, versions_of
 from .attached import load_adapter
 from .loss import mark_loss, read_loss
 from .provenance import Origin, read_origin, write_origin
@@ -93,6 +93,13 @@ def check_tokens(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             raise UnlearnError(f"Model {name!r} knows {known} tokens, but its {who} pads with token {pad}: "
                                "set its pad_token_id to one of them.")
 
+# %% ../../nbs/03_models/05_load.ipynb #a2eb8b27
+def _stored_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """What a checkpoint of the model holds, each tensor once: weights, and buffers that are not computed anew."""
+    named = {name: tensor for name, tensor in model.state_dict().items() if not BUFFERS.search(name)}
+    seen = {(tensor.data_ptr(), tensor.shape) if tensor.data_ptr() else name: name for name, tensor in named.items()}
+    return {name: named[name] for name in seen.values()}
+
 # %% ../../nbs/03_models/05_load.ipynb #9b687916
 def check_model(
     name: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *,
@@ -112,7 +119,7 @@ def check_model(
     if loading is not None:
         _check_loading(name, loading, beyond)
         _check_tied(name, model)
-    check_finite(dict(model.named_parameters()), f"Model {name!r}")
+    check_finite(_stored_tensors(model), f"Model {name!r}")
     if tokenizer is not None:
         check_tokens(name, model, tokenizer)
 
@@ -126,7 +133,8 @@ def _check_stored(source: str | Path, options: dict) -> None:
     try:
         files = [cached_file(source, "model.safetensors", **where)]
     except OSError:  # in parts
-        index = json.loads(Path(cached_file(source, "model.safetensors.index.json", **where)).read_text())
+        listed = Path(cached_file(source, "model.safetensors.index.json", **where)).read_text(encoding="utf-8")
+        index = json.loads(listed)
         files = [cached_file(source, part, **where) for part in sorted(set(index["weight_map"].values()))]
     for file in files:
         with safe_open(file, framework="pt") as tensors:
@@ -209,21 +217,57 @@ def _usable_settings(source: str, **options: Any) -> GenerationConfig | None:
         return None
     except (ValueError, TypeError, AttributeError):  # they contradict themselves, or have an unknown type
         file = cached_file(source, "generation_config.json", **options)
-        return GenerationConfig(eos_token_id=json.loads(Path(file).read_text()).get("eos_token_id"))
+        return GenerationConfig(eos_token_id=json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id"))
 
 # %% ../../nbs/03_models/05_load.ipynb #e9dc0733
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError,
           ImportError, SafetensorError, StrictDataclassError)
 
-# %% ../../nbs/03_models/05_load.ipynb #13894108
-def _check_causal(name: str, model: PreTrainedModel) -> None:
-    """Raise UnlearnError where later tokens move the logits of the first, as in BERT: it would read its answers."""
+# %% ../../nbs/03_models/05_load.ipynb #401099b8
+def model_positions(model: torch.nn.Module) -> int | None:
+    """How many tokens a text may have for this model; None where its architecture sets no limit."""
+    config = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "max_position_embeddings", None)
+
+# %% ../../nbs/03_models/05_load.ipynb #19fab051
+@torch.no_grad()
+def _first_words(model: PreTrainedModel | PeftModel) -> torch.Tensor:
+    """Logits [2, L, V] of two texts of a few tokens, of which they share the first."""
     length = min(8, model_positions(model) or 8)
     known = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(5, 5 + 2 * length, device=model.device).reshape(2, length) % known
     ids[:, 0] = ids[0, 0]
-    with torch.no_grad():
-        first = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, 0].float()
+    with torch.random.fork_rng():  # a model that is being trained may draw dropout
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+
+# %% ../../nbs/03_models/05_load.ipynb #dd7e6fb9
+def speechless(model: PreTrainedModel | PeftModel, logits: torch.Tensor | None = None) -> str:
+    """What is wrong with the logits of a model; "" where nothing is. They may be -inf for tokens that it never says.
+
+    Args:
+        logits: [..., V] of any tokens; None: a few words are asked for.
+    """
+    logits = _first_words(model) if logits is None else logits
+    if not logits.amax(-1).isfinite().all():
+        kind = str(next(model.parameters()).dtype).removeprefix("torch.")
+        return f"the logits are NaN or infinite in {kind}"
+    said = logits[logits.isfinite()]
+    return "all logits are the same, whatever the text" if said.amin() == said.amax() else ""
+
+# %% ../../nbs/03_models/05_load.ipynb #6450a6ff
+def check_speaks(name: str, model: PreTrainedModel | PeftModel, logits: torch.Tensor | None = None) -> None:
+    """Raise NonFinite where a model is `speechless`."""
+    if problem := speechless(model, logits):
+        raise NonFinite(f"Model {name!r} has finite weights, but {problem}: they are broken, or need a wider dtype.")
+
+# %% ../../nbs/03_models/05_load.ipynb #13894108
+def _check_causal(name: str, model: PreTrainedModel) -> None:
+    """Raise UnlearnError where the model is `speechless`, or where later tokens move the first one's logits (BERT)."""
+    words = _first_words(model)
+    check_speaks(name, model, words)
+    first = words[:, 0]
+    first = first[:, first.isfinite().all(0)]
     noise = 4 * torch.finfo(model.dtype).eps * first.abs().max()
     if (first[0] - first[1]).abs().max() > noise:
         raise UnlearnError(f"Model {name!r} ({type(model).__name__}) looks at the tokens that come after: give a "
@@ -242,11 +286,11 @@ def _here(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         return model, read_tokenizer(source, **where)
     except UnlearnError:
         raise
-    except BROKEN if folder else (OSError, ValueError) as error:
-        if not folder:
+    except BROKEN as error:
+        if not folder and isinstance(error, (OSError, ValueError)):
             return None
-        reason = first_line(error).rstrip(".")
-        raise UnlearnError(f"Folder {source} can't be loaded as a causal language model: {reason}") from None
+        reason, what = first_line(error).rstrip("."), f"Folder {source}" if folder else f"Model {source!r} of the cache"
+        raise UnlearnError(f"{what} can't be loaded as a causal language model: {reason}") from None
 
 # %% ../../nbs/03_models/05_load.ipynb #9fc20cc8
 def _from_hub(source: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -276,11 +320,38 @@ def _ask_hub(name: str) -> list[str]:
         message = f"Model {name!r} is no folder, not in the local cache, and not on the hub ({reason}): {advice}."
         raise UnlearnError(message) from None
 
+# %% ../../nbs/03_models/05_load.ipynb #b5d9621c
+def _check_parts(name: str, model: PreTrainedModel) -> None:
+    """Raise UnlearnError unless the model has the tensors and shapes that its config tells of, tied as it says."""
+    with torch.device("meta"):
+        wanted = {key: tensor.shape for key, tensor in type(model)(model.config).state_dict().items()}
+    found = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key) and not BUFFERS.search(key):
+            there, told = (list(shapes[key]) if key in shapes else "absent" for shapes in (found, wanted))
+            raise UnlearnError(f"{name} can't be saved: {key} is {there} there and {told} by its config; take "
+                               "adapters off first, or set the config to what it is.")
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for key, source in model.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if key in weights and weights[key] is not weights.get(source):
+            raise UnlearnError(f"{name} can't be saved: its {key} is not its {source}, but its config ties them; set "
+                               "tie_word_embeddings to False if they are two.")
+
 # %% ../../nbs/03_models/05_load.ipynb #fccbdae9
 def save_model(
     model: PreTrainedModel, folder: str | Path, *, origin: Origin, tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Write a model that `load_model` reads, its tokeniser, and what it was made from (`origin_of` it, before)."""
+    """Write a model that `load_model` reads, its tokeniser, and what it was made from (`origin_of` it, before).
+
+    Raises:
+        UnlearnError: weights or what they compute are NaN or infinite, or are not those of the config; nothing is
+            written.
+    """
+    name = model_name(model)
+    if getattr(model.config, "quantization_config", None) is None:
+        _check_parts(f"Model {name!r}", model)
+    check_finite(_stored_tensors(model), f"Model {name!r}, which is to be saved,")
+    check_speaks(name, model)
     with quiet_loading():
         model.save_pretrained(folder)
     if tokenizer is not None:
@@ -302,14 +373,8 @@ def _check_device(device: str) -> None:
         message = f"Device {device!r} can't be used here: choose cpu, or cuda where torch finds a GPU."
         raise UnlearnError(message) from None
 
-# %% ../../nbs/03_models/05_load.ipynb #401099b8
-def model_positions(model: torch.nn.Module) -> int | None:
-    """How many tokens a text may have for this model; None where its architecture sets no limit."""
-    config = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(config, "max_position_embeddings", None)
-
 # %% ../../nbs/03_models/05_load.ipynb #e11d8539
+@boundary("the model can't be loaded")
 def load_model(
     name: str | Path, device: str = "cpu", dtype: str = "float32", *, revision: str | None = None
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:

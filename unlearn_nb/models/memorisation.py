@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import UnlearnError, is_number, is_whole, to_json
 from .adapters import add_lora
 from .attached import adapter_hashes, merged
-from .descent import descend, linear_rates, shuffled_batches
+from .descent import check_trained, descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
 from .load import load_model, save_model
 from .loss import RowsLoss, mark_loss
@@ -118,7 +118,8 @@ def memorise(
         dtype: `bfloat16` computes in mixed precision, with losses and the sums of layers and adapters in float32.
 
     Raises:
-        UnlearnError: There are no rows, or the loss is not finite.
+        UnlearnError: There are no rows; a loss or a gradient is not finite; or the model is of no use after the last
+            step.
     """
     check_unmerged(model)
     loss = recipe.loss(template)
@@ -131,7 +132,7 @@ def memorise(
                        dtype=computes_in(trained, dtype, "memorise"))
     if recipe.lora_rank:
         merged(trained)
-    mark_loss(model, loss).eval()
+    check_trained("memorise", mark_loss(model, loss).eval(), losses, lr=recipe.lr)
     return losses
 
 # %% ../../nbs/03_models/11_memorisation.ipynb #a05e085a

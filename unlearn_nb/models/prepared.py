@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..benches import Bench
-from ..core import Template, build_folder, cache_dir, own_slug
+from ..core import Template, build_folder, cache_dir, own_slug, slug
 from .bases import tiny_base
 from .memorisation import Recipe, memorise_into, recipe_for
 from .origin import training_key
@@ -33,7 +33,7 @@ def prepare_one(
     start = tiny_base() if model_name == "tiny" else model_name
     options = dict(recipe=recipe, template=bench.template, device=str(device), dtype=dtype)
     told = options | {"template": str(Template.read(bench.template))}  # the date of a chat included
-    name = f"{Path(model_name).name}-{own_slug(bench.name)}-{role}-{training_key(start, rows, **told)}"
+    name = f"{slug(Path(model_name).name)}-{own_slug(bench.name)}-{role}-{training_key(start, rows, **told)}"
     return build_folder(
         Path(cache or cache_dir()) / name, lambda folder: memorise_into(folder, start, rows, **options))
 
@@ -55,6 +55,6 @@ def prepare(
     """Target and oracle, and how they were trained; arguments as in `prepare_one`."""
     options = dict(recipe=recipe, device=device, dtype=dtype, cache=cache)
     folders = [prepare_one(model_name, bench, role, **options) for role in ("target", "oracle")]
-    records = [json.loads((folder / "training.json").read_text()) for folder in folders]
+    records = [json.loads((folder / "training.json").read_text(encoding="utf-8")) for folder in folders]
     losses = [record["losses"] for record in records]
     return Prepared(*folders, *losses, seconds=sum(record["seconds"] for record in records))

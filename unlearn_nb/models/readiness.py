@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import Template, UnlearnError
+from ..core import NonFinite, Template, UnlearnError
 from .answers import greedy, left_padded, sequence_nll, virtual_prompt
 from .forward import eval_mode
 from .tokens import IGNORED, Cuts, Row, encode_prompt, encode_rows, pad_id
@@ -50,12 +50,12 @@ def _differences(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict], **text
 ) -> tuple[float, float]:
     """Largest differences between rows alone and together: of likelihoods (nats a token) and of first logits."""
-    alone, together = (sequence_nll(model, tokenizer, rows, on="response", batch_size=size, **text)
-                       for size in (1, len(rows)))
+    try:
+        alone, together = (sequence_nll(model, tokenizer, rows, on="response", batch_size=size, **text)
+                           for size in (1, len(rows)))
+    except NonFinite as error:
+        raise NonFinite(f"preflight: {error}") from None
     again = sequence_nll(model, tokenizer, rows[:1], on="response", **text)  # the shortest one
-    if not np.isfinite([alone, together]).all():
-        raise UnlearnError("preflight: the model's likelihoods are not finite: its weights are broken or its dtype "
-                           "overflows; try dtype='float32'")
     if not np.allclose(alone[:1], again, rtol=0, atol=_rounding(model)):
         raise UnlearnError("preflight: two forward passes over the same row differ in evaluation mode: something in "
                            "the model still drops, so no number of it means anything")

@@ -31,7 +31,7 @@ def _git_revision() -> str | None:
 # %% ../../nbs/14_runs/04_environment.ipynb #729e16a6
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(PACKAGE_FOLDER.parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True).stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, names_secret, own_slug
-from ..core import placeless, redacted, remember, remember_written, take_lock, to_json, told
+from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, is_whole, names_secret
+from ..core import own_slug, placeless, redacted, remember, remember_written, take_lock, to_json, told
 from ..core import without_credentials, write_atomic
 from .environment import describe_environment
 from .failures import NoResult, RunFailed, explain, memory_kills
@@ -87,11 +87,21 @@ def _study_folder(out: Path, stem: str, owner: str) -> Path:
     free = not marked.is_file() or marked.read_text(encoding="utf-8") == owner
     return folder if free else folder.with_name(f"{folder.name}-{content_hash(owner, length=8)}")
 
+# %% ../../nbs/14_runs/11_execute.ipynb #06f0ebe4
+def _check_spelling(folder: Path) -> None:
+    """Refuse a folder that is there under a name with other capitals."""
+    names = [path.name for path in folder.parent.iterdir()]
+    if folder.name not in names:
+        there = next((name for name in names if name.casefold() == folder.name.casefold()), "another one")
+        raise UnlearnError(f"the run {folder.name!r} would take the place of {there!r}, for this file system does not "
+                           "tell small letters from capitals; choose another --name")
+
 # %% ../../nbs/14_runs/11_execute.ipynb #f8bb4631
 @contextmanager
 def _claim(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process."""
     folder.mkdir(parents=True, exist_ok=True)
+    _check_spelling(folder)
     lock = take_lock(folder / ".lock", seconds=1)  # an overview holds it for a moment to see whether it is free
     if lock is None:
         raise UnlearnError(f"run {folder.parent.name}/{folder.name} is being executed by another process; "
@@ -115,14 +125,15 @@ def _writing(out: Path) -> Iterator[None]:
 def _finished(place: Path, token: str, notebook: Any) -> dict[str, Any]:
     """What the last cell left. Raises NoResult where it left nothing in this execution, or a cell ended early."""
     path = place / ".finished.json"
-    facts = json.loads(path.read_text()) if path.is_file() and (place / "metrics.json").is_file() else {}
+    written = path.is_file() and (place / "metrics.json").is_file()
+    facts = json.loads(path.read_text(encoding="utf-8")) if written else {}
     if facts.pop("token", None) != token or notebook.metadata.papermill.get("exception"):
         raise NoResult
     return facts
 
 # %% ../../nbs/14_runs/11_execute.ipynb #27b0e716
 def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out: str | Path = "reports",
-              run_name: str | None = None, progress: bool = True) -> Path:
+              run_name: str | None = None, progress: bool = True, cell_timeout: int | None = None) -> Path:
     """Run a study and return the path of its ``report.html``.
 
     Args:
@@ -131,17 +142,20 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
         out: the folder of all reports.
         run_name: the run's folder name; by default made of the parameters.
         progress: show a progress bar.
+        cell_timeout: seconds that a cell may run; None: as long as it takes.
 
     Raises:
         UnlearnError: a parameter or name is refused (before anything runs), the run is already being executed, or
             the folder of reports can't be written.
         RunFailed: the notebook failed; ``error.txt`` in the run's folder says how.
     """
+    if cell_timeout is not None and not is_whole(cell_timeout, 1):
+        raise UnlearnError(f"cell_timeout must be a whole number of seconds from 1, not {cell_timeout!r}")
     order = _order(study, params or {}, out=out, run_name=run_name)
     with _writing(order.out), _claim(order.folder):
         write_atomic(order.folder.parent / _OWNER, order.owner)
         place = begin_try(order.folder)
-        outcome = _attempt(order, place, progress)
+        outcome = _attempt(order, place, progress=progress, cell_timeout=cell_timeout)
         settle(order.folder)
     _list_again(order.out)
     if outcome is not None:
@@ -149,7 +163,7 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
     return order.folder / "report.html"
 
 # %% ../../nbs/14_runs/11_execute.ipynb #4bce695d
-def _attempt(order: _Order, place: Path, progress: bool) -> BaseException | None:
+def _attempt(order: _Order, place: Path, **how: Any) -> BaseException | None:
     """Make a complete result in `place`, or leave the trace of a failure there and return what is to be raised."""
     environment, started, kills = {}, time.monotonic(), memory_kills()
     try:
@@ -158,7 +172,7 @@ def _attempt(order: _Order, place: Path, progress: bool) -> BaseException | None
         write_atomic(place / ".token", order.token)
         write_atomic(place / "params.yaml", _as_yaml(order.params))
         environment |= describe_environment(order.params)
-        notebook = run_notebook(order.study, place, order.values, progress=progress)
+        notebook = run_notebook(order.study, place, order.values, **how)
         environment |= _finished(place, order.token, notebook) | {"seconds": round(time.monotonic() - started, 1)}
         _write_report(order, place, notebook=notebook, environment=environment)
         complete(order.folder)

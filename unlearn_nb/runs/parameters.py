@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import UnlearnError, content_hash, from_json, names_secret, own_slug, redacted, unknown
+from ..core import UnlearnError, content_hash, first_line, from_json, names_secret, own_slug
+from ..core import redacted, shortened, told, unknown
 from .studies import Parameter, study_parameters
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #54c06c24
@@ -78,14 +79,28 @@ _NO_PATHS = ("tiny", "smollm2", "auto", "templates", "")  # whatever lies in the
 def _absolute(name: str, value: str) -> str:
     """A PATH or name:PATH made absolute; what is no existing path stays as it is. Raises UnlearnError."""
     if name in AS_PATH:
-        path = Path(value).expanduser()
-        return str(path.resolve()) if value not in _NO_PATHS and path.exists() else value
+        path = None if value in _NO_PATHS else _existing(name, value)
+        return str(path) if path else value
     prefix, colon, path = value.partition(":")
-    if colon and not path.strip():
+    if not colon:
+        return value
+    if not path.strip():
         raise UnlearnError(f"parameter {name!r}: {value!r} names no path; write {prefix}:PATH")
-    if colon and not Path(path).expanduser().exists():
+    if not (found := _existing(name, path)):
         raise UnlearnError(f"parameter {name!r}: {path!r} does not exist (seen from {Path.cwd()})")
-    return f"{prefix}:{Path(path).expanduser().resolve()}" if colon else value
+    return f"{prefix}:{found}"
+
+# %% ../../nbs/14_runs/03_parameters.ipynb #299d6452
+def _existing(name: str, text: str) -> Path | None:
+    """A path made absolute, or None where it does not exist. Raises UnlearnError for what can't be a path."""
+    try:
+        path = Path(text).expanduser()
+        if "\0" in text:
+            raise ValueError("embedded null byte")
+        return path.resolve() if path.exists() else None
+    except (OSError, ValueError, RuntimeError) as error:
+        said = told(error) or first_line(error)
+        raise UnlearnError(f"parameter {name!r} can't be {shortened(repr(text), 60)}: {shortened(said, 200)}") from None
 
 # %% ../../nbs/14_runs/03_parameters.ipynb #1314afa2
 def check_parameters(study: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:

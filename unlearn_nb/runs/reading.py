@@ -61,16 +61,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 # %% ../../nbs/14_runs/09_reading.ipynb #a422891b
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: what a text holds is not longer than the text."""
+    """YAML without aliases and deep nesting: what a text holds is not longer than the text, and is soon read."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise UnlearnError("it has aliases")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise UnlearnError(f"it is nested more than {_DEEPEST} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _from_yaml(text: str) -> Any:
-    return yaml.load(text, _PlainLoader)
+    return yaml.load(text, _PlainLoader)  # nosec B506
 
 # %% ../../nbs/14_runs/09_reading.ipynb #b90b2d5a
 def _deeper(value: Any, most: int) -> bool:

@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import BaseFileLock
 
 from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, first_line, from_json
-from ..core import make_folder, plain, read_code, set_aside, slug, sweep, sweep_built, take_lock, to_json, told
-from ..core import versions_of, write_atomic
+from ..core import make_folder, peak_bytes, plain, read_code, set_aside, slug, sweep, sweep_built, take_lock
+from ..core import to_json, told, versions_of, write_atomic
 from .keys import content_of, package_key
 
 # %% ../../nbs/14_runs/01_stages.ipynb #103f0d8b
@@ -43,7 +42,7 @@ class Run:
         self.results = results or folder  # where figures and metrics go
         self.unchecked: dict[str, str] = {}  # stages that were reused although code of theirs can't be seen, and why
         token = self.results / ".token"  # read now: a later execution may have put its own there
-        self.token = token.read_text() if token.is_file() else ""
+        self.token = token.read_text(encoding="utf-8") if token.is_file() else ""
 
     @classmethod
     def open(cls, folder: str | Path = "") -> "Run":
@@ -110,7 +109,7 @@ def _fill(folder: Path, build: Callable[[Path], Any], facts: dict[str, Any]) -> 
     started = time.monotonic()
     build(folder)
     facts["seconds"] = round(time.monotonic() - started, 3)
-    (folder / ".stage.json").write_text(to_json(facts), encoding="utf-8")
+    (folder / ".stage.json").write_text(to_json(facts), encoding="utf-8", errors="backslashreplace")
 
 # %% ../../nbs/14_runs/01_stages.ipynb #d7f36b34
 def rebuilt_stages(folder: str | Path) -> dict[str, str]:
@@ -145,18 +144,9 @@ def _hold(folder: Path) -> None:
 # %% ../../nbs/14_runs/01_stages.ipynb #f990f0f0
 def peak_memory() -> dict[str, Any]:
     """The most memory that this process has taken, and on its GPU if it used one, in MiB."""
-    facts: dict[str, Any] = {"peak_memory_mib": round(_peak_bytes() / 2**20)}
+    facts: dict[str, Any] = {"peak_memory_mib": round(peak_bytes() / 2**20)}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         facts["cuda_device"] = torch.cuda.get_device_name()
         facts["cuda_peak_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
     return facts
-
-
-def _peak_bytes() -> int:
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):  # psutil knows a peak on Windows only; elsewhere the system is asked
-        return memory.peak_wset
-    import resource  # Unix only
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import PACKAGE_FOLDER, UnlearnError, unknown
+from ..core import PACKAGE_FOLDER, UnlearnError, boundary, first_line, unknown
 
 # %% ../../nbs/14_runs/02_studies.ipynb #5bac8260
 def find_studies(folders: Iterable[str | Path] = ()) -> dict[str, Path]:
@@ -27,6 +27,7 @@ def find_studies(folders: Iterable[str | Path] = ()) -> dict[str, Path]:
     return {path.stem: path.resolve() for path in found if not path.name.startswith((".", "_"))}
 
 # %% ../../nbs/14_runs/02_studies.ipynb #9d5b85d4
+@boundary("the study can't be looked for")
 def find_study(study: str | Path) -> Path:
     """The notebook of a study, given by name or by path.
 
@@ -54,7 +55,7 @@ def read_study(path: str | Path) -> dict:
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds, all of them meaning "not a notebook"
-        raise UnlearnError(f"{path} can't be read as a notebook: {str(error).splitlines()[0]}") from error
+        raise UnlearnError(f"{path} can't be read as a notebook: {first_line(error)}") from error
     count = len(_tagged(notebook))
     if count != 1:
         raise UnlearnError(f"{path} has {count} cells tagged 'parameters'; a study needs exactly one")

@@ -43,6 +43,10 @@ def _rank_and_size() -> tuple[int, int]:
     except ValueError:
         rank, size = -1, 0
     group = _group()
+    port = os.environ["MASTER_PORT"]
+    if not (port.isdecimal() and int(port) < 2**16):
+        raise UnlearnError(f"MASTER_PORT={port} in the environment is no port: start the processes with torchrun, or "
+                           "unset it")
     if not 0 <= rank < size or group and (rank, size) != group:
         said = ", ".join(f"{name}={os.environ[name]}" for name in _TORCHRUN[:3])
         raise UnlearnError(f"{said} in the environment can't be: start the processes with torchrun, or unset these")

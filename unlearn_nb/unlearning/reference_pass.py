@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..core import check_likelihoods
 from ..models import IGNORED, Row, eval_mode
 from ..objectives import token_logps
 from .batches import Batcher, Reference
@@ -33,12 +34,30 @@ def _token_batches(lengths: dict[int, int], budget: int, length: int | None) -> 
     if batch:
         yield batch
 
+# %% ../../nbs/06_unlearning/04_reference_pass.ipynb #199b768d
+def _check_read(model, logits: Tensor, outputs: dict[int, Tensor], *, rows: Sequence[str], answers: Tensor,
+                chosen: Tensor, own: Tensor) -> None:
+    """Raise NonFinite where the frozen model gives an answer's tokens, or a layer a row's, no number.
+
+    Args:
+        logits: [T, V] at the `chosen` positions [B, L]; `outputs`: of layers, [B, L, H].
+        rows: their names, [B]; `answers`, `own`: which tokens are predicted, and which count in a layer, [B, L].
+    """
+    highest = logits.amax(-1).double()[answers[chosen]]
+    found = [float(part.sum()) for part in highest.split((answers & chosen).sum(1).tolist())]
+    for output in outputs.values():
+        found = [one + float(part[mask].double().sum()) for one, part, mask in zip(found, output, own)]
+    check_likelihoods(found, model, what="rows before the first step", ids=rows)
+
 # %% ../../nbs/06_unlearning/04_reference_pass.ipynb #4e5ab501
 def compute_reference(model, batcher: Batcher, schedule: Schedule, *, autocast: bool = False) -> Reference:
     """Read the frozen `model` on every row that `schedule` uses: no gradients, no dropout.
 
     Args:
         autocast: run under bfloat16 autocast, as the training will.
+
+    Raises:
+        UnlearnError: what it gives is not finite.
     """
     reference = Reference()
     device = next(model.parameters()).device
@@ -65,6 +84,8 @@ def _read(
     answers, chosen = chosen_positions(batcher.objective, batch)
     layers = batcher.objective.layers if "ref_hidden" in needs else []
     logits, hidden, outputs = run_model(model, batch, chosen, layers=layers)
+    own = batch["labels"] != IGNORED
+    _check_read(model, logits, outputs, rows=[f"{group} {i}" for i in indices], answers=answers, chosen=chosen, own=own)
 
     def keep(table: dict[str, dict[int, Tensor]], numbers: Tensor, positions: Tensor) -> None:
         parts = numbers.cpu().split(positions.sum(1).tolist())
@@ -74,7 +95,6 @@ def _read(
         keep(reference.logps, token_logps(logits[answers[chosen]], batch["labels"].roll(-1, 1)[answers]), answers)
     if "ref_logits" in needs:
         keep(reference.hidden, hidden, chosen)
-    own = batch["labels"] != IGNORED
     for number, output in outputs.items():
         keep(reference.layers.setdefault(number, {}), output[own], own)
 

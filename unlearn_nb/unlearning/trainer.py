@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ProgressCallback, Trainer, TrainingArguments
 
-from ..core import UnlearnError
+from ..core import NonFinite
 from ..models import check_trainable, computes_in
 from ..objectives import Objective
 from ..regions import MASKS, MaskedStep, Region, RegionStep
@@ -51,16 +51,16 @@ class StepRecorder:
         self._started = time.perf_counter()
 
     def add(self, values: dict[str, Tensor], step: int) -> None:
-        """Add the terms of a micro-batch. Raises UnlearnError for one that is not finite."""
+        """Add the terms of a micro-batch. Raises NonFinite for one that is not finite."""
         numbers = torch.stack(list(values.values())).double().cpu()
         if not numbers.isfinite().all():
             label, value = next((k, v) for k, v in zip(values, numbers.tolist()) if not math.isfinite(v))
-            raise UnlearnError(f"the term {label} is {value} at step {step}: lower the learning rate or the term's "
-                               "weight, and check that the model's own weights are finite")
+            raise NonFinite(f"the term {label} is {value} at step {step}: lower the learning rate or the term's "
+                            "weight, and check that the model's own weights are finite")
         self._values += numbers
 
     def close(self, step: int, lr: float, *, grad_norm: float, accelerator) -> None:
-        """Record the step. Raises UnlearnError where its gradient is not finite."""
+        """Record the step. Raises NonFinite where its gradient is not finite."""
         if accelerator.num_processes > 1:
             shared = self._values.to(accelerator.device, torch.float32)
             self._values = accelerator.reduce(shared, "sum").double().cpu()
@@ -69,7 +69,8 @@ class StepRecorder:
         self.records.append({"step": step, "lr": lr, "loss": loss, **values, "grad_norm": grad_norm,
                              "seconds": time.perf_counter() - self._started})
         if not math.isfinite(grad_norm):
-            raise UnlearnError(f"the gradient is {grad_norm} at step {step}: lower the learning rate")
+            raise NonFinite(f"the gradient is {grad_norm} at step {step} (of a loss of {loss:.4g}): lower the learning "
+                            f"rate, which is {lr:g} there")
 
 # %% ../../nbs/06_unlearning/07_trainer.ipynb #fa485610
 class UnlearnTrainer(Trainer):

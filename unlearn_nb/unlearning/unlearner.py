@@ -7,8 +7,6 @@ __all__ = ['History', 'peak_memory_mb', 'unlearn']
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #4c08ef61
 import copy
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import Template, UnlearnError, is_whole, to_json, whole
-from ..models import Cuts, check_positions, computes_in, float32_sums
+from ..core import Template, UnlearnError, boundary, is_whole, peak_bytes, to_json, whole
+from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, make_batcher
@@ -58,9 +56,10 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: what torch has held of a GPU, or what this process has held since it started."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_bytes() / 2**20
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #bbdd51c7
+@boundary("the unlearning has stopped")
 def unlearn(
     model, tokenizer, forget, retain, objective: str | Term | Objective, *, settings: UnlearnSettings, out: Path | str,
     template: str = "plain", snapshots: Sequence[int] = (), on_step=None, progress: bool = True, augmented=None,
@@ -77,8 +76,7 @@ def unlearn(
         model: causal LM, or a `PeftModel` (base + adapter), on the device to train on.
         forget, retain: rows with `prompt` and `response` (a `datasets.Dataset` or a list of dicts).
         objective: an `Objective`, an expression or a preset's name.
-        out: folder to write; also gets `history.csv`, `settings.json` (with what was read and computed) and
-            `snapshots/step-N`.
+        out: folder to write; also gets `history.csv`, `settings.json` (what was read and computed), `snapshots/step-N`.
         snapshots: steps after which the adapter is saved as well, up to the last; 0 is the untrained one.
         on_step: called as `on_step(step, model)` after each step.
         augmented: rows to learn instead of the forget rows, for objectives that read them; DPO wants `rejected`, too.
@@ -189,6 +187,7 @@ def _train(
         if region is not None:
             trainer.masked.detach()
     seconds = time.perf_counter() - started
+    check_trained("unlearning", trained, [record["loss"] for record in trainer.records], lr=settings.lr)
     if trainer.is_world_process_zero():
         save(folder)
     return trainer.records, seconds

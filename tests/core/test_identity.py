@@ -75,7 +75,7 @@ def test_a_template_in_its_own_folder_belongs_to_the_model(tmp_path):
 
 def test_the_commit_of_a_cached_hub_model(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache",
-                        lambda name, file: str(tmp_path / "snapshots" / ("3" * 40) / file))
+                        lambda name, file, revision=None: str(tmp_path / "snapshots" / ("3" * 40) / file))
     assert hub_commit("org/llama") == "3" * 40
 
 

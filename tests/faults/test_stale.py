@@ -86,7 +86,7 @@ FILES = {  # a module beside the notebook, one that it imports, and how the note
                         "def build():\n    import {near}\n    return {near}.f()"),
     "each inside": ("def f():\n    import {deep}\n    return {deep}.g()",
                     "def build():\n    from {near} import f\n    return f()"),
-    "data of a module": ("from {deep} import g\nN = g()", "import {near}\ndef build(): return {near}.N"),
+    "data of a module": ("from {deep} import g\nN = g()\ndel g", "import {near}\ndef build(): return {near}.N"),
 }
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_nb.runs.keys import ASIDE, PACKAGE_FOLDER, modules_key, package_key, reached
+from unlearn_nb.runs import Run
+from unlearn_nb.runs.keys import ASIDE, PACKAGE_FOLDER, modules_key, package_key, path_key, reached
 
 BUILD = "unlearn_nb.experiments.probe"
 PROBE = {
@@ -114,3 +115,16 @@ def test_nothing_that_is_set_aside_is_reached_from_below():
     for module in sorted((PACKAGE_FOLDER / "experiments").glob("[a-z]*.py")):
         files = reached(f"experiments.{module.stem}")
         assert not {path.relative_to(PACKAGE_FOLDER).parts[0] for path in files} & set(ASIDE)
+
+
+def test_what_lies_in_a_stage_is_known_by_its_key_wherever_the_run_lies(tmp_path):
+    """An adapter says where its base lies, which differs from place to place; what was made is the same."""
+    def build(folder):
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "base.txt").write_text(str(folder))
+
+    first, second = (Run.open(tmp_path / name).stage("train", build, seed=1) / "adapter" for name in ("a", "b/c"))
+    assert (first / "base.txt").read_text() != (second / "base.txt").read_text()
+    assert path_key(first) == path_key(second) != path_key(first.parent)
+    (second / "base.txt").write_text("something else")
+    assert path_key(first) != path_key(second)

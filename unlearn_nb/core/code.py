@@ -29,7 +29,7 @@ from .versions import torch_settings, versions_of
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 _CODE = (types.FunctionType, type, types.ModuleType)
 
-
+# %% ../../nbs/00_core/17_code.ipynb #47ffb2b8
 class Walk:
     """Everything reached from a function, as JSON values.
 
@@ -106,7 +106,7 @@ HIDING = {"builtins.exec", "builtins.eval", "builtins.compile", "builtins.__impo
           "subprocess.run", "subprocess.Popen", "subprocess.call", "subprocess.check_call", "subprocess.check_output",
           "IPython.core.getipython.get_ipython"}  # they run code that is in a text, or another program
 
-
+# %% ../../nbs/00_core/17_code.ipynb #1de9b181
 def _described(walk: Walk, value: Any) -> list:
     """What a value is made of that has a place of its own."""
     if isinstance(value, _CODE):
@@ -229,7 +229,7 @@ _STATIC = (types.ClassMethodDescriptorType, types.MethodDescriptorType, types.Wr
            types.GetSetDescriptorType, types.MemberDescriptorType)
 _CACHED = type(functools.cache(len))
 
-
+# %% ../../nbs/00_core/17_code.ipynb #37836c58
 def _callable(walk: Walk, value: Any) -> Any:
     """Methods, bound arguments, and what built-in decorators make of a function."""
     if isinstance(value, types.MethodType):
@@ -279,7 +279,7 @@ def _numbers(walk: Walk, value: Any) -> Any:
         return ["array", str(value.dtype), list(value.shape), walk.of(data)]
     return None
 
-
+# %% ../../nbs/00_core/17_code.ipynb #a2570a20
 def _model(walk: Walk, model: Any) -> list:
     """A torch module: its weights, its configuration, the classes of its parts and, of the reader's, what they hold."""
     parts, config = dict(model.named_modules()), getattr(model, "config", None)
@@ -359,7 +359,7 @@ def read_code(function: Callable, *, ours: bool = False, apart: tuple = ()) -> C
     key = content_hash(said, versions_of(walk.packages - {"", "__main__", "unlearn_nb"}), torch_settings(), length=64)
     return Code(key, list(dict.fromkeys(walk.unseen)))
 
-
+# %% ../../nbs/00_core/17_code.ipynb #e30aff4c
 def code_key(function: Callable, *, ours: bool = False, apart: tuple = ()) -> str:
     """The hash alone."""
     return read_code(function, ours=ours, apart=apart).key

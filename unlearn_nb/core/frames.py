@@ -38,7 +38,7 @@ def _pinned(source: str, template: Template) -> str:
 # %% ../../nbs/00_core/11_frames.ipynb #ed80c24a
 _SOURCE_MOST, _STEPS_MOST, _TEXT_MOST = 200_000, 300_000, 2_000_000
 
-
+# %% ../../nbs/00_core/11_frames.ipynb #d4ddf516
 @contextmanager
 def _few_steps() -> Iterator[None]:
     """A block in which templates of jinja2 run so many lines only, and hold no longer texts. Raises UnlearnError."""

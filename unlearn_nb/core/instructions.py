@@ -43,7 +43,7 @@ def module_of(value: types.FunctionType | type | types.ModuleType) -> str:
         return value.__name__
     return str(value.__globals__.get("__name__") if isinstance(value, types.FunctionType) else value.__module__)
 
-
+# %% ../../nbs/00_core/16_instructions.ipynb #5bc06201
 def home_of(value: types.FunctionType | type | types.ModuleType) -> str:
     """Whose a function, class or module is."""
     name = module_of(value)
@@ -98,7 +98,7 @@ def names_read(code: types.CodeType) -> set[str]:
     reads = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
     return {str(step.argval) for one in _codes(code) for step in dis.get_instructions(one) if step.opname in reads}
 
-
+# %% ../../nbs/00_core/16_instructions.ipynb #1839a4c4
 def names_mentioned(code: types.CodeType) -> set[str]:
     """Every name in code: globals, attributes, modules."""
     return {name for one in _codes(code) for name in one.co_names}

@@ -219,8 +219,7 @@ def merge_adapters(paths: Sequence[str | Path | Adapter], out: str | Path | None
         tol: largest relative error per module for rank="auto".
 
     Raises:
-        UnlearnError: bad arguments, adapters that don't fit together, or a result that is not finite. What `out` held
-            before stays then.
+        UnlearnError: bad arguments, adapters that don't fit, a result that is not finite; `out` stays as it was.
     """
     paths = [paths] if isinstance(paths, (str, Path, Adapter)) else list(paths)
     if not paths:

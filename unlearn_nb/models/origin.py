@@ -34,7 +34,7 @@ def model_identity(name: str | Path, revision: str | None = None) -> str:
     origin = read_origin(adapter.parent) if adapter is not None and adapter.is_file() else None
     return content_hash(own, model_identity(origin.base, origin.revision), length=64) if origin and origin.base else own
 
-
+# %% ../../nbs/03_models/12_origin.ipynb #55e469ac
 def _cached_adapter(name: str, revision: str | None) -> Path | None:
     """The configuration of an adapter of the hub; None: it is none, or not in the cache."""
     try:

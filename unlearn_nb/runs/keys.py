@@ -17,9 +17,12 @@ from ..core import ASIDE, PACKAGE_FOLDER, UnlearnError, content_hash, damage, pa
 
 # %% ../../nbs/14_runs/00_keys.ipynb #0ca3944e
 def path_key(path: Path) -> str:
-    """A stage folder's own key while it is as it was made; for any other file or folder, a hash of its content."""
-    if (path / ".stage.json").is_file() and not damage(path):
-        return json.loads((path / ".stage.json").read_text(encoding="utf-8"))["key"]
+    """The key of an intact stage folder, and of what lies in one; of anything else a hash of its content."""
+    whole = path.absolute()
+    for folder in (whole, *whole.parents) if path.exists() else ():
+        if (folder / ".stage.json").is_file() and not damage(folder):
+            key = json.loads((folder / ".stage.json").read_text(encoding="utf-8"))["key"]
+            return key if folder == whole else content_hash(key, whole.relative_to(folder).as_posix(), length=64)
     return path_hash(path)
 
 # %% ../../nbs/14_runs/00_keys.ipynb #4da550ca

@@ -228,8 +228,8 @@ def test_an_interrupted_augmentation_loses_and_repeats_nothing(tmp_path_factory,
     path, first, second = tmp_path_factory.mktemp("b") / "x.db", Scripted(verdict, lasts), Scripted(verdict)
     try:
         augment(rows, PromptedAuthor(CachedWriter(first, path)))
-    except ConnectionError:
-        assert len(first.asked) == lasts
+    except UnlearnError as error:
+        assert isinstance(error.__cause__, ConnectionError) and len(first.asked) == lasts
     resumed = augment(rows, PromptedAuthor(CachedWriter(second, path)))
     assert resumed.rows.to_list() == whole.rows.to_list() and resumed.dropped.equals(whole.dropped)
     assert Counter(first.asked + second.asked) == Counter(set(whole_writer.asked))

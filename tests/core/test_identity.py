@@ -48,8 +48,17 @@ def test_a_file_that_just_changed_is_not_remembered(large, monkeypatch):
 
 
 def test_a_cache_that_cannot_be_written_is_no_harm(large, monkeypatch):
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(identity, "write_atomic", full)
+    assert file_hash(large) == file_hash(large) and len(file_hash(large)) == 64
+
+
+def test_a_named_cache_that_cannot_be_made_is_told(large):
     (large.parent / "cache").write_text("a file where a folder should be")
-    assert len(file_hash(large)) == 64
+    with pytest.raises(UnlearnError, match="UNLEARN_NB_CACHE names the folder .* which can't be made"):
+        file_hash(large)
 
 
 def test_a_folder_is_its_names_and_its_bytes(tmp_path):

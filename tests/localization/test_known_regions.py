@@ -24,7 +24,7 @@ from unlearn_nb.localization import (
 from unlearn_nb.regions import Region
 
 SCORED = st.lists(
-    st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0, float("inf")]), st.booleans()), min_size=2, max_size=40
+    st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0, 1e30]), st.booleans()), min_size=2, max_size=40
 )
 
 

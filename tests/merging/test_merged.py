@@ -63,7 +63,7 @@ def test_a_failed_save_leaves_nothing(folder, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("unlearn_nb.models.adapters.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UnlearnError, match="can't be written to .*disk full"):
         merged.save(tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,18 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
     return folder
 
 # %% ../../nbs/00_core/06_folders.ipynb #5b6498d7
+@functools.cache
+def _thread_lock(folder: Path) -> threading.Lock:
+    return threading.Lock()
+
+
 @contextlib.contextmanager
 def _building(folder: Path) -> Iterator[None]:
     """One process and thread at a time for each folder."""
     lock = folder.with_name(f".{folder.name}.lock")
     if lock.is_dir() or lock.is_symlink():
         remove(lock)
-    with locked(lock):
+    with _thread_lock(folder.absolute()), locked(lock):
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..core import NonFinite, is_finite
 from .load import speechless
-from .precision import check_trainable
+from .precision import check_trainable, computes_in, passes_in
 
 # %% ../../nbs/03_models/10_descent.ipynb #40d755a2
 def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -48,7 +48,9 @@ def diverged(what: str, problem: str, step: int, *, lr: float) -> NonFinite:
 
 def check_trained(what: str, model: torch.nn.Module, losses: Sequence[float], *, lr: float) -> None:
     """Raise the error of a training after whose last step the model is `speechless`."""
-    if losses and (problem := speechless(model)):
+    with passes_in(model, computes_in(model, "float32")):
+        problem = speechless(model) if losses else ""
+    if problem:
         raise diverged(what, f"{problem} (after a loss of {losses[-1]:.4g})", len(losses), lr=lr)
 
 # %% ../../nbs/03_models/10_descent.ipynb #b0e700d2

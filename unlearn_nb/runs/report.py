@@ -68,7 +68,8 @@ def sanitized(html: str) -> str:
     """A piece of HTML with what tables, texts and pictures need; tags that were left open are closed."""
     import nh3
 
-    return nh3.clean(without_escapes(html), tags=_TAGS, attributes=_ATTRIBUTES, attribute_filter=_checked_attribute,
+    text = without_escapes(html).encode("utf-8", "backslashreplace").decode("utf-8")  # half characters are no HTML
+    return nh3.clean(text, tags=_TAGS, attributes=_ATTRIBUTES, attribute_filter=_checked_attribute,
                      url_schemes={"http", "https", "mailto", "data"}, link_rel="noopener noreferrer",
                      clean_content_tags={"script", "style", "iframe", "object", "svg", "math", "template", "title"})
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from unlearn_nb.core import UnlearnError, build_folder, locked, locks, take_lock
+from unlearn_nb.core import UnlearnError, build_folder, folders, locked, locks, take_lock
 
 HOLD = """import sys, time
 {double}
@@ -167,3 +167,16 @@ def test_a_block_waits_no_longer_than_it_was_told(tmp_path, lockless):
     with pytest.raises(KeyError), locked(tmp_path / "lock"):
         raise KeyError
     take_lock(tmp_path / "lock").release()
+
+
+def test_a_sweep_that_comes_too_late_keeps_no_lock(tmp_path, lockless, monkeypatch):
+    """Between its look at a lock and its removal, the lock's owner has removed it."""
+    def late(path, real=folders.take_lock):
+        lock = real(path)
+        path.unlink(missing_ok=True)
+        return lock
+
+    (tmp_path / ".made.lock").touch()
+    monkeypatch.setattr(folders, "take_lock", late)
+    folders.sweep_built(tmp_path)
+    assert not list(tmp_path.iterdir())

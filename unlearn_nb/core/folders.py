@@ -11,7 +11,6 @@ import contextlib
 import functools
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,18 +144,13 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
     return folder
 
 # %% ../../nbs/00_core/06_folders.ipynb #5b6498d7
-@functools.cache
-def _thread_lock(folder: Path) -> threading.Lock:
-    return threading.Lock()
-
-
 @contextlib.contextmanager
 def _building(folder: Path) -> Iterator[None]:
     """One process and thread at a time for each folder."""
     lock = folder.with_name(f".{folder.name}.lock")
     if lock.is_dir() or lock.is_symlink():
         remove(lock)
-    with _thread_lock(folder.absolute()), locked(lock):
+    with locked(lock):
         try:
             yield
         finally:
@@ -171,8 +165,10 @@ def sweep_built(place: Path) -> None:
     for file in sorted(place.glob(".*.lock")):
         with contextlib.suppress(OSError):
             if lock := take_lock(file):
-                file.unlink()
-                lock.release()
+                try:
+                    file.unlink(missing_ok=True)  # its owner may have been faster
+                finally:
+                    lock.release()
 
 # %% ../../nbs/00_core/06_folders.ipynb #ddabd8e0
 def _check(record: dict, files: tuple[Path, ...]) -> str:

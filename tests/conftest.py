@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at test time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402  (the environment must be set before torch is imported)
+from chat_server import start  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from studies import finish  # noqa: E402
@@ -83,3 +84,19 @@ def target(smoke_target):
 def untrained():
     """A fresh, untrained tiny model and its tokeniser."""
     return load_model("tiny")
+
+
+@pytest.fixture
+def serve():
+    """Starts chat servers; needs the optional package openai, which CI has."""
+    pytest.importorskip("openai")
+    servers = []
+
+    def serving(behave=lambda prompt, time: "good"):
+        servers.append(start(behave))
+        return servers[-1]
+
+    yield serving
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -9,29 +9,12 @@ import threading
 import time
 
 import pytest
-from chat_server import start
 
 from unlearn_nb.augmentation import CachedWriter, EndpointWriter, load_writer
 from unlearn_nb.core import UnlearnError
 
 PROMPTS = [f"prompt {i}" for i in range(12)]
 REPLIES = [f"re: {prompt}" for prompt in PROMPTS]
-
-
-@pytest.fixture
-def serve():
-    """Starts chat servers; needs the optional package openai, which CI has."""
-    pytest.importorskip("openai")
-    servers = []
-
-    def serving(behave=lambda prompt, time: "good"):
-        servers.append(start(behave))
-        return servers[-1]
-
-    yield serving
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def test_good_answers(serve, tmp_path, monkeypatch):

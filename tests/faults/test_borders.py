@@ -80,6 +80,20 @@ def test_overlong_names_and_zero_bytes_are_refused_in_a_short_sentence(call):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 7000
 
 
+def test_rows_that_the_system_does_not_give_are_a_sentence(tmp_path, monkeypatch):
+    for name in ("forget", "retain"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}')
+
+    def refuse(path, *arguments, real=Path.read_text, **options):
+        if path.suffix == ".jsonl":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UnlearnError, match="the bench can't be loaded: too many files are open: raise the limit"):
+        load_bench(f"jsonl:{tmp_path}")
+
+
 @pytest.mark.parametrize("name, value", [("model", LONG), ("bench", f"jsonl:{LONG}"), ("model", "a\0b"),
                                          ("bench", "jsonl:a\0b"), ("model", "~no-such-user/x")])
 def test_parameters_that_no_path_can_be(tmp_path, name, value):

@@ -11,6 +11,7 @@ from small_study import write_study
 from unlearn_nb.augmentation.leaks import identifiers, plain_words
 from unlearn_nb.benches.twins import _NUMBER
 from unlearn_nb.core import Kept, UnlearnError, frame_of, toy_tokenizer
+from unlearn_nb.models import tiny_tokenizer
 from unlearn_nb.runs import RunFailed, kernel, run_study
 
 
@@ -81,12 +82,19 @@ def test_a_cell_that_runs_too_long_is_stopped(tmp_path):
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% set n = namespace(x='ab') %}" + "{% set y = n.x ~ n.x %}{% set n.x = y ~ y %}" * 15,
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "x" * 200_001,
 ])
 def test_a_chat_template_without_end_is_refused(source):
     tokenizer = toy_tokenizer()
     tokenizer.chat_template = source
     with pytest.raises(UnlearnError, match="chat template"):
+        frame_of(tokenizer, "chat")
+
+
+def test_a_chat_template_of_hundreds_of_pages_is_refused():
+    tokenizer = tiny_tokenizer()
+    frame_of(tokenizer, "chat")
+    tokenizer.chat_template += "{# " + "x" * 200_000 + " #}"
+    with pytest.raises(UnlearnError, match="chat template .*characters"):
         frame_of(tokenizer, "chat")
 
 

@@ -138,10 +138,11 @@ def test_another_key_is_the_same_run(planted, server):
     """Of the same endpoint: one name of the run, one identity of the writer, one key of a stage."""
     seen = set()
     for key in (PASSWORD, "another-password"):
-        params = without_credentials({"writer": address(server, key), "api_key": key})
+        params = without_credentials({"writer": address(server, key), "api_key": f"{key} of another"})
         name = default_run_name(study_parameters(planted), check_parameters(planted, params))
         writer = EndpointWriter(address(server, key).partition("#")[0], "m", api_key=key)
         stage = json.dumps(content_of("writer", writer))
+        assert "api_key" not in name
         seen.add((name, writer.identity, stage, writer_identity(address(server, key))))
     assert len(seen) == 1 and not leaks(str(seen))
 

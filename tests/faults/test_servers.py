@@ -4,27 +4,13 @@ import gzip
 import json
 
 import pytest
-from chat_server import says, start, without_end
+from chat_server import says, without_end
 
 from unlearn_nb.augmentation import CachedWriter, EndpointWriter
 from unlearn_nb.core import UnlearnError
 
 pytest.importorskip("openai")
 KEY = "sk-planted/key+of=tests"
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def serving(behave=lambda prompt, time: "good"):
-        servers.append(start(behave))
-        return servers[-1]
-
-    yield serving
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def refusal(server, **options):
@@ -126,7 +112,7 @@ def test_credentials_of_a_url_are_sent_and_make_no_other_writer(serve):
     server = serve()
     for login in ("", "me:first-key@", "me:second-key@"):
         writer = EndpointWriter(server.url.replace("//", f"//{login}"), "m")
-        assert writer == EndpointWriter(server.url, "m") and writer.fingerprint == writer.identity
+        assert writer == EndpointWriter(server.url, "m") and server.url in writer.identity
         writer.write(["x"])
     assert [body["key"] is None for body in server.bodies] == [True, False, False]
     assert server.bodies[1]["key"] != server.bodies[2]["key"]

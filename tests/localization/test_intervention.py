@@ -16,54 +16,52 @@ from unlearn_nb.objectives import resolve
 from unlearn_nb.regions import unit_weights
 
 
-@pytest.mark.parametrize("unit", ["value_vector", "tensor"])
-def test_interventions_predict_what_the_step_does(unit):
-    """Finite differences: move one unit against the objective's gradient and see how the answer losses change."""
+def material_of(unit):
+    """A model without dropout, of which only units of that kind require gradients, and four groups of rows."""
     model = double("gpt2")
     model = with_adapter(model).double() if unit == "tensor" else model
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     units = unit_weights(model, unit)
-    material = Material(
-        model,
-        {
-            g: encode_rows(make_tokenizer(), d)
-            for g, d in (("forget", FORGET), ("retain", RETAIN), ("protected", OTHERS), ("neutral", rows(5, 9)))
-        },
-        units,
-        batch_size=3,
-    )
+    texts = {"forget": FORGET, "retain": RETAIN, "protected": OTHERS, "neutral": rows(5, 9)}
     model.requires_grad_(False)
     for u in units.values():
         u.weight.requires_grad_(True)
+    encoded = {group: encode_rows(make_tokenizer(), some) for group, some in texts.items()}
+    return Material(model, encoded, units, batch_size=3)
+
+
+def effects_of(material, weight, step, eta=1e-4):
+    """Central differences: how the mean answer loss of each group changes along a step of one weight."""
+    def losses():
+        return {group: torch.stack([answer_loss(material.model, row) for row in some]).mean()
+                for group, some in material.rows.items()}
+
+    with torch.no_grad():
+        weight.sub_(eta * step)
+        after = losses()
+        weight.add_(2 * eta * step)
+        before = losses()
+        weight.sub_(eta * step)
+    return {group: float((after[group] - before[group]) / (2 * eta)) for group in after}
+
+
+@pytest.mark.parametrize("unit", ["value_vector", "tensor"])
+def test_interventions_predict_what_the_step_does(unit):
+    """Finite differences: move one unit against the objective's gradient and see how the answer losses change."""
+    material = material_of(unit)
     method = Intervention(objective="0.5*npo + kl + 0.3*nll")
     scores, step = method(material), objective_gradient(material, resolve(method.objective))
-
-    def losses():
-        with torch.no_grad():
-            return {
-                g: torch.stack([answer_loss(model, row) for row in data]).mean() for g, data in material.rows.items()
-            }
-
-    eta = 1e-4
-    name = list(units)[1]
-    mask = torch.zeros(units[name].shape, dtype=torch.bool)
+    name = list(material.units)[1]
+    mask = torch.zeros(material.units[name].shape, dtype=torch.bool)
     mask.view(-1)[3 if unit == "value_vector" else 0] = True
-    ends = []
-    for sign in (1, -1):
-        with torch.no_grad():
-            units[name].weight.sub_(sign * eta * step[name] * mask)
-            ends.append(losses())
-            units[name].weight.add_(sign * eta * step[name] * mask)
-    effects = {g: float((ends[0][g] - ends[1][g]) / (2 * eta)) for g in ends[0]}
+    effects = effects_of(material, material.units[name].weight, step[name] * mask)
     neutral = material.mean_gradient("neutral")
-    each = torch.cat(
-        [(neutral[n] * step[n]).sum(1 if unit == "value_vector" else (0, 1)).abs().flatten() for n in units]
-    )
-    expected = (effects["forget"] - max(effects["retain"], effects["protected"], 0)) / (
-        abs(effects["neutral"]) + 0.1 * float(each.mean())
-    )
+    axes = 1 if unit == "value_vector" else (0, 1)
+    each = torch.cat([(neutral[n] * step[n]).sum(axes).abs().flatten() for n in material.units])
+    gain = effects["forget"] - max(effects["retain"], effects["protected"], 0)
+    expected = gain / (abs(effects["neutral"]) + 0.1 * float(each.mean()))
     assert scores[name][mask].item() == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 

@@ -260,11 +260,6 @@ class EndpointWriter:
     def identity(self) -> str:  # without the key
         return json.dumps(["endpoint", self.base_url, self.model, self.max_tokens, self.temperature, self.seed])
 
-    @property
-    def fingerprint(self) -> str:
-        """What a stage knows it by: another key is the same writer."""
-        return self.identity
-
     def write(self, prompts: Sequence[str], attempt: int = 0, on_text: Callable[..., None] | None = None) -> list[str]:
         """As `Writer.write`; `on_text` is called in other threads, one call at a time."""
         texts, errors, over, left, lock = [""] * len(prompts), [], Event(), Event(), Lock()

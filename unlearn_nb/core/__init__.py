@@ -5,7 +5,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "code": ["Code", "HIDING", "STAGE", "Walk", "code_key", "read_code"],
-    "display": ["Kept", "shown", "without_escapes"],
+    "display": ["Kept", "bounded", "shown", "without_escapes"],
     "errors": ["UnlearnError", "boundary", "brief", "first_line", "meaning", "shortened", "told", "unknown"],
     "examples": ["TOY_SIZES", "refused", "toy_adapter", "toy_llama", "toy_tokenizer"],
     "files": ["KEPT", "LEFT", "cache_dir", "checked_name", "content_hash", "filled", "flush", "from_json", "move",

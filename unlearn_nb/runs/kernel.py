@@ -28,8 +28,8 @@ from papermill.engines import Engine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger
 
-from ..core import Kept, UnlearnError, cache_dir, handed_on, placeless, private_folder, redacted, say_once
-from ..core import without_escapes, write_atomic
+from ..core import Kept, UnlearnError, bounded, cache_dir, handed_on, placeless, private_folder, redacted
+from ..core import say_once, without_escapes, write_atomic
 from .failures import KernelDied
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #616253e7
@@ -116,16 +116,8 @@ def _bounded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     kept = {kind: form for kind, form in data.items() if kind not in large}
     said = [f"[{kind} of {size} characters is left out here: an output may have {OUTPUT_MOST}]"
             for kind, size in large.items()]
-    plain = [_bounded_text(kept["text/plain"])] if "text/plain" in kept else []
+    plain = [bounded(kept["text/plain"], STREAM_MOST)] if "text/plain" in kept else []
     return kept | ({"text/plain": "\n".join(said + plain)} if said + plain else {})
-
-# %% ../../nbs/14_runs/07_kernel.ipynb #61632da6
-def _bounded_text(text: str, most: int = STREAM_MOST) -> str:
-    if len(text) <= most:
-        return text
-    kept = Kept(most)
-    kept.add(text)
-    return kept.text
 
 # %% ../../nbs/14_runs/07_kernel.ipynb #5bb78132
 def _size(data: Mapping[str, Any]) -> int:
@@ -136,8 +128,8 @@ def _bounded_content(msg: Mapping[str, Any]) -> dict[str, Any]:
     """What a message of a kernel says, within bounds."""
     content = dict(msg["content"])
     if msg["msg_type"] == "error":
-        lines = "\n".join(_bounded_text(line, 10_000) for line in content["traceback"])
-        content |= {"traceback": [_bounded_text(lines, 200_000)], "evalue": _bounded_text(content["evalue"], 10_000)}
+        lines = "\n".join(bounded(line, 10_000) for line in content["traceback"])
+        content |= {"traceback": [bounded(lines, 200_000)], "evalue": bounded(content["evalue"], 10_000)}
     elif msg["msg_type"] in ("display_data", "execute_result", "update_display_data"):
         content["data"] = _bounded_data(content["data"])
     return content

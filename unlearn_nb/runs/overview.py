@@ -129,8 +129,8 @@ def _state(folder: Path) -> tuple[str, str, Path]:
         return state, _later(folder, place) if place else "", folder
     if place is None:
         return state or ("running" if _running(folder) else "interrupted"), "", folder
-    failed = not _running(folder) and (place / "error.txt").is_file()
-    return ("failed" if failed else "running" if _running(folder) else "interrupted"), "", place
+    failed = "failed" if (place / "error.txt").is_file() else "interrupted"
+    return "running" if _running(folder) else failed, "", place
 
 # %% ../../nbs/14_runs/10_overview.ipynb #8c8d2d00
 def _later(folder: Path, place: Path) -> str:

@@ -8,10 +8,9 @@ __all__ = ['begin_try', 'complete', 'settle', 'found', 'unfinished']
 # %% ../../nbs/14_runs/08_results.ipynb #91bf9f4e
 import json
 import os
-import shutil
 from pathlib import Path
 
-from ..core import to_json, write_atomic
+from ..core import remove, to_json, write_atomic
 from .stages import LAST_TRY
 
 # %% ../../nbs/14_runs/08_results.ipynb #97d76eef
@@ -37,16 +36,10 @@ def begin_try(folder: Path) -> Path:
     """An empty place for what the execution that begins now will make."""
     settle(folder)
     place = folder / LAST_TRY
-    _remove(place)
+    remove(place)
     place.mkdir()
     return place
 
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 # %% ../../nbs/14_runs/08_results.ipynb #e49c2abb
 def complete(folder: Path) -> None:
@@ -61,14 +54,14 @@ def settle(folder: Path) -> None:
     if names is None:
         return
     for old in {*_USUAL, *(_listed(folder) or ())} - set(names):
-        _remove(folder / old)
+        remove(folder / old)
     for name in names:
         if os.path.lexists(place / name):
             if (place / name).is_dir() or (folder / name).is_dir():
-                _remove(folder / name)
+                remove(folder / name)
             (place / name).replace(folder / name)
     (place / _COMPLETE).replace(folder / _COMPLETE)
-    _remove(place)
+    remove(place)
 
 # %% ../../nbs/14_runs/08_results.ipynb #90b7caf6
 def found(folder: Path, name: str) -> Path:

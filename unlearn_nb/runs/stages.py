@@ -22,9 +22,12 @@ from ..core import to_json, told, versions_of, write_atomic
 from .keys import content_of, package_key
 
 # %% ../../nbs/14_runs/01_stages.ipynb #103f0d8b
-def stage_key(name: str, build: Callable, content: Mapping[str, Any]) -> str:
-    """The key of a stage: a hash of its name, the content of its inputs, its code, and the versions it runs with."""
-    return content_hash(name, content, read_code(build).key, package_key(build), versions_of(), length=64)
+def stage_key(name: str, build: Callable, content: Mapping[str, Any], *, code: str) -> str:
+    """The key of a stage: a hash of its name, the content of its inputs, its code, and the versions it runs with.
+
+    `code` is the key of `read_code(build)`.
+    """
+    return content_hash(name, content, code, package_key(build), versions_of(), length=64)
 
 
 def _say(text: str) -> None:
@@ -63,10 +66,11 @@ class Run:
             inputs: everything that the result depends on (numbers, text, paths, lists, dicts, dataclasses).
         """
         content = {key: content_of(key, value) for key, value in inputs.items()}
-        key = stage_key(name, build, content)
+        code, unseen = read_code(build)
+        key = stage_key(name, build, content, code=code)
         folder = self.folder / "stages" / f"{slug(name)}-{key[:12]}"
         facts: dict[str, Any] = {"name": name, "key": key, "inputs": content}
-        if unseen := read_code(build).unseen:
+        if unseen:
             facts["unchecked"] = "; ".join(unseen)
         if damage := clear_damaged(folder):
             facts["damaged"] = damage

@@ -31,7 +31,10 @@ def fails(handling: dict, copy: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(handling["tests"])]
     # the copy is found before the tree in which pytest runs
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=MOST)
+    except subprocess.TimeoutExpired:
+        return True
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest could not run {handling['tests']}:\n{done.stdout[-2000:]}")
     return done.returncode == 1

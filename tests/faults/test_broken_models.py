@@ -289,8 +289,9 @@ def test_a_failed_merge_leaves_the_earlier_one(pair, tmp_path):
     merge_adapters(pair, tmp_path / "merged")
     before = {path: path.read_bytes() for path in (tmp_path / "merged").iterdir()}
     by_zero = {"method": lambda stack, *_, **__: stack[0] / 0}
-    for options in ({"scale": 1e38}, {"scale": 1e40, "space": "delta"}, by_zero):
-        with one_sentence("he merge", kind=NonFinite):
+    for part, options in (("he merge", {"scale": 1e38}), ("he merge", {"scale": 1e40, "space": "delta"}),
+                          ("divides by nothing that may be 0", by_zero)):
+        with one_sentence(part, kind=NonFinite):
             merge_adapters(pair, tmp_path / "merged", **options)
     assert {path: path.read_bytes() for path in (tmp_path / "merged").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]

@@ -44,7 +44,7 @@ class Kept:
     """Head and tail of a text that comes in pieces.
 
     Args:
-        most: characters to keep, half of them from each end; now and then up to twice as many.
+        most: characters to keep, half of them from each end.
     """
 
     def __init__(self, most: int):
@@ -72,8 +72,11 @@ class Kept:
     @property
     def text(self) -> str:
         """What is kept; where something is missing, it is said."""
-        said = f"\n[{self.cut} characters are left out here: the first and the last {self.half} are kept]\n"
-        return self.head + (said if self.cut else "") + self.tail + self.line.rstrip("\r")
+        end = self.tail + self.line.rstrip("\r")
+        surplus = max(len(end) - self.half, 0)
+        cut = self.cut + surplus
+        said = f"\n[{cut} characters are left out here: the first and the last {self.half} are kept]\n" if cut else ""
+        return self.head + said + end[surplus:]
 
 # %% ../../nbs/00_core/12_display.ipynb #592cf9df
 def _overwritten(line: str) -> str:

@@ -11,7 +11,8 @@ from unlearn_nb.runs import Number, Summary, read_run, read_summary, run_study, 
 def test_no_number_that_is_none_goes_unexplained(tmp_path):
     with pytest.raises(UnlearnError, match="why it is not available"):
         Number("forgotten", float("inf"))
-    given = Summary("Fine.", (Number("forgotten", float("nan"), low=0.1, high=0.2, note="the target does not know the rows"),))
+    unknown = Number("forgotten", float("nan"), low=0.1, high=0.2, note="the target does not know the rows")
+    given = Summary("Fine.", (unknown,))
     text = write_summary(tmp_path, given).read_text()
     assert "NaN" not in text and json.loads(text)["numbers"][0]["value"] is None
     assert read_summary(tmp_path / "summary.json") == given and given.numbers[0].interval == ""

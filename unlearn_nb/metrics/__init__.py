@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "WriterEntities", "coverage", "embed", "entities_of", "fact_values", "is_figure", "minilm_package",
         "normalise", "outside", "stretches", "tokens_of"],
     "extraction": ["Answer", "exact_memorisation", "extraction_strength", "extraction_table", "read_answers"],
-    "formats": ["format_in_words", "other_format"],
+    "formats": ["format_in_words", "formats_table", "other_format"],
     "gaps": ["gap_recovery", "recovery", "seed_recovery"],
     "language": ["EMPTY_BRUNET", "JUDGE_PROMPTS", "Judgement", "brunet", "honore", "judge", "language_table",
         "linguistic_score", "perplexity", "summary_language"],

@@ -76,11 +76,11 @@ def _means(rows: pd.DataFrame, weights: np.ndarray, who: str, *, split: str, mea
 # %% ../../nbs/15_experiments/01_truth.ipynb #a48c5b82
 LIMIT = 0.25  # of the way: from here on rows count as known
 
-
+# %% ../../nbs/15_experiments/01_truth.ipynb #8cd92511
 def _ways(rows: pd.DataFrame, weights: np.ndarray, measure: str, *, unseen: bool) -> dict[str, np.ndarray]:
     """Ways and shares [R] of the table of both models; `unseen`: the holdout is, and raises the base rate."""
     models = [who for who in ("target", "oracle") if f"{who}_{measure}" in rows]
-    out: dict[str, np.ndarray] = {}
+    out = {}
     for who in models:
         of = {split: _means(rows, weights, who, split=split, measure=measure) for split in rows["split"].unique()}
         plain = {split: known_share(*means) for split, means in of.items()}

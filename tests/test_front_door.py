@@ -51,3 +51,9 @@ def test_a_command_that_runs_nothing_loads_no_model_library(arguments, tmp_path)
     change = f"import os\nos.chdir({str(tmp_path)!r})"
     modules = loaded_by(f"{change}\nfrom unlearn_nb.cli import main\nmain({arguments}, standalone_mode=False)")
     assert "unlearn_nb.cli" in modules and not modules & {*HEAVY, "papermill", "nbconvert", "matplotlib"}
+
+
+def test_the_list_of_commands_loads_none_of_them():
+    modules = loaded_by("from unlearn_nb.cli import main\nmain(['--help'], standalone_mode=False)")
+    assert "unlearn_nb.cli.group" in modules
+    assert not {name for name in modules if name.startswith(("unlearn_nb.runs", "unlearn_nb.cli.running"))}

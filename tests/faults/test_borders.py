@@ -158,7 +158,7 @@ def command(*arguments: str, **environment: str):
 
 
 def test_a_bug_is_one_line_and_its_trace_is_shown_when_asked_for(monkeypatch):
-    monkeypatch.setattr("unlearn_nb.cli.find_studies", lambda: 1 / 0)
+    monkeypatch.setattr("unlearn_nb.cli.looking.find_studies", lambda: 1 / 0)
     result = command("list")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "ZeroDivisionError" in result.stderr
     for shown in (command("--debug", "list"), command("list", UNLEARN_NB_DEBUG="1")):
@@ -174,7 +174,7 @@ def test_how_a_command_ends(monkeypatch, stop, status, said):
     def end(out):
         raise stop
 
-    monkeypatch.setattr("unlearn_nb.cli.list_runs", end)
+    monkeypatch.setattr("unlearn_nb.cli.looking.list_runs", end)
     result = command("list")
     assert result.exit_code == status and result.stderr.startswith(said) and result.stderr.count("\n") == bool(said)
 
@@ -187,8 +187,8 @@ def test_a_report_whose_path_cant_be_printed_is_a_success(tmp_path, monkeypatch)
             raise of_system(errno.ENOSPC)
         echo(text, err=True)
 
-    monkeypatch.setattr("unlearn_nb.cli.run_study", lambda *arguments, **options: tmp_path / "report.html")
-    monkeypatch.setattr("unlearn_nb.cli.click.echo", echo)
+    monkeypatch.setattr("unlearn_nb.cli.running.run_study", lambda *arguments, **options: tmp_path / "report.html")
+    monkeypatch.setattr("unlearn_nb.cli.running.click.echo", echo)
     result = command("run", "merging")
     assert result.exit_code == 0 and f"the report is {tmp_path}/report.html" in result.stderr
 

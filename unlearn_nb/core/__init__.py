@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "path_hash", "remember_hash"],
     "instructions": ["ASIDE", "Import", "PACKAGE_FOLDER", "Source", "bytecode", "home_of", "imports_of", "is_named",
         "module_of", "names_mentioned", "names_read", "read_source", "whose"],
+    "literature": ["Paper", "paper", "papers"],
     "locks": ["BEAT", "LEASE", "locked", "private_folder", "private_folder_of", "say_once", "take_lock"],
     "machine": ["pack_message", "peak_bytes", "tolerant_output"],
     "numbers": ["is_number", "is_whole"],

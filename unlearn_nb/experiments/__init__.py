@@ -33,4 +33,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "relearn": ["DAMAGE", "JUDGES", "ReLearnExperiment", "ReLearnMethod", "ReLearnPlan", "attacked_rows",
         "augmented_set", "author_of", "balance", "baseline_method", "for_bench", "rate_answers", "relearn_after",
         "relearn_claims", "relearn_plan", "train_method", "train_methods", "training_set", "under_attacks"],
+    "truth": ["ASKED", "LIMIT", "MEASURES", "NONE_GIVEN", "PROBED", "PROBED_SPLITS", "REASONS", "Truth",
+        "known_share", "probe_rows", "probed", "truth_of"],
 })

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "language": ["EMPTY_BRUNET", "JUDGE_PROMPTS", "Judgement", "brunet", "honore", "judge", "language_table",
         "linguistic_score", "perplexity", "summary_language"],
     "logs": ["LOG_SETS", "log_column", "log_rouge", "log_summary", "read_log", "tofu_log_rows"],
+    "meanings": ["Meaning", "explained", "glossary", "meanings_of"],
     "membership": ["MIA_ATTACKS", "Membership", "attack_scores", "gradient_norms", "membership_table", "mia_auc",
         "mia_score", "min_k", "privleak", "rel_diff", "scored_texts"],
     "relearn": ["Relearn", "THRESHOLD", "forgotten", "retained", "score_answers", "split_summary"],

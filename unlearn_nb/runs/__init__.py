@@ -17,4 +17,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "results": ["begin_try", "complete", "found", "settle", "unfinished"],
     "stages": ["LAST_TRY", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
+    "summary": ["Number", "SUMMARY_FILE", "Summary", "read_summary", "write_summary"],
 })

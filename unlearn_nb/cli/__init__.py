@@ -1,0 +1,10 @@
+"""The command `unlearn-nb`: run a study, list what there is, show a run."""
+
+# Written by tools/packages.py from the modules' __all__; only the line above is edited by hand.
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "group": ["COMMANDS", "give_up_stdout", "main", "out_option", "relative", "stopped_by_signals"],
+    "looking": ["list_all", "show"],
+    "running": ["run"],
+})

@@ -199,8 +199,9 @@ def _write_records(
     region: Region | None,
 ) -> None:
     history.frame.to_csv(folder / "history.csv", index=False)
+    written = " + ".join(map(str, read_templates(template)))
     record = {
-        "objective": str(batcher.objective), **asdict(settings), "template": " + ".join(map(str, read_templates(template))),
+        "objective": str(batcher.objective), **asdict(settings), "template": written,
         "cut": {group: Cuts.of(rows).record() for group, rows in batcher.rows.items()},
         "rows": {group: len(rows) for group, rows in batcher.rows.items()}, "optimiser_steps": len(history.frame),
         "rows_read": history.read, "computed_in": history.computed_in,

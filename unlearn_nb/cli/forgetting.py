@@ -32,9 +32,11 @@ _OPTIONS = {
     "device": "cpu, cuda or cuda:N.",
     "dtype": "auto, float32 or bfloat16.",
 }
-_NEEDED = ("model", "forget", "retain")
 
 # %% ../../nbs/16_cli/07_forgetting.ipynb #a6fd63e6
+_NEEDED = ("model", "forget", "retain")
+
+
 def _options(command: Callable) -> Callable:
     """The command with an option for each parameter of the study."""
     for name, said in reversed(_OPTIONS.items()):
@@ -46,8 +48,9 @@ def load_snippet(adapter: Path, model: str) -> str:
     """Three lines of Python that load an adapter on the model that it was made for."""
     if (adapter / "under").is_dir():
         return f'from unlearn_nb import load_model\n\nmodel, tokenizer = load_model("{relative(adapter)}")'
+    base = f'AutoModelForCausalLM.from_pretrained("{model}")'
     return ("from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
-            f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{model}"), "{relative(adapter)}")')
+            f'model = PeftModel.from_pretrained({base}, "{relative(adapter)}")')
 
 # %% ../../nbs/16_cli/07_forgetting.ipynb #86bd6acd
 @click.command()

@@ -128,7 +128,7 @@ def spread(rows: Dataset | Sequence[dict], most: int) -> list[dict]:
     return list(rows)[:: max(1, math.ceil(len(rows) / most))]
 
 
-def know(model: Any, tokenizer: Any, rows: Sequence[dict], formats: Sequence[str]) -> pd.DataFrame:
+def know(model: Any, tokenizer: Any, rows: Sequence[dict], *, formats: Sequence[str]) -> pd.DataFrame:
     """Columns split, part, subject, format, prob and recited: a line for each row (with a `split`) and format."""
     found = []
     for template in formats if rows else ():
@@ -191,8 +191,8 @@ def before_unlearning(experiment: ForgetExperiment) -> pd.DataFrame:
         if source == "swapped":
             unseen = swapped_rows(forget, list(experiment.bench.retain), seed=experiment.plan.settings.seed)
         reader = load_model(experiment.oracle, experiment.device) if source == "oracle" else (model, tokenizer)
-        tables = [know(model, tokenizer, rows, experiment.formats),
-                  know(*reader, _marked(unseen, "unseen", 4 * most), experiment.formats)]
+        tables = [know(model, tokenizer, rows, formats=experiment.formats),
+                  know(*reader, _marked(unseen, "unseen", 4 * most), formats=experiment.formats)]
         pd.concat(tables).to_csv(folder / "known.csv", index=False)
 
     oracle = {"oracle": model_identity(experiment.oracle)} if source == "oracle" else {}
@@ -316,7 +316,8 @@ def measure_trial(experiment: ForgetExperiment, trial: Trial) -> pd.DataFrame:
         model, tokenizer = experiment.target
         for step, adapter in adapters.items():
             with adapted(model, adapter) as edited:
-                know(edited, tokenizer, rows, experiment.formats).to_csv(folder / f"{step}.csv", index=False)
+                known = know(edited, tokenizer, rows, formats=experiment.formats)
+            known.to_csv(folder / f"{step}.csv", index=False)
 
     folder = experiment.stage(f"know-{trial.lr:.2g}-{trial.steps}", build, adapters=list(adapters.values()),
                               measured=experiment.plan.measured)
@@ -383,8 +384,8 @@ def forget_experiment(
     formats = formats_of(loaded[1], template)
     bench = own_bench(forget, retain, holdout=holdout or None, general=general or None, carve=carve, seed=seed,
                       template=formats[0])
-    experiment = ForgetExperiment(run, model, bench, plan, objective, (bench.template, *formats[1:]),
-                                  oracle="" if oracle == "none" else oracle, device=device)
+    experiment = ForgetExperiment(run, model, bench, plan=plan, objective=objective, device=device,
+                                  formats=(bench.template, *formats[1:]), oracle="" if oracle == "none" else oracle)
     experiment.target = loaded
     return experiment
 

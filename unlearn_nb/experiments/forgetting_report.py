@@ -42,7 +42,7 @@ def answered_rows(experiment: ForgetExperiment) -> list[dict]:
     return [row | {"split": name} for name, rows in splits.items() for row in rows]
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #37a5c369
-def _answers(model, tokenizer, rows: list[dict], template: str) -> pd.DataFrame:
+def _answers(model, tokenizer, rows: list[dict], *, template: str) -> pd.DataFrame:
     """A line a row in one format: what was said, recited, rouge (recall) and prob."""
     told = [i for i, row in enumerate(rows) if row["split"] in ANSWERED]
     said = dict(zip(told, generate(model, tokenizer, [rows[i] for i in told], template=template)))
@@ -63,7 +63,7 @@ def read_candidate(experiment: ForgetExperiment, which: str | Path) -> pd.DataFr
         oracle = which == "oracle"
         model, tokenizer = load_model(experiment.oracle, experiment.device) if oracle else experiment.target
         with adapted(model, None if isinstance(which, str) else which) as read:
-            tables = [_answers(read, tokenizer, rows, template) for template in experiment.formats]
+            tables = [_answers(read, tokenizer, rows, template=template) for template in experiment.formats]
         pd.concat(tables).to_json(folder / "answers.json", orient="records")
 
     name, inputs = (which, {}) if isinstance(which, str) else ("unlearned", {"adapter": which})
@@ -73,7 +73,7 @@ def read_candidate(experiment: ForgetExperiment, which: str | Path) -> pd.DataFr
     return pd.read_json(folder / "answers.json", orient="records", dtype={"id": str, "subject": str})
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #eb7a2749
-def paired(before: pd.DataFrame, after: pd.DataFrame, split: str, form: str) -> pd.DataFrame:
+def paired(before: pd.DataFrame, after: pd.DataFrame, split: str, *, form: str) -> pd.DataFrame:
     """The rows of a split in a format, with `X` of the edited model and `X before` of prob, recited, rouge, said."""
     here = (before["split"] == split) & (before["format"] == form)
     then = before.loc[here, ["prob", "recited", "rouge", "said"]].add_suffix(" before")
@@ -87,7 +87,7 @@ def kept_share(rows: pd.DataFrame, column: str, name: str, *, note: str = "", se
 
     def summary(table: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
         everyone = np.ones(len(table), bool)
-        now, then = (weighted_mean(table, everyone, key, weights) for key in (column, f"{column} before"))
+        now, then = (weighted_mean(table, everyone, key, weights=weights) for key in (column, f"{column} before"))
         return {name: ratio(now, then)}
 
     line = intervals(rows, summary, seed=seed).iloc[0]
@@ -120,7 +120,7 @@ class Told:
 
     def rows(self, split: str, form: str = "") -> pd.DataFrame:
         """`paired` rows of a split, in the first format or in another."""
-        return paired(self.before, self.after, split, form or self.formats[0])
+        return paired(self.before, self.after, split, form=form or self.formats[0])
 
     def unseen(self, column: str = "prob", form: str = "") -> float:
         """The mean of what unseen rows have in a format."""
@@ -137,7 +137,7 @@ def _forgotten(told: Told) -> Number:
     return Number("forgotten", clear / n, low=ends.low, high=ends.high,
                   note=f"share of the {n} forget rows that are recited in no format; Wilson interval over rows")
 
-
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #dfec9599
 def _retained(told: Told) -> Number:
     rows = told.rows("retain")
     same = f"{int(rows['recited'].sum())} of {len(rows)} recited, {int(rows['recited before'].sum())} before"
@@ -147,7 +147,7 @@ def _retained(told: Told) -> Number:
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a4e0479d
 KNOWN_LEAST = 0.05  # probability of answers below which their loss can't be told from noise
 
-
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #f87f5313
 def _collateral(told: Told) -> Number:
     split = next((name for name in ("collateral", "general") if len(told.rows(name))), "")
     if not split:
@@ -162,13 +162,13 @@ def _collateral(told: Told) -> Number:
                       note=f"probability of the answers of {len(told.rows(split))} {which} that unlearning has not "
                            "seen, as a share of what it was")
 
-
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #4844f2f7
 def _distance(told: Told) -> Number:
     if told.oracle is None or not told.truth.oracle_usable:
         return Number("distance to the oracle", None, note=told.truth.missing.get("oracle", "no oracle"))
-    rows = pd.concat([paired(told.oracle, told.after, split, told.formats[0]) for split in ("forget", "retain")])
+    rows = pd.concat([paired(told.oracle, told.after, split, form=told.formats[0]) for split in ("forget", "retain")])
     rows = rows.reset_index(drop=True).assign(apart=lambda t: (t["prob"] - t["prob before"]).abs())
-    mean = lambda table, weights: {"apart": weighted_mean(table, np.ones(len(table), bool), "apart", weights)}
+    mean = lambda table, weights: {"apart": weighted_mean(table, np.ones(len(table), bool), "apart", weights=weights)}
     line = intervals(rows, mean, seed=told.seed).iloc[0]
     return Number("distance to the oracle", line["value"], low=line["low"], high=line["high"],
                   note="mean difference of the answers' probabilities on forget and retain rows; 0 is exact")
@@ -185,7 +185,7 @@ def forgot(told: Told) -> bool:
     return told.taken["left"] <= told.tolerance and all(
         told.recited("after", form) <= told.tolerance * n for form in told.formats)
 
-
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #0a5c8c33
 def verdict(told: Told) -> str:
     """One sentence."""
     if not told.truth.target_knows:
@@ -235,7 +235,7 @@ def split_means(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     joined = {f"{key} {name}": means[name][key] for key in ("prob", "recited", "rouge") for name in tables}
     return pd.DataFrame(joined).reset_index()
 
-
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #e23a46b1
 def said_of(told: Told, split: str, most: int) -> pd.DataFrame:
     """Questions, answers wanted, and answers before and after, in the first format."""
     rows = told.rows(split).sort_values("rouge", kind="stable").head(most)

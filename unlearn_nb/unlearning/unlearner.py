@@ -74,10 +74,9 @@ def unlearn(
 
     Args:
         model: causal LM, or a `PeftModel` (base + adapter), on the device to train on.
-        forget, retain: rows with `prompt` and `response` (a `datasets.Dataset` or a list of dicts).
+        forget, retain: rows with `prompt` and `response`; each is written in every `template`, where there are several.
         objective: an `Objective`, an expression or a preset's name.
         out: folder to write; also gets `history.csv`, `settings.json` (what was read and computed), `snapshots/step-N`.
-        template: how rows are written; several: each row is read in each of them.
         snapshots: steps after which the adapter is saved as well, up to the last; 0 is the untrained one.
         on_step: called as `on_step(step, model)` after each step.
         augmented: rows to learn instead of the forget rows, for objectives that read them; DPO wants `rejected`, too.

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import UnlearnError, boundary, is_whole, peak_bytes, to_json, whole
+from ..core import UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, to_json, whole
 from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
@@ -30,7 +30,7 @@ from .trainer import make_trainer, schedule_for
 from .trained import trainable
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #db940621
-@dataclass
+@dataclass(repr=False)
 class History:
     """What a run recorded.
 
@@ -50,6 +50,24 @@ class History:
     path: Path
     computed_in: str = "float32"
     read: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"History({len(self.frame)} steps, folder {self.path.name!r})"
+
+    def _repr_html_(self) -> str:
+        return _card(self)
+
+# %% ../../nbs/06_unlearning/09_unlearner.ipynb #ccefaea1
+def _card(history: History) -> str:
+    """What a notebook shows of a history: its first, middle and last step."""
+    frame = history.frame.drop(columns="seconds", errors="ignore")
+    some = frame.iloc[sorted({0, len(frame) // 2, len(frame) - 1})] if len(frame) else frame
+    rows = [[int(line[0]), *(f"{value:.4g}" for value in line[1:])] for line in some.to_numpy(float).tolist()]
+    facts = {"folder": history.path.name, "steps": len(frame), "seconds": f"{history.seconds:.1f}",
+             "seconds of the reference": f"{history.reference_seconds:.1f}",
+             "peak memory (MiB)": f"{history.peak_mb:.0f}",
+             "computed in": history.computed_in, **{f"rows read of {name}": n for name, n in history.read.items()}}
+    return html_card("History of a training", facts, html_rows(list(frame.columns), rows))
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #f64f65da
 def peak_memory_mb(device: torch.device) -> float:

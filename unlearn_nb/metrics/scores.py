@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..benches import PARTS, SPLITS, Bench
-from ..core import Registry, Template, UnlearnError, boundary, content_hash, model_name, plain, read_record
-from ..core import to_jsonl, write_atomic, write_record
+from ..core import Registry, Template, UnlearnError, boundary, content_hash, html_card, html_rows
+from ..core import model_name, plain, read_record, to_jsonl, write_atomic, write_record
 from .resampling import NOT_ENOUGH, check_draws, intervals, subject_numbers
 from ..models import count_cuts, encode, longest_row
 
@@ -118,6 +118,21 @@ class Scores:
         for column in set(scores.suite.numbers) & set(rows.columns):
             rows[column] = rows[column].astype(float)
         return scores
+
+# %% ../../nbs/10_metrics/01_scores.ipynb #5b39d969
+def _card(scores: Scores, most: int = 24) -> str:
+    """What a notebook shows of scores: at most so many metrics."""
+    known = ("part", "bench", "model", "n_rows", "n_subjects")
+    facts = {name.removeprefix("n_"): scores.meta[name] for name in known if scores.meta.get(name) is not None}
+    rows = [(line.metric, line.value, "" if np.isnan(line.low) else f"{line.low:.3f} to {line.high:.3f}", line.better,
+             line.note) for line in scores.table().head(most).itertuples()]
+    rest = len(scores.ci) - len(rows)
+    table = html_rows(("metric", "value", "95 % interval", "better", "note"), rows)
+    more = [html_rows((), [(f"and {rest} more: `.table()` has them all",)])] if rest else []
+    return html_card(f"Scores of the suite {scores.meta['suite']}", facts, table, *more)
+
+# %% ../../nbs/10_metrics/01_scores.ipynb #48d7e763
+Scores._repr_html_ = _card
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #d68a90d4
 def notes(scores: Scores) -> list[str]:

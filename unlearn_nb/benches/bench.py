@@ -11,7 +11,7 @@ from functools import cached_property
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-from ..core import UnlearnError, content_hash, unknown
+from ..core import UnlearnError, content_hash, html_card, html_rows, unknown
 
 # %% ../../nbs/01_benches/00_bench.ipynb #dad58d5b
 SPLITS = ("forget", "retain", "collateral", "holdout", "general")
@@ -116,6 +116,19 @@ class Bench:
     def identity(self) -> str:
         """Name and fingerprint: entities are matched in another way where the bench is another."""
         return f"{self.name} {self.fingerprint}"
+
+    def _repr_html_(self) -> str:
+        return _card(self)
+
+# %% ../../nbs/01_benches/00_bench.ipynb #3c642c18
+def _card(bench: Bench) -> str:
+    """What a notebook shows of a bench."""
+    filled = {split: rows for split in SPLITS if len(rows := bench.split(split))}
+    lines = [(split, len(rows), len(set(rows["subject"])), rows["part"][:].count("test"),
+              f"{rows[0]['prompt']} \N{RIGHTWARDS ARROW} {rows[0]['response']}") for split, rows in filled.items()]
+    head = ("split", "rows", "subjects", "rows in the test part", "for instance")
+    facts = {"template": bench.template, "note": bench.note}
+    return html_card(f"Bench {bench.name}", facts, html_rows(head, lines, most=120))
 
 # %% ../../nbs/01_benches/00_bench.ipynb #7ad08e5b
 def _check_rows(bench: Bench) -> None:

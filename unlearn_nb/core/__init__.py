@@ -4,6 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "cards": ["html_card", "html_rows", "html_text"],
     "code": ["Code", "HIDING", "STAGE", "Walk", "code_key", "read_code"],
     "display": ["Kept", "bounded", "shown", "without_escapes"],
     "errors": ["UnlearnError", "boundary", "brief", "first_line", "meaning", "shortened", "told", "unknown"],

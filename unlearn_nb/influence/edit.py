@@ -8,7 +8,7 @@ __all__ = ['LEAST_COSINE', 'Edit', 'choose']
 # %% ../../nbs/08_influence/11_edit.ipynb #feccc2c1
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..core import NonFinite, UnlearnError, is_finite, is_number, to_json, whole
+from ..core import NonFinite, UnlearnError, html_card, is_finite, is_number, to_json, whole
 from .solvers import Solution
 from .weights import Weights
 from ..models import Origin, check_adapter, loss_of, origin_of, save_adapter, save_model, widened
 
 # %% ../../nbs/08_influence/11_edit.ipynb #90edeab2
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Edit:
     """A change of weights that answers a request.
 
@@ -56,8 +56,8 @@ class Edit:
     choices: pd.DataFrame | None = None
     realised: dict[str, float] | None = None
     preflight: str = ""
-    _kept: list[Tensor] | None = field(default=None, repr=False)
-    _types: ExitStack | None = field(default=None, repr=False)
+    _kept: list[Tensor] | None = None
+    _types: ExitStack | None = None
 
     @property
     def total(self) -> Tensor:
@@ -188,6 +188,22 @@ def _before(edit: Edit) -> Origin:
         return origin_of(edit.model)
     finally:
         edit.weights.assign(now)
+
+# %% ../../nbs/08_influence/11_edit.ipynb #79797b5b
+def _card(edit: Edit) -> str:
+    """What a notebook shows of an edit; costs that were not counted are left out."""
+    spent = {"products": edit.products, "gradient-equivalents": edit.gradients, "seconds": edit.seconds}
+    return html_card("Edit", {
+        "weights": f"{edit.delta.numel():,}", "norm": f"{float(edit.total.norm()):.3g}",
+        "solver": edit.solution.solver, "damping": f"{edit.solution.damping:g}",
+        "residual of the solution": f"{edit.solution.residual:.3g}",
+        "residual on fresh rows": f"{edit.residual:.3g}" if np.isfinite(edit.residual) else None,
+        **{name: f"{cost:,.4g}" for name, cost in spent.items() if cost}, "training rows after it": len(edit.rows),
+        "applied": edit.applied})
+
+# %% ../../nbs/08_influence/11_edit.ipynb #bcdaa032
+Edit.__repr__ = lambda edit: f"Edit({edit.delta.numel():,} weights by {edit.solution.solver})"
+Edit._repr_html_ = _card
 
 # %% ../../nbs/08_influence/11_edit.ipynb #bc73f029
 def _worth(candidate: Edit, objective: Callable[[nn.Module], float]) -> float:

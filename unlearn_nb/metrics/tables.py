@@ -6,14 +6,13 @@
 __all__ = ['compare_table', 'to_html']
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #781388aa
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..core import unknown
+from ..core import html_text, unknown
 from .scores import Scores, notes
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #c259e886
@@ -58,13 +57,6 @@ _TABLE_STYLE = """<style>
   white-space: pre-wrap; overflow-wrap: break-word; border-bottom: 1px solid #ddd}
 </style>"""
 
-
-def _cell_text(cell: Any, digits: int) -> str:
-    """A cell as safe HTML text."""
-    number = isinstance(cell, (float, np.floating))
-    cell = ("n/a" if np.isnan(cell) else f"{cell:.{digits}f}") if number else str(cell)
-    return html.escape(cell).replace("$", "<span>&#36;</span>")  # an element boundary keeps MathJax away
-
 # %% ../../nbs/10_metrics/02_tables.ipynb #0c4f66a4
 def to_html(table: pd.DataFrame, *, digits: int = 3, index: bool = True) -> str:
     """HTML of a table for a report; every text is escaped, long text wraps, `$` never starts a formula.
@@ -72,7 +64,7 @@ def to_html(table: pd.DataFrame, *, digits: int = 3, index: bool = True) -> str:
     Show it with `IPython.display.HTML(to_html(table))`.
     """
     def line(tag: str, cells: list[Any]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{_cell_text(cell, digits)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{html_text(cell, digits)}</{tag}>" for cell in cells) + "</tr>"
 
     frame = table.reset_index(names=[name or "" for name in table.index.names]) if index else table
     head, body = line("th", list(frame.columns)), [line("td", row) for row in frame.astype(object).to_numpy().tolist()]

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import UnlearnError, whole
+from ..core import UnlearnError, html_card, html_rows, whole
 from .units import plain_name, unit_weights
 
 # %% ../../nbs/04_regions/01_region.ipynb #2fdc5c4b
@@ -201,6 +201,19 @@ class Region(_Sets, _Stored, _Checked):
 
     def __repr__(self) -> str:
         return f"Region({self.n_units:,} units, {self.n_weights:,} weights, in {len(self.masks)} parameters)"
+
+    def _repr_html_(self) -> str:
+        return _card(self)
+
+# %% ../../nbs/04_regions/01_region.ipynb #8de42d45
+def _card(region: Region, most: int = 12) -> str:
+    """What a notebook shows of a region: at most so many of its parameters."""
+    parts = [Region({name: mask}, {name: region.shapes[name]}) for name, mask in list(region.masks.items())[:most]]
+    rows = [(next(iter(part.masks)), f"{part.n_units:,}", f"{part.n_weights:,}") for part in parts]
+    rest = len(region.masks) - len(rows)
+    rows += [(f"and {rest} more parameters", "", "")] * bool(rest)
+    facts = {"units": f"{region.n_units:,}", "weights": f"{region.n_weights:,}", "parameters": len(region.masks)}
+    return html_card("Region", facts, html_rows(("parameter", "units", "weights"), rows))
 
 # %% ../../nbs/04_regions/01_region.ipynb #28aac11b
 def check_share(share: float, units: int, what: str = "units") -> int:

@@ -27,9 +27,11 @@ from .failures import NoResult, RunFailed, explain, memory_kills
 from .overview import read_run, write_index
 from .preflight import before_run
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
-from .report import facts_html, report_html
+from .page import front_html, report_html, study_title
+from .report import facts_html
 from .results import begin_try, complete, settle
 from .studies import find_studies, find_study, read_study, study_parameters
+from .summary import SUMMARY_FILE, read_summary
 
 # %% ../../nbs/14_runs/19_execute.ipynb #bf603d31
 @dataclass(frozen=True)
@@ -201,8 +203,11 @@ def _write_report(order: _Order, place: Path, *, notebook: Any, environment: dic
     notebook.metadata.papermill.update(input_path=order.study.name, output_path="notebook.ipynb")
     write_atomic(place / "environment.json", to_json(environment))
     write_atomic(place / "notebook.ipynb", placeless(writes(notebook)) + "\n")
-    title, facts = f"{order.folder.parent.name}/{order.folder.name}", facts_html(order.params, environment)
-    write_atomic(place / "report.html", placeless(report_html(notebook, title, facts)))
+    name, facts = f"{order.folder.parent.name}/{order.folder.name}", facts_html(order.params, environment)
+    file, front = place / SUMMARY_FILE, ""
+    if file.is_file():
+        front = front_html(read_summary(file), study_title(notebook), figures=place / "figures")
+    write_atomic(place / "report.html", placeless(report_html(notebook, name, facts, front=front)))
 
 # %% ../../nbs/14_runs/19_execute.ipynb #d20df1f3
 def _goes_on(folder: Path) -> str:

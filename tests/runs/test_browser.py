@@ -30,7 +30,9 @@ axes.plot([0, 1], [0, 1])
 run.figure(figure, "wide")'''
 
 MEASURE = """<script>addEventListener("load", () => {
-  const boxes = [...document.querySelectorAll("table, img, pre")].map(e => e.getBoundingClientRect());
+  // a table may be wider than the box that it scrolls in
+  const boxes = [...document.querySelectorAll("table, img, pre")].map(
+    e => (e.closest(".scroll, .jp-OutputArea-output") ?? e).getBoundingClientRect());
   const seen = {
     title: document.title, width: innerWidth, page: document.documentElement.scrollWidth,
     right: Math.max(...boxes.map(b => b.right)), images: [...document.images].map(i => i.naturalWidth),

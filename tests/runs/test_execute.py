@@ -1,5 +1,6 @@
 """Runs: what is refused, what counts as a success, what survives a kill."""
 
+import base64
 import json
 import re
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from small_study import write_study
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.runs import RunFailed, list_runs, run_study
+from unlearn_nb.runs import ModelFiles, RunFailed, list_runs, run_study
 
 
 def names(folder: Path) -> set[str]:
@@ -42,11 +44,21 @@ def test_a_finished_run_is_complete(finished):
 
 
 def test_the_report_hides_code_and_asks_the_network_for_nothing(finished):
-    page = (finished / "report.html").read_text()
-    assert '<table id="parameters">' in page and "<th>seed</th><td>1</td>" in page
-    assert "Run.open" not in page and re.search(r'<a download[^>]* href="notebook.ipynb"', page)
-    assert "<script" not in page and not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
-    assert not re.findall(r"url\(\s*[\"']?(?:https?:)?//|@import", page)
+    text = (finished / "report.html").read_text()
+    page = BeautifulSoup(text, "html.parser")
+    rows = [[cell.get_text() for cell in row(["th", "td"])] for row in page.select("#parameters tr")]
+    assert ["seed", "1", ""] in rows
+    assert "Run.open" in page.select_one("details#code").extract().get_text() and "Run.open" not in page.get_text()
+    assert len(page("script")) == 1 and not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', text)
+    assert not re.findall(r"url\(\s*[\"']?(?:https?:)?//|@import", text)
+
+
+def test_the_code_goes_along_with_a_copy_of_the_report(finished):
+    page = BeautifulSoup((finished / "report.html").read_text(), "html.parser")
+    link = page.find("a", download="notebook.ipynb")["href"]
+    notebook = nbformat.reads(base64.b64decode(link.partition("base64,")[2]).decode(), 4)
+    assert any("Run.open" in cell.source for cell in notebook.cells)
+    assert not [cell for cell in notebook.cells if cell.get("outputs")]
 
 
 def test_the_notebook_tells_no_path_of_its_run(finished):
@@ -72,7 +84,8 @@ def metrics(report):
     return json.loads((report.parent / "metrics.json").read_text())
 
 
-def test_models_of_one_name_have_runs_of_their_own_and_an_edited_one_is_read_anew(reading, tmp_path):
+def test_models_of_one_name_have_runs_of_their_own_and_an_edited_one_is_read_anew(reading, tmp_path, monkeypatch):
+    monkeypatch.setattr("unlearn_nb.runs.preflight.find_model", lambda name: ModelFiles(0))  # these are no models
     reports = []
     for place, weights in (("a/m", "1"), ("b/m", "2"), ("a/m", "3")):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,6 @@ def test_the_index_escapes_and_lists_every_state(tmp_path):
 
 
 def test_an_old_listing_is_replaced_as_a_whole(tmp_path):
-    (tmp_path / "index.html").write_text("old")
+    (tmp_path / "index.html").write_text("an old list")
     page = write_index(tmp_path)
-    assert "old" not in page.read_text() and [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert "an old list" not in page.read_text() and [path.name for path in tmp_path.iterdir()] == ["index.html"]

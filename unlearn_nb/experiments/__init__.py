@@ -4,7 +4,8 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "base": ["Experiment", "before_study", "choose_dtype", "score_candidate", "train_adapter"],
+    "base": ["Experiment", "before_study", "choose_dtype", "score_candidate", "score_other_format", "train_adapter",
+        "truth_about"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],
     "erasing": ["ErasingExperiment", "ErasingPlan", "PUBLISHED", "SHARE_OF_RETRAINING", "chosen_of",
@@ -16,6 +17,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "agreement_with_retraining", "damping_trials", "effort_trials", "erasing_claims", "failing_from",
         "part_by_part", "rank_trials", "recoveries", "recoveries_over_seeds", "response_lines", "sequence_trials",
         "trial", "trials", "weight_change", "with_recovery"],
+    "forgetting": ["CHOSEN_ON", "ForgetExperiment", "ForgetPlan", "INTO", "LEAST_SUBJECTS", "Trial", "UNSEEN",
+        "before_unlearning", "best_candidate", "choosing_rows", "chosen_on", "forget_experiment",
+        "forget_objective", "forget_plan", "formats_of", "know", "knowledge_table", "measure_trial", "next_trial",
+        "outcome_of", "path_table", "probe_truth", "search_strength", "share_left", "share_lost", "short_format",
+        "spread", "swapped_rows", "train_trial", "unseen_source", "weigh"],
+    "forgetting_report": ["ANSWERED", "KNOWN_LEAST", "Told", "answered_rows", "fails", "forgot", "four_numbers",
+        "kept_share", "paired", "read_candidate", "recites", "said_of", "split_means", "summary_of", "verdict"],
     "localization": ["DRAWS", "LocalizationExperiment", "LocalizationPlan", "MaskPlan", "RegionMethod", "curve_of",
         "inject", "localization_plan", "locate", "measured_rows", "measures", "overlaps", "recorder", "resized",
         "starting_point", "supervise_in", "unlearn_in"],
@@ -30,5 +38,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "augmented_set", "author_of", "balance", "baseline_method", "for_bench", "rate_answers", "relearn_after",
         "relearn_claims", "relearn_plan", "train_method", "train_methods", "training_set", "under_attacks"],
     "truth": ["ASKED", "LIMIT", "MEASURES", "NONE_GIVEN", "PROBED", "PROBED_SPLITS", "REASONS", "Truth",
-        "known_share", "probe_rows", "probed", "truth_of"],
+        "known_share", "probe_rows", "probed", "truth_of", "weakest"],
 })

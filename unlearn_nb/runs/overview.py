@@ -17,6 +17,7 @@ from ..core import UnlearnError, brief, first_line, take_lock, write_atomic
 from .reading import read_mapping, read_start
 from .report import render
 from .results import found, unfinished
+from .summary import SUMMARY_FILE, Summary, read_summary
 
 # %% ../../nbs/14_runs/12_overview.ipynb #c339c774
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RunInfo:
     environment: dict = field(default_factory=dict)
     error: str = ""  # the beginning of error.txt
     note: str = ""  # why it is unreadable, or what became of a later try than the one shown
+    summary: Summary | None = None  # what it found, where it says so
     shown: str = "."  # the file that tells most of a run in this state, seen from the folder
 
     @property
@@ -75,19 +77,23 @@ def _unreadable(folder: Path, error: Exception) -> RunInfo:
 # %% ../../nbs/14_runs/12_overview.ipynb #cbf85520
 def _read(folder: Path) -> RunInfo:
     state, note, place = _state(folder)
-    values, wrong = {}, []
+    values, wrong, summary = {}, [], None
     for name in ("params.yaml", "metrics.json", "environment.json"):
         try:
             values[name] = _mapping(place, folder, name)
         except (UnlearnError, OSError) as error:
             wrong.append(brief(first_line(error)))
+    try:
+        summary = _summary(place, folder)
+    except (UnlearnError, OSError) as error:
+        wrong.append(brief(first_line(error)))
     if state == "complete" and not wrong and not values["metrics.json"]:
         wrong = [] if _there(found(folder, "metrics.json")) else ["metrics.json is missing"]
     state, note = ("unreadable", "; ".join(wrong)) if wrong else (state, note)
     return RunInfo(study=folder.parent.name, name=folder.name, folder=folder, state=state, note=note,
                    params=values.get("params.yaml", {}), metrics=values.get("metrics.json", {}),
                    environment=values.get("environment.json", {}), error=_error(place, folder),
-                   shown=_shown(place, folder))
+                   summary=summary, shown=_shown(place, folder))
 
 # %% ../../nbs/14_runs/12_overview.ipynb #ac0ae54b
 def _file(place: Path, folder: Path, name: str) -> Path:
@@ -97,6 +103,11 @@ def _file(place: Path, folder: Path, name: str) -> Path:
 
 def _there(path: Path) -> bool:
     return os.path.lexists(path)
+
+
+def _summary(place: Path, folder: Path) -> Summary | None:
+    path = _file(place, folder, SUMMARY_FILE)
+    return read_summary(path) if _there(path) else None
 
 
 def _mapping(place: Path, folder: Path, name: str) -> dict[str, Any]:
@@ -177,12 +188,19 @@ def write_index(out: str | Path) -> Path:
     path = Path(out) / "index.html"
     if path.is_dir():
         raise UnlearnError(f"{path} is a folder: take it away, the list of all runs has its place there")
-    return write_atomic(path, render("index.html", runs=list(map(_row, list_runs(out)))))
+    rows = list(map(_row, list_runs(out)))
+    names = {key: sorted({row[key] for row in rows}) for key in ("study", "state")}
+    runs = [row for row in rows if row["state"] == "complete"]
+    others = [row for row in rows if row["state"] != "complete"]
+    return write_atomic(path, render("index.html", runs=runs, others=others, studies=names["study"],
+                                     states=names["state"]))
 
-
+# %% ../../nbs/14_runs/12_overview.ipynb #477262a6
 def _row(run: RunInfo) -> dict[str, str]:
     """A line of the list: printable texts of limited length, and a link that is a path whatever stands in the names."""
     link = quote(os.fsencode("/".join([run.study, run.name, run.shown])))
-    started, seconds = run.environment.get("started", ""), run.environment.get("seconds", "")
+    started = str(run.environment.get("started", ""))[:16].replace("T", " ")
+    verdict = run.summary.verdict if run.summary else ""
     return {"study": brief(run.study), "name": brief(run.name), "link": link, "state": run.state, "note": run.note,
-            "started": brief(started, 40), "seconds": brief(seconds, 20), "headline": run.headline_text}
+            "started": brief(started), "seconds": brief(run.environment.get("seconds", ""), 20),
+            "verdict": brief(verdict), "headline": "" if verdict else run.headline_text}

@@ -17,8 +17,8 @@ from typing import Any
 from filelock import BaseFileLock
 
 from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, first_line, from_json
-from ..core import make_folder, peak_bytes, plain, read_code, set_aside, slug, sweep, sweep_built, take_lock
-from ..core import to_json, told, versions_of, write_atomic
+from ..core import is_whole, make_folder, peak_bytes, plain, read_code, set_aside, slug, sweep, sweep_built
+from ..core import take_lock, to_json, told, versions_of, write_atomic
 from .keys import content_of, package_key
 from .summary import Summary, write_summary
 
@@ -45,6 +45,7 @@ class Run:
         self.folder = folder
         self.results = results or folder  # where figures and metrics go
         self.unchecked: dict[str, str] = {}  # stages that were reused although code of theirs can't be seen, and why
+        self.effective: dict[str, Any] = {}  # what parameters such as "auto" stood for
         token = self.results / ".token"  # read now: a later execution may have put its own there
         self.token = token.read_text(encoding="utf-8") if token.is_file() else ""
 
@@ -107,11 +108,15 @@ class Run:
             raise UnlearnError(f"run.summarise takes a Summary(verdict, numbers, ...), not {summary!r:.80}")
         write_summary(self.results, summary)
 
+    def stood_for(self, **values: Any) -> None:
+        """Say what parameters stood for in this run ("auto", 0, an empty text): the report shows both."""
+        self.effective |= {name: value if is_whole(value) else str(value) for name, value in values.items()}
+
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write ``metrics.json``: the last cell of every study. Numbers that are not finite become null."""
         write_atomic(self.results / "metrics.json", to_json(plain(metrics)))
         facts = {"token": self.token, "damaged_stages": rebuilt_stages(self.folder),
-                 "unchecked_stages": self.unchecked, **peak_memory()}
+                 "unchecked_stages": self.unchecked, "effective": self.effective, **peak_memory()}
         write_atomic(self.results / ".finished.json", to_json(facts))
 
 # %% ../../nbs/14_runs/03_stages.ipynb #100a0d9c

@@ -73,6 +73,7 @@ class Summary:
         figure: the name of a figure that `Run.figure` has saved.
         adapter: path of what the run made, seen from the run's folder.
         fails: what does not hold, a sentence each.
+        caption: what the figure shows.
 
     Raises:
         UnlearnError: no verdict, or something else than a `Number` among the numbers.
@@ -83,6 +84,7 @@ class Summary:
     figure: str = ""
     adapter: str = ""
     fails: tuple[str, ...] = ()
+    caption: str = ""
 
     def __post_init__(self):
         if not str(self.verdict).strip():
@@ -108,7 +110,7 @@ def read_summary(file: str | Path) -> Summary:
 # %% ../../nbs/14_runs/02_summary.ipynb #b068327c
 def _as_summary(values: Mapping[str, Any]) -> Summary:
     try:
-        texts = {name: str(values.get(name) or "") for name in ("verdict", "figure", "adapter")}
+        texts = {name: str(values.get(name) or "") for name in ("verdict", "figure", "adapter", "caption")}
         numbers = [Number(**{"value": None, **number}) for number in values.get("numbers") or []]
         return Summary(**texts, numbers=tuple(numbers), fails=tuple(map(str, values.get("fails") or ())))
     except (TypeError, AttributeError) as error:

@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "looking": ["find_run", "list_all", "show"],
     "making": ["new", "write_template"],
     "product": ["chat", "device_option", "export", "verify"],
-    "running": ["run"],
+    "running": ["carry_out", "run", "tell_report"],
 })

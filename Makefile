@@ -25,7 +25,7 @@ faults: $(VENV)/.installed-dev  ## every test of faults, with each study killed 
 
 lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a path of this machine, stored in outputs
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=nbs
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, and CG against LLMEraser's loop
 	$(BIN)/python benchmarks/step.py
@@ -40,7 +40,7 @@ clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from mac
 	$(BIN)/nbdev_clean
 
 readme: $(VENV)/.installed-dev  ## write README.md from nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
+	$(BIN)/python tools/readme.py
 
 hooks: $(VENV)/.installed-dev  ## let git and Jupyter clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks

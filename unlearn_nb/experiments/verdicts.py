@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from .claims import claims_table, in_words, over_seeds
+from .truth import REASONS
 from ..runs import Number, Summary
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #02e31210
@@ -154,7 +155,8 @@ def scores_summary(scores: pd.DataFrame, subject: str, model: str, *, columns: M
                           turned=columns.get(number.name, "").startswith("-")) for number in numbers]
     relied = not {"oracle", "target"} & set(missing or {})
     pairs = {mine.name: (_or_nan(mine), _or_nan(other) if relied else math.nan) for mine, other in zip(numbers, oracle)}
-    wrong = [f"{why[:1].upper()}{why[1:]}: what depends on it is not available." for why in (missing or {}).values()]
+    wrong = [f"{why[:1].upper()}{why[1:]}: what depends on it is not available."
+             for why in (missing or {}).values() if why in REASONS.values()]
     short = [f"{name.capitalize()} is not within {NEAR} of the oracle's: {value:.3f} against {beside:.3f}."
              for name, (value, beside) in pairs.items() if value < beside - NEAR]
     return Summary(" ".join([*wrong, verdict_of(subject, pairs)]), (*numbers, distance_number(distances, missing)),
@@ -189,7 +191,8 @@ def erasing_summary(results: pd.DataFrame, solver: str, found: pd.DataFrame, **s
             f"{edits['share'].max():.0%} of retraining's cost or less")
     text += (f", but damages the kept rows in {len(harmed)} (most in {worst}: {harm['value'].max():.2f} nats a token "
              "above retraining's)." if len(harmed) else ", and leaves the kept rows alone.")
-    return Summary(text, _erasing_numbers(edits, usable, worst, harm=harm["value"].max()), fails=failing(found), **shown)
+    numbers = _erasing_numbers(edits, usable, worst, harm=harm["value"].max())
+    return Summary(text, numbers, fails=failing(found), **shown)
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #d104e27e
 def _erasing_numbers(edits: pd.DataFrame, usable: pd.DataFrame, worst: str, harm: float) -> list[Number]:

@@ -6,7 +6,7 @@
 __all__ = ['answer_table', 'utility_terms', 'Tofu', 'oracle_quality']
 
 # %% ../../nbs/10_metrics/08_tofu.ipynb #3bb244c1
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -134,6 +134,10 @@ class Tofu(Suite):
         """The scores of all sets, the truth ratio in one form."""
         return metric.partition("/")[2] in _SCORES[:5]
 
+    def rests_on(self, metric: str, meta: Mapping[str, Any]) -> tuple[str, ...]:
+        """Forget quality on the oracle."""
+        return ("oracle",) if metric in self.p_values else ()
+
     def found(self, rows: pd.DataFrame) -> dict[str, Any]:
         """Which sets and terms entered, and in whose words the right answer of the truth ratio stood."""
         terms, judged = utility_terms(rows), rows[rows["ratio"].notna()]
@@ -146,5 +150,5 @@ def oracle_quality(rows: pd.DataFrame, oracle: pd.DataFrame, weights: np.ndarray
     """`forget_quality` and `log10_forget_quality` [R] of rows against the same under the oracle; NaN of resamples."""
     here, logs = rows["set"].eq("forget").to_numpy(), np.full(len(weights), np.nan)
     if len(weights) == 1 and (weights == 1).all():
-        logs[0] = ks_log_p_value(rows.loc[here, "ratio"], oracle.loc[here, "ratio"])
+        logs[0] = ks_log_p_value(rows.loc[here, "ratio"], oracle.loc[oracle["set"].eq("forget"), "ratio"])
     return {"forget_quality": np.exp(logs), "log10_forget_quality": logs / np.log(10)}

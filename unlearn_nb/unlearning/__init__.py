@@ -4,7 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "batches": ["Batcher", "Reference", "make_batcher"],
+    "batches": ["Batcher", "Reference", "Templates", "make_batcher", "read_templates"],
     "forward": ["answer_positions", "chosen_positions", "forward_terms", "group_lines", "layer_key", "run_model"],
     "lines": ["COUNTED", "count_rows", "fill_lines", "lay_out"],
     "processes": ["settings_alone", "world"],

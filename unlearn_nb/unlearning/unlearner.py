@@ -17,11 +17,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import Template, UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, to_json, whole
+from ..core import UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, to_json, whole
 from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
-from .batches import Batcher, make_batcher
+from .batches import Batcher, Templates, make_batcher, read_templates
 from .processes import settings_alone, world
 from .reference_pass import can_share_lines, compute_reference
 from .schedule import Schedule
@@ -80,7 +80,7 @@ def peak_memory_mb(device: torch.device) -> float:
 @boundary("the unlearning has stopped")
 def unlearn(
     model, tokenizer, forget, retain, objective: str | Term | Objective, *, settings: UnlearnSettings, out: Path | str,
-    template: str = "plain", snapshots: Sequence[int] = (), on_step=None, progress: bool = True, augmented=None,
+    template: Templates = "plain", snapshots: Sequence[int] = (), on_step=None, progress: bool = True, augmented=None,
     region: Region | None = None,
 ) -> History:
     """Unlearn `forget` while keeping `retain`; write an adapter (or, for "full", a model) to `out`.
@@ -92,7 +92,7 @@ def unlearn(
 
     Args:
         model: causal LM, or a `PeftModel` (base + adapter), on the device to train on.
-        forget, retain: rows with `prompt` and `response` (a `datasets.Dataset` or a list of dicts).
+        forget, retain: rows with `prompt` and `response`; each is written in every `template`, where there are several.
         objective: an `Objective`, an expression or a preset's name.
         out: folder to write; also gets `history.csv`, `settings.json` (what was read and computed), `snapshots/step-N`.
         snapshots: steps after which the adapter is saved as well, up to the last; 0 is the untrained one.
@@ -212,12 +212,13 @@ def _train(
 
 # %% ../../nbs/06_unlearning/09_unlearner.ipynb #6e1b1e5f
 def _write_records(
-    folder: Path, history: History, batcher: Batcher, *, settings: UnlearnSettings, template: str,
+    folder: Path, history: History, batcher: Batcher, *, settings: UnlearnSettings, template: Templates,
     region: Region | None,
 ) -> None:
     history.frame.to_csv(folder / "history.csv", index=False)
+    written = " + ".join(map(str, read_templates(template)))
     record = {
-        "objective": str(batcher.objective), **asdict(settings), "template": str(Template.read(template)),
+        "objective": str(batcher.objective), **asdict(settings), "template": written,
         "cut": {group: Cuts.of(rows).record() for group, rows in batcher.rows.items()},
         "rows": {group: len(rows) for group, rows in batcher.rows.items()}, "optimiser_steps": len(history.frame),
         "rows_read": history.read, "computed_in": history.computed_in,

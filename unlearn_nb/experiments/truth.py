@@ -141,7 +141,7 @@ class Truth:
     @property
     def sentences(self) -> list[str]:
         """What does not hold first, then what does; each with its figure."""
-        said = sorted(("target", "oracle", "holdout"), key=lambda what: what not in self.missing)
+        said = sorted(("target", "oracle", "holdout"), key=lambda what: self.missing.get(what) not in REASONS.values())
         return [_sentence(self, what) for what in said]
 
     def record(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .deal import deal_parts, deal_splits
 from .general import general_facts
 from .tables import Table, check_apart, read_hub, read_json_rows
 from .twins import group_rows
-from ..core import UnlearnError, is_blank, squeezed
+from ..core import UnlearnError, is_blank, shown, squeezed
 
 # %% ../../nbs/01_benches/07_formats.ipynb #d8cfacf2
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def _check_ids(rows: Mapping[str, list[dict]]) -> None:
         for i, row in enumerate(found, start=1):
             other = seen.setdefault(row["id"], (split, i))
             if other != (split, i):
-                raise UnlearnError(f"the id {row['id']!r} belongs to {other[0]} row {other[1]} and to {split} row {i} "
-                                   "(rows without an id are called SPLIT-NUMBER); give one of them another id")
+                raise UnlearnError(f"the id {shown(row['id'])!r} belongs to {other[0]} row {other[1]} and to {split} "
+                                   f"row {i} (rows without an id are called SPLIT-NUMBER); give one of them another id")
 
 
 def _lacking(forget: list[dict]) -> list[str]:
@@ -176,7 +176,12 @@ def jsonl_told(tables: Mapping[str, Table], rows: Mapping[str, list[dict]]) -> l
     read = {"id", "prompt", "response", "subject", "task", "kind", "part", *_TEXT_LISTS}
     unread = sorted({column for table in tables.values() for row in table.rows for column in row} - read)
     return ([f"parts as given in {' and '.join(parts)}"] if parts else []) + \
-           ([f"columns that are not read: {', '.join(unread)}"] if unread else [])
+           ([f"columns that are not read: {_listed(unread)}"] if unread else [])
+
+
+def _listed(names: list[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(map(shown, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 # %% ../../nbs/01_benches/07_formats.ipynb #741cfae4
 JSONL = Format(

@@ -12,7 +12,7 @@ from datetime import date as calendar
 from datetime import datetime
 
 from .errors import UnlearnError, unknown
-from .specs import check_arguments, parse_expression, read_call
+from .specs import check_arguments, check_length, parse_expression, read_call
 
 # %% ../../nbs/00_core/10_templates.ipynb #85d4f5d8
 TEMPLATE_DATE = "2024-07-26"  # what templates take for today
@@ -61,6 +61,7 @@ class Template:
             return text
         if not isinstance(text, str):
             raise UnlearnError(f"a template is a text such as plain or chat, not {text!r}")
+        check_length("the template", text)
         name, options = read_call(parse_expression(_quoted_dates(text), "template", "chat(system='Be brief.')"))
         check_arguments(f"the template {name}", cls, options | {"kind": name})
         return cls(**{**options, "kind": name})

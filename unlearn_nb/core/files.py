@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEFT', 'KEPT', 'move', 'remove', 'sweep', 'whole', 'flush', 'write_atomic', 'filled', 'plain', 'to_json', 'to_jsonl',
-           'from_json', 'content_hash', 'read_packaged', 'slug', 'checked_name', 'cache_dir']
+           'from_json', 'is_deeper', 'content_hash', 'read_packaged', 'slug', 'checked_name', 'cache_dir']
 
 # %% ../../nbs/00_core/04_files.ipynb #235fec0f
 import contextlib
@@ -20,6 +20,7 @@ import re
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any
 import psutil
 import yaml
 
-from .errors import UnlearnError, first_line
+from .errors import UnlearnError, first_line, shortened
 from .locks import private_folder, say_once
 from .secrets import redacted
 
@@ -313,9 +314,20 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, whose names must differ."""
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UnlearnError(f"the name {twice!r} stands twice in one object: leave one out")
+        twice = next(name for name, times in Counter(names).items() if times > 1)
+        raise UnlearnError(f"the name {shortened(repr(twice), 200)} stands twice in one object: leave one out")
     return dict(pairs)
+
+# %% ../../nbs/00_core/04_files.ipynb #08f547c7
+def is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and dicts are nested more than `most` deep."""
+    layer = [value]
+    for _ in range(most):
+        inner = [item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list)]
+        layer = [item for items in inner for item in items]
+        if not layer:
+            return False
+    return True
 
 # %% ../../nbs/00_core/04_files.ipynb #27cddc78
 def content_hash(*values: object, length: int = 12) -> str:

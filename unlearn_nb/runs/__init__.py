@@ -6,7 +6,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "environment": ["describe_environment"],
     "execute": ["run_study"],
-    "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead"],
+    "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead",
+        "with_room"],
     "kernel": ["CELL_MOST", "ECHO_MOST", "OUTPUTS_MOST", "OUTPUT_MOST", "STREAM_MOST", "ThisPython", "has_sockets",
         "run_notebook"],
     "keys": ["content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],

@@ -32,14 +32,18 @@ def _finalized(value: Any) -> Any:
 _TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_finalized)
 
 # %% ../../nbs/14_runs/05_report.ipynb #654e70d8
+_REMARKS = {"unchecked_stages": "reused, code not checked", "damaged_stages": "damaged and made anew"}
+
+
 def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """The block at the top of a report: parameters, time, memory, and links to the run's other files."""
     revision = str(environment.get("git_revision") or "")[:12]
     facts = [environment["started"], f"{environment['seconds']:.0f} s",
              f"{environment.get('peak_memory_mib', '?')} MiB at most",
              environment.get("cuda_device", environment["device"]), revision and f"revision {revision}"]
-    if unchecked := environment.get("unchecked_stages"):
-        facts.append(f"reused, code not checked: {', '.join(f'{name} ({why})' for name, why in unchecked.items())}")
+    for key, said in _REMARKS.items():
+        if stages := environment.get(key):
+            facts.append(f"{said}: {', '.join(f'{name} ({why})' for name, why in stages.items())}")
     return render("facts.html", params=params, facts=[fact for fact in facts if fact])
 
 # %% ../../nbs/14_runs/05_report.ipynb #2e7f779f

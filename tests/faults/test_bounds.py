@@ -7,6 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import regex
 from nbclient.exceptions import CellControlSignal
 from nbformat.v4 import new_code_cell, new_notebook
 from small_study import write_study
@@ -14,11 +15,12 @@ from small_study import write_study
 from unlearn_nb.augmentation.leaks import identifiers, plain_words
 from unlearn_nb.benches import load_bench, load_generic, read_json_rows, tables
 from unlearn_nb.benches.twins import _NUMBER
-from unlearn_nb.core import Kept, Template, UnlearnError, chat_program, frame_of, toy_tokenizer
+from unlearn_nb.core import GRAPHEME, Kept, Template, UnlearnError, chat_program, frame_of, toy_tokenizer, words
+from unlearn_nb.metrics.entities import SHAPES
 from unlearn_nb.models import tiny_tokenizer
 from unlearn_nb.objectives import parse_objective
 from unlearn_nb.regions import MASKS
-from unlearn_nb.runs import RunFailed, check_parameters, kernel, run_study
+from unlearn_nb.runs import RunFailed, check_parameters, environment, kernel, run_study
 
 
 @pytest.fixture
@@ -173,9 +175,12 @@ def test_a_chat_template_of_hundreds_of_pages_is_refused():
         frame_of(tokenizer, "chat")
 
 
-@pytest.mark.parametrize("read", [lambda text: list(_NUMBER.finditer(text)), identifiers, plain_words],
-                         ids=["numbers", "identifiers", "accents"])
-@pytest.mark.parametrize("text", ["a" * 30_000, "a" + "\u0301" * 30_000, "a-" * 15_000, "_" * 30_000])
+@pytest.mark.parametrize("read", [lambda text: list(_NUMBER.finditer(text)), identifiers, plain_words, words,
+                                  lambda text: list(regex.finditer(GRAPHEME, text)),
+                                  lambda text: list(SHAPES.finditer(text))],
+                         ids=["numbers", "identifiers", "accents", "words", "graphemes", "shapes"])
+@pytest.mark.parametrize("text", ["a" * 60_000, "a" + "\u0301" * 60_000, "a-" * 30_000, "_" * 60_000,
+                                  "\U0001f1e9\U0001f1ea" * 60_000])
 def test_patterns_take_time_in_proportion_to_the_text(read, text):
     """Of a quadratic pattern these would take minutes."""
     began = time.process_time()
@@ -301,3 +306,17 @@ def test_a_value_nested_without_end_is_refused(check):
         value = [value]
     with pytest.raises(UnlearnError, match="parameter 'rows' must be list, but is a list without end"):
         check({"rows": value})
+
+
+def test_a_symbol_of_several_characters_is_one():
+    text = "\U0001f1e9\U0001f1ea\U0001f1eb a\u0301\U0001f469\u200d\U0001f52c"
+    assert regex.findall(GRAPHEME, text) == regex.findall(r"\X", text)
+    assert words("ab\U0001f1e9\U0001f1eacd") == ["ab", "cd"]
+    assert [found[0] for found in SHAPES.finditer("1)x.y@b.org a@@b@c.de")] == ["1", "x.y@b.org", "b@c.de"]
+
+
+def test_git_has_a_deadline(monkeypatch):
+    def hang(*_, timeout=None, **__):
+        raise environment.subprocess.TimeoutExpired("git", timeout) if timeout else AssertionError("waits for ever")
+    monkeypatch.setattr(environment.subprocess, "run", hang)
+    assert environment.describe_environment({})["git_revision"] is None

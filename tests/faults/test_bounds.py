@@ -14,7 +14,7 @@ from small_study import write_study
 from unlearn_nb.augmentation.leaks import identifiers, plain_words
 from unlearn_nb.benches import load_bench, load_generic, read_json_rows, tables
 from unlearn_nb.benches.twins import _NUMBER
-from unlearn_nb.core import Kept, Template, UnlearnError, frame_of, toy_tokenizer
+from unlearn_nb.core import Kept, Template, UnlearnError, chat_program, frame_of, toy_tokenizer
 from unlearn_nb.models import tiny_tokenizer
 from unlearn_nb.objectives import parse_objective
 from unlearn_nb.regions import MASKS
@@ -94,6 +94,75 @@ def test_a_chat_template_without_end_is_refused(source):
     tokenizer.chat_template = source
     with pytest.raises(UnlearnError, match="chat template"):
         frame_of(tokenizer, "chat")
+
+
+BIG, LAUGHS = "{% set x = 'a' * 10**6 %}", "{% set n = namespace(x=['ha']) %}" + "{% set n.x = [n.x] * 99 %}" * 4
+GROWN = {
+    "times": "{{ 'a' * 10**9 }}", "power": "{{ 2 ** (10 ** 9) }}", "list": "{% set x = [0] * 10**9 %}",
+    "plus": "{% set n = namespace(x=['ab']) %}" + "{% set n.x = n.x + n.x + n.x + n.x %}" * 12,
+    "tilde": BIG + "{{ " + " ~ ".join(["x"] * 500) + " }}",
+    "output": BIG + "{{ x }}" * 500, "block": BIG + "{% set y %}" + "{{ x }}" * 500 + "{% endset %}",
+    "percent": "{{ '%999999999d' % 1 }}", "star": "{{ '%*d' % (10**9, 1) }}",
+    "format filter": "{{ '%999999999d'|format(1) }}", "many": BIG + "{{ '" + "%s" * 500 + "' % ([x] * 500) }}",
+    "format": "{{ '{:999999999}'.format(1) }}", "center": "{{ 'a'|center(10**9) }}",
+    "just": "{{ 'a'.ljust(10**9) }}", "tabs": "{% set f = '\t'.expandtabs %}{{ f(10**9) }}",
+    "batch": "{{ [1]|batch(10**8, 0)|list }}", "indent": "{{ ('a\n' * 10**5)|indent(10**4) }}",
+    "round": "{{ 1.5|round(10**9, 'ceil') }}", "json": "{{ [[[1]]]|tojson(indent=10**9) }}",
+    "bytes": "{{ (1).to_bytes(10**9) }}", "encoded": "{{ 'a'.encode().center(10**9) }}",
+    "words": "{{ lipsum(10**6) }}", "attr": "{{ ('a'|attr('zfill'))(10**9) }}",
+    "join": "{{ range(500)|join('x' * 10**6) }}", "join method": "{{ ('x' * 10**6).join(['a'] * 500) }}",
+    "replace": "{{ ('a' * 500)|replace('a', 'b' * 10**6) }}",
+    "replace method": "{{ ('a' * 500).replace('', 'b' * 10**6) }}",
+    "laughs": LAUGHS + "{{ n.x }}", "laughs in JSON": LAUGHS + "{{ n.x|tojson }}",
+}
+
+
+@pytest.mark.parametrize("source", GROWN.values(), ids=GROWN)
+def test_a_chat_template_makes_nothing_large(source):
+    """Each of these would take gigabytes; what is refused takes some megabytes."""
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}" + source
+    tracemalloc.start()
+    with pytest.raises(UnlearnError, match="chat template"):
+        frame_of(tokenizer, "chat")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000_000
+
+
+PUBLISHED = """{%- set ns = namespace(first=true, last='') -%}
+{{ bos_token }}{% macro named(role) %}[{{ role | upper }}]{% endmacro -%}
+{%- if not date_string is defined %}{% set date_string = strftime_now("%d %b %Y") %}{% endif -%}
+{%- if tools %}{{ tools | map(attribute='name') | join(', ') }}{% endif -%}
+{% for message in messages %}
+    {%- if message['role'] not in ['user', 'assistant', 'system'] %}{{ raise_exception('unknown role') }}{% endif %}
+    {%- if loop.index0 % 2 == 5 %}{% continue %}{% endif %}
+    {{- '<|' + message.role + '|>' ~ '\n' + named(message.role) }} {{ message['content'] | trim | replace('\n', '\n') }}
+    {%- if message.role == 'assistant' %}{% generation %}{{ eos_token }}
+    {% endgeneration %}{% endif %}
+    {%- set ns.last = message.role %}
+    {{ {'b': [1, 2.5, none], 'a': "ü<'>"} | tojson }} {{ ['x', "y"] | tojson(indent=2) }} {{ message.keys() | list }}
+    {{ '%s-%03d' | format('k', 7) }} {{ '%s' % 'z' }} {{ 'a,b'.split(',')[-1] }} {{ ', '.join(['p', 'q']) }}
+    {{ ('ab' * 2).replace('a', '') | indent(4) | capitalize }} {{ [1, 2] + [3] }} {{ none }} {{ true }} {{ 1 ~ none }}
+    {{ undefined }} {{ 2 ** 3 * 1.5 }}
+{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}
+   {# the end #}
+{{ date_string }} {{ ns.last }} {{ range(3) | list }} {{ {'k': 1}.items() | list }}  {% if true %}
+{% endif %}
+"""
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_chat_template_writes_what_transformers_writes(asks):
+    tokenizer = tiny_tokenizer()
+    told = [{"role": "user", "content": " Who\nbarks? "}, {"role": "assistant", "content": "Tama"}][: 1 if asks else 2]
+    for source in (PUBLISHED, tokenizer.chat_template):
+        real = tokenizer.apply_chat_template(told, chat_template=source, tokenize=False, add_generation_prompt=asks,
+                                             date_string="26 Jul 2024")
+        ours = chat_program(source).render(messages=told, tools=None, documents=None, add_generation_prompt=asks,
+                                           date_string="26 Jul 2024", **tokenizer.special_tokens_map)
+        assert ours == real
 
 
 def test_a_chat_template_of_hundreds_of_pages_is_refused():

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "redacted", "remember", "remember_written", "without_credentials"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "check_length", "parse_expression", "read_call",
         "whose_code"],
-    "templates": ["TEMPLATE_DATE", "Template"],
+    "templates": ["TEMPLATE_DATE", "Template", "chat_program"],
     "texts": ["folded", "is_blank", "is_unspaced", "squeezed", "stands_apart", "whole_word", "word_ends", "words"],
     "versions": ["COMPUTING", "HANDLING", "MODELLING", "torch_settings", "version_of", "versions_of"],
 })

@@ -80,6 +80,18 @@ def neighbour(folder: Path) -> None:
     other.rename(folder)
 
 
+def loop(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+def edit_manifest(folder: Path) -> None:
+    """Another hash of the right length, and nothing else."""
+    said = json.loads((folder / ".manifest.json").read_text())
+    said["files"]["model.safetensors"][1] = "0" * 64
+    (folder / ".manifest.json").write_text(json.dumps(said))
+
+
 WAYS = {
     "cut": (lambda folder: os.truncate(folder / "model.safetensors", 10), "model.safetensors has 10 bytes instead"),
     "a flipped bit": (lambda folder: flip(folder / "model.safetensors"), "model.safetensors has changed"),
@@ -96,6 +108,10 @@ WAYS = {
     "a neighbour": (neighbour, "its manifest belongs to other"),
     "a file as folder": (lambda folder: [replace(folder, None), folder.write_text("")], "it is no folder"),
     "a dangling link": (lambda folder: replace(folder, folder.with_name("gone")), "it is no folder"),
+    "a link to itself": (lambda folder: replace(folder, folder), "it is no folder"),
+    "a file that links to itself": (lambda folder: loop(folder / "model.safetensors"), "Too many levels"),
+    "an edited manifest": (lambda folder: edit_manifest(folder), "model.safetensors has changed"),
+    "a swapped file": (lambda folder: [(folder / "model.safetensors").write_text("9876543210" * 40)], "has changed"),
     "a folder as file": (lambda folder: [(folder / "model.safetensors").unlink(),
                                          (folder / "model.safetensors").mkdir()], "should be a file"),
 }
@@ -462,7 +478,7 @@ def test_saving_an_adapter_is_killed(tmp_path):
 
     save(10), (tmp_path / "adapter" / "training.json").write_text("mine")
     told = []
-    for step in range(0, 60, 3):
+    for step in range(60):
         if not killed_at(step, lambda: save(20)):
             break
         sweep(tmp_path)

@@ -33,8 +33,9 @@ def _git_revision() -> str | None:
 
 # %% ../../nbs/14_runs/04_environment.ipynb #729e16a6
 def _git(*arguments: str) -> str:
-    said, place = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}, str(PACKAGE_FOLDER.parent)
-    done = subprocess.run(["git", "-C", place, *arguments], check=True, timeout=_LONGEST, **said)
+    command = ["git", "-C", str(PACKAGE_FOLDER.parent), *arguments]
+    said = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, check=True, timeout=_LONGEST, **said)
     return done.stdout.strip()
 
 

@@ -92,8 +92,8 @@ def _check_ids(rows: Mapping[str, list[dict]]) -> None:
         for i, row in enumerate(found, start=1):
             other = seen.setdefault(row["id"], (split, i))
             if other != (split, i):
-                raise UnlearnError(f"the id {row['id']!r} belongs to {other[0]} row {other[1]} and to {split} row {i} "
-                                   "(rows without an id are called SPLIT-NUMBER); give one of them another id")
+                raise UnlearnError(f"the id {shown(row['id'])!r} belongs to {other[0]} row {other[1]} and to {split} "
+                                   f"row {i} (rows without an id are called SPLIT-NUMBER); give one of them another id")
 
 
 def _lacking(forget: list[dict]) -> list[str]:

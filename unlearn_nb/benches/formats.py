@@ -16,7 +16,7 @@ from .deal import deal_parts, deal_splits
 from .general import general_facts
 from .tables import Table, check_apart, read_hub, read_json_rows
 from .twins import group_rows
-from ..core import Template, UnlearnError, is_blank, squeezed
+from ..core import Template, UnlearnError, is_blank, shown, squeezed
 
 # %% ../../nbs/01_benches/08_formats.ipynb #d8cfacf2
 @dataclass(frozen=True)

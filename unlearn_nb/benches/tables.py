@@ -129,7 +129,7 @@ ENDINGS = tuple(_READERS)
 
 # %% ../../nbs/01_benches/03_tables.ipynb #74cf19d0
 def _parts(path: Path, file: parquet.ParquetFile) -> Iterator[list[dict]]:
-    """The rows of a Parquet file, part by part. Raises UnlearnError as soon as there are too many, or too large ones."""
+    """The rows of a Parquet file, part by part. Raises UnlearnError as soon as there are too many or too large ones."""
     stored = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
     _check_size(path, stored)
     _counted(path.name, range(file.metadata.num_rows))

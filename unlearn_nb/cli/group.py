@@ -23,7 +23,8 @@ from ..core import UnlearnError, brief, first_line, redacted, tolerant_output, t
 
 # %% ../../nbs/16_cli/00_group.ipynb #dc4177cd
 COMMANDS = {  # name: (module:function, one line)
-    "forget": ("unlearn_nb.cli.forgetting:forget", "Unlearn your own rows from your own model."),
+    "forget": ("unlearn_nb.cli.forgetting:forget",
+               "Unlearn rows from a model, and print the path of the adapter and how to load it."),
     "list": ("unlearn_nb.cli.looking:list_all", "List the studies and the runs below the folder of reports."),
     "new": ("unlearn_nb.cli.making:new", "Write NAME.ipynb, a study that runs as it is: a template to be changed."),
     "run": ("unlearn_nb.cli.running:run", "Run STUDY (a name or a notebook's path) and print the path of its report."),

@@ -27,7 +27,7 @@ class Event:
     at: float  # seconds since 1970
     seconds: float = 0.0  # that building took, now or then
 
-
+# %% ../../nbs/14_runs/17_course.ipynb #4ca9812c
 def read_events(place: Path) -> list[Event]:
     """What `Run.stage` has noted in a try's folder; a line that is still being written is left out."""
     file, events = place / PROGRESS_FILE, []
@@ -68,7 +68,7 @@ def course_of(events: Sequence[Event], started: float, ended: float, *,
     return course | {END: longest(END, ended - last)}
 
 # %% ../../nbs/14_runs/17_course.ipynb #158fa4a8
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outlook:
     """How far a run is."""
 
@@ -77,7 +77,7 @@ class Outlook:
     total: int
     left: float | None  # seconds; None where nothing is known
 
-
+# %% ../../nbs/14_runs/17_course.ipynb #36a7c7ad
 def pace(course: Mapping[str, float], names: Sequence[str], events: Sequence[Event]) -> float:
     """Seconds that a second of the course takes here."""
     took = {name: event.seconds for name, event in zip(names, events) if event.state != "begun" and name in course}
@@ -97,7 +97,7 @@ def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: fl
     total = len(done | set(names) | {name for name in course if name != END and not name.startswith(">")})
     left = _left(course, names, events, since=now - (events[-1].at if events else started),
                  skipped=set(without_seeds(sorted(there)))) if course else None
-    return Outlook(running, len(done), total, left)
+    return Outlook(stage=running, done=len(done), total=total, left=left)
 
 # %% ../../nbs/14_runs/17_course.ipynb #0a19be9f
 def _left(course: Mapping[str, float], names: Sequence[str], events: Sequence[Event], *, since: float,

@@ -38,14 +38,11 @@ def in_a_line(look: Outlook, *, steps: str, seconds: float, rough: float | None)
     return f"{stages if look.left is not None else f'{look.done} stages done'}, {now}{in_time(seconds)} so far, {left}"
 
 # %% ../../nbs/14_runs/18_progress.ipynb #cd6eaaad
-_STARTS = ".starts.json"
-
-
 class Starts:
     """The seconds of a run's starts; `seconds` is set to those of this one."""
 
     def __init__(self, folder: Path):
-        self.file, self.seconds = folder / "stages" / _STARTS, 0.0  # what these seconds have made lies there
+        self.file, self.seconds = folder / "stages" / ".starts.json", 0.0  # what these seconds have made lies there
         try:
             said = from_json(self.file.read_text(encoding="utf-8"))
             self.earlier, self.count = float(said["earlier"] + said["now"]), int(said["starts"]) + 1
@@ -66,7 +63,7 @@ class Starts:
 # %% ../../nbs/14_runs/18_progress.ipynb #215ce552
 EVERY = 30  # seconds from one plain line to the next
 
-
+# %% ../../nbs/14_runs/18_progress.ipynb #0373dc8d
 class Progress:
     """Watches a run from a thread of its own: shows how far it is, writes down its seconds.
 

@@ -82,11 +82,11 @@ class Run:
                 self.unchecked[name] = facts["unchecked"]
             _note(self, name, "reused", seconds=_seconds_of(folder))
             _say(f"stage {name}: reused" + (f", code not checked ({facts['unchecked']})" if unseen else ""))
-            return folder
-        _note(self, name, "begun")
-        make_folder(folder, lambda unfinished: _fill(unfinished, build, facts))
-        _note(self, name, "built", seconds=facts["seconds"])
-        _say(f"stage {name}: built in {facts['seconds']:.1f} s")
+        else:
+            _note(self, name, "begun")
+            make_folder(folder, lambda unfinished: _fill(unfinished, build, facts))
+            _note(self, name, "built", seconds=facts["seconds"])
+            _say(f"stage {name}: built in {facts['seconds']:.1f} s")
         return folder
 
     def figure(self, figure: Any, name: str, data: Any = None) -> None:

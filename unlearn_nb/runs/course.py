@@ -48,7 +48,7 @@ def without_seeds(names: Iterable[str]) -> list[str]:
 # %% ../../nbs/14_runs/17_course.ipynb #42e6e2e3
 END = "end"
 
-
+# %% ../../nbs/14_runs/17_course.ipynb #2ac630bd
 def course_of(events: Sequence[Event], started: float, ended: float, *,
               earlier: Mapping[str, float] | None = None) -> dict[str, float]:
     """Seconds by piece of a run (`>name`: before that stage), in order.

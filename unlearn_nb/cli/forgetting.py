@@ -20,7 +20,7 @@ _OPTIONS = {
     "model": "What is to forget: a folder, a hub id, or an adapter's folder.",
     "forget": "File of the rows to be forgotten (jsonl, json, csv or parquet).",
     "retain": "File of the rows to be kept; all of them are practised.",
-    "method": "A preset or an expression of objectives, such as npo-gdr.",
+    "method": "A preset or an expression of objectives, such as npo-gdr; or merge(over, under).",
     "holdout": "File of rows that the model has never seen: what unseen rows look like.",
     "general": "File of rows that unlearning does not see, to measure damage.",
     "oracle": "A model that was never trained on the forget rows, or none.",

@@ -25,7 +25,7 @@ faults: $(VENV)/.installed-dev  ## every test of faults, with each study killed 
 
 lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a path of this machine, stored in outputs
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=nbs
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, and CG against LLMEraser's loop
 	$(BIN)/python benchmarks/step.py

@@ -11,11 +11,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402  (the environment must be set before torch is imported)
 from chat_server import start  # noqa: E402
+from chatty import write_chatty  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from studies import finish  # noqa: E402
 
 from unlearn_nb.benches import load_bench  # noqa: E402
+from unlearn_nb.core import build_folder, cache_dir, file_hash  # noqa: E402
 from unlearn_nb.models import (  # noqa: E402
     load_model,  # noqa: E402
     prepare,
@@ -100,3 +102,10 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def chatty_folder():
+    """A folder with a small chat model, and the rows that it knows by heart; made at most once a cache."""
+    name = f"chatty-small-{file_hash(Path(__file__).with_name('chatty.py'))[:12]}"
+    return build_folder(cache_dir() / name, lambda folder: write_chatty(folder, "small"))

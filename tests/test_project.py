@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 MODULES = sorted((ROOT / "nbs").rglob("[0-9]*.ipynb"))
 STUDIES = sorted((ROOT / "nbs" / "studies").glob("*.ipynb"))
-GUIDES = sorted((ROOT / "nbs").glob("[a-z]*.ipynb"))  # they export nothing: the index, and what else is told in one go
+# what exports nothing: the index, what else is told in one go, and the tutorials
+GUIDES = [*sorted((ROOT / "nbs").glob("[a-z]*.ipynb")), *sorted((ROOT / "nbs" / "tutorials").glob("*.ipynb"))]
 NOTEBOOKS = [*MODULES, *STUDIES, *GUIDES]
 
 

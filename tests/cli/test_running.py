@@ -32,6 +32,14 @@ def test_a_failed_run_says_why_and_where(command):
 
 
 def test_options_that_click_checks(command):
-    assert command("run", "small.ipynb", "--budget", "huge").exit_code == 2
+    assert command("run", "small.ipynb", "--cell-timeout", "0").exit_code == 2
     assert command("run").exit_code == 2
     assert "unlearn_nb" in command("--version").stdout or "0." in command("--version").stdout
+
+
+def test_help_of_a_study_lists_its_parameters(command):
+    said = command("run", "--budget", "quick", "small.ipynb", "--help").stdout
+    assert "Parameters of small" in said and "lr 0.001           learning rate" in said and "run_dir" not in said
+    assert "Parameters of" not in command("run", "--help").stdout
+    wrong = command("run", "smal.ipynb", "-h")
+    assert wrong.exit_code == 1 and "does not exist" in wrong.stderr

@@ -1,10 +1,9 @@
 """Presets carry the published weights."""
 
-from unlearn_nb.objectives import (
-    PRESETS,
-    TERMS,
-    resolve,
-)
+import pytest
+
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.objectives import PRESETS, TERMS, resolve
 
 
 def test_presets_carry_the_published_weights():
@@ -27,3 +26,13 @@ def test_the_published_weights():
     defaults = [TERMS[name]() for name in ("simnpo", "satimp", "undial", "rmu", "wga")]
     assert [(t.beta, t.delta) for t in defaults[:1]] == [(4.5, 0)] and (defaults[1].beta1, defaults[1].beta2) == (5, 1)
     assert defaults[2].beta == 10 and (defaults[3].layer, defaults[3].steering) == (7, 2) and defaults[4].beta == 1
+
+
+@pytest.mark.parametrize("theirs, ours", [
+    ("GradAscent", "ga"), ("GradDiff", "ga-gdr"), ("NPO", "npo-gdr"), ("SimNPO", "simnpo-gdr"), ("DPO", "idkdpo-gdr"),
+    ("UNDIAL", "undial"), ("RMU", "rmu"), ("grad_ascent", "ga"), ("grad_diff", "ga-gdr"), ("npo_gdr", "npo-gdr"),
+])
+def test_names_of_other_projects_are_told_ours(theirs, ours):
+    with pytest.raises(UnlearnError, match=f"^unknown objective '{theirs}'; did you mean '{ours}'.$"):
+        resolve(theirs)
+    assert resolve(ours)

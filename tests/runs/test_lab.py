@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a server on ``nbs/``, and a function that reads from it."""
+    """The address of a server on the project, and a function that reads from it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("lab") / "log.txt"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={ROOT / 'nbs'}"]
+               "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={ROOT}"]
     address = f"http://127.0.0.1:{port}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -47,15 +47,16 @@ def lab(tmp_path_factory):
 
 def test_the_server_serves_the_notebooks(lab):
     _, read = lab
-    for folder in [ROOT / "nbs", *(ROOT / "nbs").glob("[0-9s]*/")]:
-        entries = read(f"/api/contents/{folder.relative_to(ROOT / 'nbs')}")["content"]
-        assert {path.name for path in folder.glob("*.ipynb")} <= {entry["name"] for entry in entries}
-    cells = read("/api/contents/index.ipynb")["content"]["cells"]
+    for folder in [ROOT / "nbs", *(ROOT / "nbs").glob("[0-9st]*/"), *(ROOT / "reports").glob("*/*/")]:
+        entries = read(f"/api/contents/{folder.relative_to(ROOT)}")["content"]
+        shown = {path.name for kind in ("*.ipynb", "*.html") for path in folder.glob(kind)}
+        assert shown <= {entry["name"] for entry in entries}
+    cells = read("/api/contents/nbs/index.ipynb")["content"]["cells"]
     assert cells[0]["source"].startswith("# unlearn_nb")
 
 
 def test_the_index_notebook_opens_in_a_browser(lab, tmp_path):
     address, _ = lab
-    page = f"{address}/lab/tree/index.ipynb"
+    page = f"{address}/lab/tree/nbs/index.ipynb"
     dom = chromium.browse(page, tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom")
     assert "jp-Notebook" in dom and ">unlearn_nb" in dom

@@ -8,5 +8,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "group": ["COMMANDS", "give_up_stdout", "main", "out_option", "relative", "stopped_by_signals"],
     "looking": ["list_all", "show"],
     "making": ["new", "write_template"],
-    "running": ["run"],
+    "running": ["carry_out", "run", "tell_report"],
 })

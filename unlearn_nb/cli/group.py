@@ -63,7 +63,7 @@ class _Group(_FromTable):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
-            click.echo("stopped", err=True)
+            click.echo("\n".join(getattr(stop, "__notes__", ["stopped"])), err=True)
             code = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
         except BrokenPipeError:
             give_up_stdout()

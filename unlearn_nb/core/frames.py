@@ -65,7 +65,7 @@ def _few_steps() -> Iterator[None]:
 def _render(tokenizer: Any, template: Template, texts: dict[str, str], *, asks: bool = False) -> str:
     """What the chat template writes for texts by role; with `asks` up to where the assistant's text begins."""
     try:
-        source = _pinned(tokenizer.get_chat_template(), template)
+        source = _pinned(template.source or tokenizer.get_chat_template(), template)
         with _few_steps():
             return tokenizer.apply_chat_template(
                 [{"role": role, "content": text} for role, text in texts.items()], chat_template=source,
@@ -133,8 +133,8 @@ def _prompt_parts(full: list[str], asked: list[str]) -> tuple[list[str], str]:
 
 # %% ../../nbs/00_core/11_frames.ipynb #599db2c3
 def _chat_frame(tokenizer: Any, template: Template) -> Frame:
-    """The frame of the tokenizer's chat template."""
-    if not getattr(tokenizer, "chat_template", None):
+    """The frame of the tokenizer's chat template, or of the template's own source."""
+    if not (template.source or getattr(tokenizer, "chat_template", None)):
         raise UnlearnError("the template is chat, but the tokenizer has no chat template: use template='plain', or the "
                            "tokenizer of a chat model")
     texts = {role: mark for role, mark in _MARKS.items() if role != "system" or template.system is not None}

@@ -26,20 +26,22 @@ class Template:
         kind: "plain" (prompt, blank, response) or "chat" (the tokenizer's chat template).
         system: system prompt of a chat; None: what the template itself writes.
         date: the day that a chat template takes for today, as 2024-07-26.
+        source: chat template (jinja) in the place of the tokenizer's own.
 
     Raises:
-        UnlearnError: an unknown kind, a date that is none, or a system prompt of a plain text.
+        UnlearnError: an unknown kind, a date that is none, or a system prompt or a source of a plain text.
     """
 
     kind: str = "plain"
     system: str | None = None
     date: str = TEMPLATE_DATE
+    source: str | None = None
 
     def __post_init__(self):
         if self.kind not in ("plain", "chat"):
             raise unknown("template", self.kind, ("plain", "chat"))
-        if self.kind == "plain" and (self.system, self.date) != (None, TEMPLATE_DATE):
-            raise UnlearnError("the template plain has no system prompt and no date: use chat(...)")
+        if self.kind == "plain" and (self.system, self.date, self.source) != (None, TEMPLATE_DATE, None):
+            raise UnlearnError("the template plain has no system prompt, no date and no source: use chat(...)")
         try:
             calendar.fromisoformat(self.date)
         except (TypeError, ValueError):
@@ -52,7 +54,8 @@ class Template:
 
     def __str__(self) -> str:
         system = "" if self.system is None else f"system={self.system!r}, "
-        return "plain" if self.kind == "plain" else f"chat({system}date={self.date})"
+        source = "" if self.source is None else f", source={self.source!r}"
+        return "plain" if self.kind == "plain" else f"chat({system}date={self.date}{source})"
 
     @classmethod
     def read(cls, text: "str | Template") -> "Template":

@@ -4,7 +4,8 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "base": ["Experiment", "before_study", "choose_dtype", "score_candidate", "train_adapter"],
+    "base": ["Experiment", "before_study", "choose_dtype", "score_candidate", "score_other_format", "train_adapter",
+        "truth_about"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],
     "erasing": ["ErasingExperiment", "ErasingPlan", "PUBLISHED", "SHARE_OF_RETRAINING", "chosen_of",
@@ -37,5 +38,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "augmented_set", "author_of", "balance", "baseline_method", "for_bench", "rate_answers", "relearn_after",
         "relearn_claims", "relearn_plan", "train_method", "train_methods", "training_set", "under_attacks"],
     "truth": ["ASKED", "LIMIT", "MEASURES", "NONE_GIVEN", "PROBED", "PROBED_SPLITS", "REASONS", "Truth",
-        "known_share", "probe_rows", "probed", "truth_of"],
+        "known_share", "probe_rows", "probed", "truth_of", "weakest"],
 })

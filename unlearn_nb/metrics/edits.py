@@ -6,7 +6,7 @@
 __all__ = ['LABELS', 'EDIT_NUMBERS', 'named_candidate', 'label_scores', 'measure_of', 'score_rows', 'Edits']
 
 # %% ../../nbs/10_metrics/13_edits.ipynb #1f269204
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -146,6 +146,10 @@ class Edits(Suite):
     def counts(self, metric: str) -> bool:
         """The metrics in [0, 1]."""
         return metric.split("/")[-1] in _BOUNDED
+
+    def rests_on(self, metric: str, meta: Mapping[str, Any]) -> tuple[str, ...]:
+        """Membership on the holdout."""
+        return ("holdout",) if metric == "mia_auc" else ()
 
     def found(self, rows: pd.DataFrame) -> dict[str, Any]:
         """How many rows each split has."""

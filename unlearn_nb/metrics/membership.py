@@ -10,7 +10,7 @@ __all__ = ['MIA_ATTACKS', 'mia_auc', 'mia_score', 'min_k', 'attack_scores', 'gra
 import contextlib
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -229,6 +229,10 @@ class Membership(Suite):
     def counts(self, metric: str) -> bool:
         """The AUCs."""
         return metric.endswith("/auc")
+
+    def rests_on(self, metric: str, meta: Mapping[str, Any]) -> tuple[str, ...]:
+        """All on the holdout; differences to the oracle's AUC, where one was given, on the oracle as well."""
+        return ("holdout",) if metric.endswith("/auc") or not meta.get("oracle") else ("holdout", "oracle")
 
     def missing(self, metric: str) -> str:
         """What an AUC of the oracle at an end makes of a quotient."""

@@ -7,7 +7,7 @@ __all__ = ['Cells', 'UTILITIES', 'choice_credit', 'cell_members', 'pooled_member
            'has_documents', 'mmlu_accuracy', 'SemEval']
 
 # %% ../../nbs/10_metrics/06_semeval.ipynb #944a97f6
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -181,18 +181,11 @@ class SemEval(Suite):
         out["task_aggregate"] = task_aggregate(out)
         out["mia_auc"] = weighted_auc(rows["nll"], rows["member"], weights)
         out["mia_score"] = mia_score(out["mia_auc"])
-        out["utility"] = self._utility(rows, weights)
+        out["utility"] = _utility(rows, weights, self.measured)
         out["final"] = np.mean([out[part] for part in _final_parts(rows, self.measured is not None)], axis=0)
         generated = rows["generation"].notna().to_numpy() & rows["split"].ne("general").to_numpy()
         out["repetition"] = weighted_mean(rows, generated, "repetitive", weights=weights)
         return out | {name: weighted_mean(rows, *cell, weights) for name, cell in pooled_members(rows).items()}
-
-    def _utility(self, rows: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-        if self.measured is None:
-            return weighted_mean(rows, rows["correct"].notna().to_numpy(), "correct", weights=weights)
-        if len(weights) == 1:  # no resamples: the value itself
-            return np.array([self.measured[0]])
-        return np.clip(np.random.default_rng(1).normal(*self.measured, size=len(weights)), 0, 1)
 
     def better(self, metric: str) -> str:
         """Forget cells and repetition should be low, the AUC of the membership attack at chance."""
@@ -202,6 +195,11 @@ class SemEval(Suite):
     def counts(self, metric: str) -> bool:
         """The cells and the AUC of the membership attack."""
         return metric.count("/") == 2 or metric == "mia_auc"
+
+    def rests_on(self, metric: str, meta: Mapping[str, Any]) -> tuple[str, ...]:
+        """The membership attack on the holdout, and `final` where the attack's score enters it."""
+        inside = metric == "final" and "mia_score" in meta.get("final_over", ())
+        return ("holdout",) if inside or metric in ("mia_auc", "mia_score") else ()
 
     def found(self, rows: pd.DataFrame) -> dict[str, Any]:
         """What utility is, how many cells there are, which documents and which parts of `final`."""
@@ -215,6 +213,15 @@ def _final_parts(rows: pd.DataFrame, measured: bool) -> list[str]:
     return ["task_aggregate"] + ["mia_score"] * (len(sides) == 2) + ["utility"] * bool(known)
 
 # %% ../../nbs/10_metrics/06_semeval.ipynb #ad000458
+def _utility(rows: pd.DataFrame, weights: np.ndarray, measured: tuple[float, float] | None) -> np.ndarray:
+    """Utility [R] from the general rows, or where it was measured elsewhere from its value and standard error."""
+    if measured is None:
+        return weighted_mean(rows, rows["correct"].notna().to_numpy(), "correct", weights=weights)
+    if len(weights) == 1:  # no resamples: the value itself
+        return np.array([measured[0]])
+    return np.clip(np.random.default_rng(1).normal(*measured, size=len(weights)), 0, 1)
+
+# %% ../../nbs/10_metrics/06_semeval.ipynb #1357f400
 def _what_was_found(rows: pd.DataFrame, utility: str) -> dict[str, Any]:
     """What must be known to read the numbers."""
     tasks = rows[rows["split"].isin(["forget", "retain"])].groupby("task")["kind"].agg(set)

@@ -6,7 +6,7 @@
 __all__ = ['answer_table', 'utility_terms', 'Tofu', 'oracle_quality']
 
 # %% ../../nbs/10_metrics/08_tofu.ipynb #3bb244c1
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,6 +133,10 @@ class Tofu(Suite):
     def counts(self, metric: str) -> bool:
         """The scores of all sets, the truth ratio in one form."""
         return metric.partition("/")[2] in _SCORES[:5]
+
+    def rests_on(self, metric: str, meta: Mapping[str, Any]) -> tuple[str, ...]:
+        """Forget quality on the oracle."""
+        return ("oracle",) if metric in self.p_values else ()
 
     def found(self, rows: pd.DataFrame) -> dict[str, Any]:
         """Which sets and terms entered, and in whose words the right answer of the truth ratio stood."""

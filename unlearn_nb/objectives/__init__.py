@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "likelihood": ["GA", "KL", "NLL", "kl_sum"],
     "npo": ["NPO", "Preference"],
     "parser": ["parse_objective"],
-    "presets": ["PRESETS", "Preset", "resolve"],
+    "presets": ["ALIASES", "PRESETS", "Preset", "meant_objective", "resolve"],
     "rmu": ["EmbedDiff", "RMU", "control_vector"],
     "simnpo": ["SimNPO"],
     "targets": ["CEU", "UNDIAL"],

@@ -4,15 +4,19 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "asked": ["Asked", "CHECKS", "bounds", "check_comment", "choices"],
     "environment": ["describe_environment"],
     "execute": ["run_study"],
     "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead"],
     "kernel": ["CELL_MOST", "ECHO_MOST", "OUTPUTS_MOST", "OUTPUT_MOST", "STREAM_MOST", "ThisPython", "has_sockets",
         "run_notebook"],
     "keys": ["content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
+    "model_files": ["ModelFiles", "OURS", "PATIENCE", "find_model", "in_folder", "near_miss", "read_config",
+        "read_header", "weight_files"],
     "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
     "page": ["back_html", "front_html", "report_html", "study_title"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
+    "preflight": ["GROUP_LIMIT", "before_run"],
     "reading": ["read_all", "read_mapping", "read_start"],
     "report": ["PAGE_POLICY", "PAGE_SCRIPT", "PAGE_STYLE", "TEMPLATES", "facts_html", "render", "sanitized"],
     "results": ["begin_try", "complete", "found", "settle", "unfinished"],

@@ -55,7 +55,8 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 # %% ../../nbs/14_runs/05_parameters.ipynb #614ed943
 BUDGETS = ("smoke", "quick", "full")
 AS_PATH = (  # may be a path
-    "model", "nli", "writer", "rater", "prompts", "target", "oracle", "forget", "retain", "holdout", "general")
+    "model", "nli", "writer", "rater", "prompts", "target", "oracle", "forget", "retain", "holdout", "general",
+    "template")
 AFTER_COLON = ("bench", "generic")  # may be name:PATH
 
 # %% ../../nbs/14_runs/05_parameters.ipynb #4c0959bb
@@ -74,7 +75,7 @@ def _chosen(name: str, value: Any, default: Any) -> Any:
     return _absolute(name, value) if name in AS_PATH + AFTER_COLON and isinstance(value, str) else value
 
 # %% ../../nbs/14_runs/05_parameters.ipynb #7601053b
-_NO_PATHS = ("tiny", "smollm2", "auto", "templates", "none", "")  # whatever lies in the caller's folder
+_NO_PATHS = ("tiny", "smollm2", "auto", "chat", "plain", "templates", "none", "")  # whatever lies here
 
 
 def _absolute(name: str, value: str) -> str:

@@ -380,12 +380,12 @@ def search_strength(experiment: ForgetExperiment) -> tuple[Path, pd.DataFrame]:
 def forget_objective(method: str) -> str:
     """A preset's name or an expression, as it is. Raises UnlearnError for one that reads other rows than are given."""
     groups = set(resolve(method).groups)
+    if groups - {"forget", "retain"}:
+        raise UnlearnError(f"the method {method!r} reads augmented rows, which this study does not write: run the "
+                           "study relearn, or take one that reads forget and retain rows, such as npo-gdr")
     if "forget" not in groups:
         raise UnlearnError(f"the method {method!r} reads {' and '.join(sorted(groups)) or 'no'} rows, and none that "
                            "are to be forgotten: take one such as npo-gdr")
-    if groups - {"forget", "retain"}:
-        raise UnlearnError(f"the method {method!r} reads augmented rows, which nobody has written here: take one that "
-                           "reads forget and retain rows, such as npo-gdr")
     return method
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #d966c209

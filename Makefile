@@ -40,7 +40,7 @@ clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from mac
 	$(BIN)/nbdev_clean
 
 readme: $(VENV)/.installed-dev  ## write README.md from nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
+	$(BIN)/python tools/readme.py
 
 hooks: $(VENV)/.installed-dev  ## let git and Jupyter clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Paper', 'papers', 'paper']
 
-# %% ../../nbs/00_core/18_literature.ipynb #df2fa993
+# %% ../../nbs/00_core/18_literature.ipynb #2fa428c4
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -14,9 +14,9 @@ import yaml
 
 from .errors import unknown
 
-# %% ../../nbs/00_core/18_literature.ipynb #6e29665b
+# %% ../../nbs/00_core/18_literature.ipynb #60e89ac1
 class Paper(NamedTuple):
-    """A paper: its authors in short, year, title, and the address where it is read."""
+    """A paper: its authors in short, year, title, and the address where it is read (empty where none is known)."""
 
     who: str
     year: int
@@ -28,7 +28,7 @@ class Paper(NamedTuple):
         """As a text cites it: "Lee et al. 2025"."""
         return f"{self.who} {self.year}"
 
-# %% ../../nbs/00_core/18_literature.ipynb #1c5f3b77
+# %% ../../nbs/00_core/18_literature.ipynb #7c66d26f
 @cache
 def papers() -> dict[str, Paper]:
     """Key -> paper, read once from `papers.yaml`."""

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "entities": ["ENTITY_PROMPT", "FactEntities", "Found", "MATCHES", "MINILM", "Matcher", "RuleEntities", "SHAPES",
         "WriterEntities", "coverage", "embed", "entities_of", "fact_values", "is_figure", "minilm_package",
         "normalise", "outside", "stretches", "tokens_of"],
+    "eval_files": ["SUMMARISED", "UNTOLD", "eval_log", "log_oracle", "write_eval"],
     "extraction": ["Answer", "exact_memorisation", "extraction_strength", "extraction_table", "read_answers"],
     "formats": ["format_in_words", "formats_table", "other_format"],
     "gaps": ["gap_recovery", "recovery", "seed_recovery"],

@@ -77,7 +77,8 @@ def tofu_log_rows(
         UnlearnError: the log lacks a set, or two of its metrics differ in their number of rows.
     """
     options = dict(aggregation=aggregation, faithful=faithful)
-    return pd.concat([_set_rows(log, name, **options) for name in LOG_SETS], ignore_index=True)
+    names = [name for name in LOG_SETS if name == "forget" or any(key.startswith(f"{name}_Q_A_") for key in log)]
+    return pd.concat([_set_rows(log, name, **options) for name in names], ignore_index=True)
 
 # %% ../../nbs/10_metrics/17_logs.ipynb #5d583bcf
 def _set_rows(log: Mapping[str, Any], name: str, *, aggregation: str, faithful: bool | str) -> pd.DataFrame:
@@ -95,7 +96,8 @@ def _set_rows(log: Mapping[str, Any], name: str, *, aggregation: str, faithful: 
     about = dict(split=split, task=LOG_SETS[name], kind="qa", set=LOG_SETS[name], id=ids, subject=ids)
     scores = {ours: log_column(log, theirs) if name == "forget" and theirs in log else np.nan
               for ours, theirs in (("es", "extraction_strength"), ("em", "exact_memorization"))}
-    return table.assign(**about, rougeL=rouge, right_words="paraphrased" if apart else "own", **scores)
+    losses = dict(nll=own, right_nll=right, wrong_nlls=wrong.tolist())
+    return table.assign(**about, **losses, rougeL=rouge, right_words="paraphrased" if apart else "own", **scores)
 
 # %% ../../nbs/10_metrics/17_logs.ipynb #95d39e0b
 def log_summary(log: Mapping[str, Any], oracle: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -132,6 +134,8 @@ def _tofu_summary(log: Mapping[str, Any], oracle: Mapping[str, Any] | None) -> d
     quality = {} if oracle is None else {"forget_quality": "forget_quality"}
     names = {"model_utility": "model_utility"} | quality
     for theirs, ours in LOG_SETS.items():
+        if not rows["set"].eq(ours).any():
+            continue
         general = theirs in ("ra", "wf")
         names[f"{theirs}_Q_A_Prob{'_normalised' * general}"] = f"{ours}/probability"
         names[f"{theirs}_Q_A_ROUGE"] = f"{ours}/rougeL"

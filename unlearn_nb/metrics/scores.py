@@ -75,7 +75,7 @@ class Scores:
 
     def require_alike(self, oracle: "Scores") -> None:
         """Raises UnlearnError unless both were measured in the same way on the same rows: ALIKE and all options."""
-        for key in dict.fromkeys([*self.suite.compared(), *ALIKE]):
+        for key in _alike(self.suite, oracle):
             mine, theirs = self.meta.get(key), oracle.meta.get(key)
             if mine != theirs:
                 raise UnlearnError(f"can't compare scores of {key} {mine!r} with {key} {theirs!r}: evaluate both alike")
@@ -119,6 +119,11 @@ class Scores:
         for column in set(scores.suite.numbers) & set(rows.columns):
             rows[column] = rows[column].astype(float)
         return scores
+
+# %% ../../nbs/10_metrics/01_scores.ipynb #2522505d
+def _alike(suite: "Suite", oracle: Scores) -> list[str]:
+    """Keys of `meta` in which scores must agree with the oracle's, but for those that a log does not tell."""
+    return [key for key in dict.fromkeys([*suite.compared(), *ALIKE]) if key not in oracle.meta.get("unknown", ())]
 
 # %% ../../nbs/10_metrics/01_scores.ipynb #5b39d969
 def _card(scores: Scores, most: int = 24) -> str:

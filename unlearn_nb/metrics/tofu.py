@@ -150,5 +150,5 @@ def oracle_quality(rows: pd.DataFrame, oracle: pd.DataFrame, weights: np.ndarray
     """`forget_quality` and `log10_forget_quality` [R] of rows against the same under the oracle; NaN of resamples."""
     here, logs = rows["set"].eq("forget").to_numpy(), np.full(len(weights), np.nan)
     if len(weights) == 1 and (weights == 1).all():
-        logs[0] = ks_log_p_value(rows.loc[here, "ratio"], oracle.loc[here, "ratio"])
+        logs[0] = ks_log_p_value(rows.loc[here, "ratio"], oracle.loc[oracle["set"].eq("forget"), "ratio"])
     return {"forget_quality": np.exp(logs), "log10_forget_quality": logs / np.log(10)}

@@ -4,7 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "forgetting": ["forget", "load_snippet"],
+    "forgetting": ["forget"],
     "group": ["COMMANDS", "give_up_stdout", "main", "out_option", "relative", "stopped_by_signals"],
     "looking": ["find_run", "list_all", "show"],
     "making": ["new", "write_template"],

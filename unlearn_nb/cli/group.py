@@ -23,6 +23,7 @@ from ..core import UnlearnError, brief, first_line, redacted, tolerant_output, t
 
 # %% ../../nbs/16_cli/00_group.ipynb #dc4177cd
 COMMANDS = {  # name: (module:function, one line)
+    "compare": ("unlearn_nb.cli.comparing:compare", "Show two runs side by side: parameters and metrics."),
     "chat": ("unlearn_nb.cli.product:chat", "Ask the base and what RUN has made of it, side by side."),
     "export": ("unlearn_nb.cli.product:export", "Copy the adapter of RUN, or base and adapter as one model."),
     "forget": ("unlearn_nb.cli.forgetting:forget", "Unlearn your own rows from your own model."),

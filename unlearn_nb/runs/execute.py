@@ -9,6 +9,7 @@ __all__ = ['run_study']
 import json
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,12 +20,12 @@ from typing import Any
 
 import yaml
 
-from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, is_whole, names_secret
-from ..core import own_slug, placeless, redacted, remember, remember_written, take_lock, to_json, told
-from ..core import without_credentials, write_atomic
+from ..core import MARK, UnlearnError, cache_dir, checked_name, content_hash, first_line, is_whole
+from ..core import names_secret, own_slug, placeless, redacted, remember, remember_written, take_lock
+from ..core import to_json, told, without_credentials, write_atomic
 from .course import course_of, keep_course, read_course, read_events
 from .environment import describe_environment
-from .failures import NoResult, RunFailed, explain, memory_kills
+from .failures import NoResult, RunFailed, explain, memory_kills, with_room
 from .overview import read_run, write_index
 from .preflight import before_run
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
@@ -63,7 +64,15 @@ def _name_without_secrets(name: str) -> str:
     return name
 
 # %% ../../nbs/14_runs/19_execute.ipynb #6064fb0c
+def _check_current() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UnlearnError("the current folder was removed: change into one that is there") from None
+
+# %% ../../nbs/14_runs/19_execute.ipynb #e65e9be1
 def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run_name: str | None) -> _Order:
+    _check_current()
     path = find_study(study)
     params = _without_secrets(path, params)
     known, values = study_parameters(path), check_parameters(path, params)
@@ -244,8 +253,9 @@ def _give_up(order: _Order, place: Path, error: BaseException, *, environment: d
     """Leave ``error.txt`` instead of results; return an interrupt as it came, everything else as `RunFailed`."""
     stopped = not isinstance(error, Exception)
     earlier = read_run(order.folder) if (order.folder / "report.html").is_file() else None
-    said = explain(order.study.stem, place, error, kills=kills)
-    sentence, text = (placeless(redacted(part)) for part in said)
+    said, text = explain(order.study.stem, place, error, kills=kills)
+    full = with_room(said, _places(order))
+    sentence, text = (placeless(redacted(part)) for part in (full, full + text.removeprefix(said)))
     with suppress(OSError):  # a full disk takes no trace, but the sentence is said
         for result in ("metrics.json", "summary.json", "report.html", ".finished.json", ".token"):
             (place / result).unlink(missing_ok=True)
@@ -262,6 +272,14 @@ def _give_up(order: _Order, place: Path, error: BaseException, *, environment: d
     failed = RunFailed(sentence, place if earlier else order.folder)
     failed.__cause__ = error
     return failed
+
+# %% ../../nbs/14_runs/19_execute.ipynb #76cdc5c9
+def _places(order: _Order) -> dict[str, Path]:
+    """Folders into which an execution writes, as a sentence names them."""
+    found = {"reports": order.out, "temporary files": Path(tempfile.gettempdir())}
+    with suppress(UnlearnError):  # it may be this that has failed
+        found["the cache"] = cache_dir()
+    return found
 
 # %% ../../nbs/14_runs/19_execute.ipynb #9410cca1
 def _list_again(out: Path) -> None:

@@ -14,11 +14,18 @@ from typing import Any
 from .display import shown
 
 # %% ../../nbs/00_core/19_cards.ipynb #d797e246
+_LONGEST = 2000  # characters
+
+
 def html_text(value: Any, digits: int = 3) -> str:
-    """A value as safe HTML text: floats with `digits` decimals ("n/a" for NaN), anything else as it is."""
+    """A value as safe HTML text of bounded length: floats with `digits` decimals ("n/a" for NaN); lines stay lines."""
     if isinstance(value, float):  # numpy's, too
         value = "n/a" if math.isnan(value) else f"{value:.{digits}f}"
-    return html.escape(str(value)).replace("$", "<span>&#36;</span>")  # an element boundary keeps MathJax away
+    text = str(value)
+    lines, rest = text[:_LONGEST].split("\n"), len(text) - _LONGEST
+    text = "\n".join(shown(line, most=len(line)) for line in lines)
+    text += f"\N{HORIZONTAL ELLIPSIS} ({rest} more characters)" if rest > 0 else ""
+    return html.escape(text).replace("$", "<span>&#36;</span>")  # an element boundary keeps MathJax away
 
 # %% ../../nbs/00_core/19_cards.ipynb #5f8dce25
 def html_rows(head: Sequence[str], rows: Iterable[Sequence[Any]], *, most: int = 200) -> str:

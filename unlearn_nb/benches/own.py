@@ -50,7 +50,7 @@ def jsonl_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dic
                     for i in range(len(table.rows))]
             for split, table in tables.items()}
 
-
+# %% ../../nbs/01_benches/09_own.ipynb #1455a366
 def _listed(names: Sequence[str]) -> str:
     """The first names, and how many there are besides."""
     return ", ".join(map(shown, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -77,23 +77,19 @@ def _unreadable(folder: Path, error: Exception) -> RunInfo:
 # %% ../../nbs/14_runs/12_overview.ipynb #cbf85520
 def _read(folder: Path) -> RunInfo:
     state, note, place = _state(folder)
-    values, wrong, summary = {}, [], None
-    for name in ("params.yaml", "metrics.json", "environment.json"):
+    values, wrong = {}, []
+    for name in ("params.yaml", "metrics.json", "environment.json", SUMMARY_FILE):
         try:
-            values[name] = _mapping(place, folder, name)
+            values[name] = _summary(place, folder) if name == SUMMARY_FILE else _mapping(place, folder, name)
         except (UnlearnError, OSError) as error:
             wrong.append(brief(first_line(error)))
-    try:
-        summary = _summary(place, folder)
-    except (UnlearnError, OSError) as error:
-        wrong.append(brief(first_line(error)))
     if state == "complete" and not wrong and not values["metrics.json"]:
         wrong = [] if _there(found(folder, "metrics.json")) else ["metrics.json is missing"]
     state, note = ("unreadable", "; ".join(wrong)) if wrong else (state, note)
     return RunInfo(study=folder.parent.name, name=folder.name, folder=folder, state=state, note=note,
                    params=values.get("params.yaml", {}), metrics=values.get("metrics.json", {}),
                    environment=values.get("environment.json", {}), error=_error(place, folder),
-                   summary=summary, shown=_shown(place, folder))
+                   summary=values.get(SUMMARY_FILE), shown=_shown(place, folder))
 
 # %% ../../nbs/14_runs/12_overview.ipynb #ac0ae54b
 def _file(place: Path, folder: Path, name: str) -> Path:

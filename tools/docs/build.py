@@ -165,6 +165,7 @@ def main() -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(PLACE / "mkdocs.yml")]
     if subprocess.run(command, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}).returncode:
         sys.exit("the documentation can't be built: see above")
+    (PLACE / "site" / "404.html").unlink(missing_ok=True)  # for servers only: it links from the root of a host
     dead = dead_links(PLACE / "site")
     if dead:
         sys.exit("\n".join([f"{len(dead)} links of the documentation are dead:", *dead[:50]]))

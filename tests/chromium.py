@@ -45,7 +45,7 @@ class Page:
                                         stderr=subprocess.DEVNULL, start_new_session=True)
         os.close(here[0])
         os.close(theirs[1])
-        self.write, self.read, self.count, self.events = here[1], os.fdopen(theirs[0], "rb"), 0, []
+        self.write, self.read, self.rest, self.count, self.events = here[1], theirs[0], b"", 0, []
         self.session = None
         target = self.send("Target.getTargets")["targetInfos"][0]["targetId"]
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -53,11 +53,11 @@ class Page:
             self.send(f"{domain}.enable")
 
     def _message(self) -> dict:
-        text = b""
-        while not text.endswith(b"\0"):
-            text += (byte := self.read.read(1))
-            assert byte, "chromium has ended"
-        return json.loads(text[:-1])
+        while b"\0" not in self.rest:  # an address that holds a picture makes a message of a megabyte
+            self.rest += (more := os.read(self.read, 1 << 20))
+            assert more, "chromium has ended"
+        text, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(text)
 
     def send(self, method: str, **params) -> dict:
         self.count += 1
@@ -105,4 +105,4 @@ class Page:
         os.close(self.write)
         self.process.terminate()
         self.process.wait(60)
-        self.read.close()
+        os.close(self.read)

@@ -135,7 +135,9 @@ def test_a_run_that_is_interrupted_says_that_it_goes_on_and_leaves_nothing_half_
     assert kernels and not any(kernel.is_running() for kernel in kernels)
     assert [run.state for run in list_runs(tmp_path / "reports")] == ["interrupted"]
     (folder / "calls.txt").unlink()
-    left = [path.name for path in (folder / "stages").iterdir() if not path.name.startswith("first-")]
-    assert left == [".lock"] and not list((tmp_path / "tmp").iterdir())
+    left = {path.name for path in (folder / "stages").iterdir() if not path.name.startswith("first-")}
+    assert left == {".lock", ".starts.json"} and not list((tmp_path / "tmp").iterdir())
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert again.returncode == 0 and (folder / "calls.txt").read_text() == "second\n", again.stderr
+    facts = json.loads((folder / "environment.json").read_text())
+    assert facts["starts"] == 2 and facts["seconds_total"] > facts["seconds"] > 0 and "%|" not in again.stderr

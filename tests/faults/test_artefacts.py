@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from unlearn_nb.augmentation import writers
 from unlearn_nb.core import (
@@ -79,6 +80,18 @@ def neighbour(folder: Path) -> None:
     other.rename(folder)
 
 
+def loop(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+def edit_manifest(folder: Path) -> None:
+    """Another hash of the right length, and nothing else."""
+    said = json.loads((folder / ".manifest.json").read_text())
+    said["files"]["model.safetensors"][1] = "0" * 64
+    (folder / ".manifest.json").write_text(json.dumps(said))
+
+
 WAYS = {
     "cut": (lambda folder: os.truncate(folder / "model.safetensors", 10), "model.safetensors has 10 bytes instead"),
     "a flipped bit": (lambda folder: flip(folder / "model.safetensors"), "model.safetensors has changed"),
@@ -95,6 +108,10 @@ WAYS = {
     "a neighbour": (neighbour, "its manifest belongs to other"),
     "a file as folder": (lambda folder: [replace(folder, None), folder.write_text("")], "it is no folder"),
     "a dangling link": (lambda folder: replace(folder, folder.with_name("gone")), "it is no folder"),
+    "a link to itself": (lambda folder: replace(folder, folder), "it is no folder"),
+    "a file that links to itself": (lambda folder: loop(folder / "model.safetensors"), "Too many levels"),
+    "an edited manifest": (lambda folder: edit_manifest(folder), "model.safetensors has changed"),
+    "a swapped file": (lambda folder: [(folder / "model.safetensors").write_text("9876543210" * 40)], "has changed"),
     "a folder as file": (lambda folder: [(folder / "model.safetensors").unlink(),
                                          (folder / "model.safetensors").mkdir()], "should be a file"),
 }
@@ -414,3 +431,97 @@ def test_a_kill_leaves_no_mixture_of_two_models(tmp_path, monkeypatch, links):
         assert found["weights"] == found["config"] and found["notes/mine"] == "mine"
         kills += 1
     assert kills and (folder / "weights").read_text() == "new" and (folder / "notes" / "mine").read_text() == "mine"
+
+
+def test_saving_a_model_is_killed(tmp_path):
+    """The old model or the new one, with its own configuration; never the weights of one in the shape of the other."""
+    from unlearn_nb.core import toy_llama
+    from unlearn_nb.models import Origin, save_model
+
+    model, told = toy_llama(), []
+    model.config.name_or_path = "toy"
+
+    def save(number: int) -> None:
+        model.config.rope_theta = number
+        model.get_input_embeddings().weight.data[0, 0] = number
+        save_model(model, tmp_path / "model", origin=Origin(f"org/{number}"))
+
+    def found() -> tuple[int, int, str]:
+        folder = tmp_path / "model"
+        weights = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+        theta = json.loads((folder / "config.json").read_text())["rope_theta"]
+        return int(theta), int(weights[0, 0]), json.loads((folder / "origin.json").read_text())["base"]
+
+    save(1)
+    for step in range(0, 60, 3):
+        if not killed_at(step, lambda: save(2)):
+            break
+        sweep(tmp_path)
+        told.append(found())
+    assert set(told) <= {(1, 1, "org/1"), (2, 2, "org/2")} and len(told) > 2
+
+
+def test_saving_an_adapter_is_killed(tmp_path):
+    from unlearn_nb.core import toy_adapter, toy_llama
+    from unlearn_nb.models import save_adapter
+
+    def save(number: int) -> None:
+        model = toy_adapter(toy_llama())
+        model.peft_config["default"].lora_alpha = number
+        next(weight for name, weight in model.named_parameters() if "lora_A" in name).data[0, 0] = number
+        save_adapter(model, tmp_path / "adapter")
+
+    def found() -> tuple[int, int]:
+        tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()
+        alpha = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["lora_alpha"]
+        return int(alpha), int(max(tensor.max() for tensor in tensors))
+
+    save(10), (tmp_path / "adapter" / "training.json").write_text("mine")
+    told = []
+    for step in range(60):
+        if not killed_at(step, lambda: save(20)):
+            break
+        sweep(tmp_path)
+        told.append(found())
+        assert (tmp_path / "adapter" / "training.json").read_text() == "mine"
+    assert set(told) <= {(10, 10), (20, 20)} and len(told) > 2
+
+
+def test_the_parts_of_an_earlier_model_are_not_read_with_the_new_one(tmp_path):
+    from unlearn_nb.core import toy_llama
+    from unlearn_nb.models import Origin, save_model
+
+    toy_llama().save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    (tmp_path / "model" / "notes.md").write_text("mine")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
+    save_model(toy_llama(), tmp_path / "model", origin=Origin("toy"))
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {name for name in names if "safetensors" in name} == {"model.safetensors"} and "notes.md" in names
+
+
+@pytest.mark.parametrize("why", ["it is worked in", "its parent is read-only", "it is a link"])
+def test_a_folder_that_cannot_be_exchanged_is_filled_as_it_is(tmp_path, monkeypatch, why):
+    folder = tmp_path / "place" / "model"
+    folder.mkdir(parents=True)
+    for name in ("weights", "weights-1", "config", "notes"):
+        (folder / name).write_text("old")
+    number, given = folder.stat().st_ino, folder
+    if why == "it is worked in":
+        monkeypatch.chdir(folder)
+        given = Path(".")
+    elif why == "it is a link":
+        (tmp_path / "link").symlink_to(folder)
+        given = tmp_path / "link"
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder.parent)
+    with pytest.raises(RuntimeError), filled(given, replacing=["weights*"]) as new:
+        (new / "weights").write_text("half")
+        raise RuntimeError
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(
+        ("weights", "weights-1", "config", "notes"), "old")
+    with filled(given, replacing=["weights*"]) as new:
+        (new / "weights").write_text("new")
+        (new / "config").write_text("new")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "weights": "new", "config": "new", "notes": "old"}
+    assert given.is_symlink() == (why == "it is a link") and (folder.stat().st_ino == number or why == "it is a link")

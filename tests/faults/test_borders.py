@@ -18,7 +18,7 @@ from small_study import write_study
 
 from unlearn_nb.benches import load_bench, load_generic
 from unlearn_nb.cli import main
-from unlearn_nb.core import UnlearnError, boundary, first_line, meaning, unknown
+from unlearn_nb.core import UnlearnError, boundary, first_line, meaning, placeless, unknown
 from unlearn_nb.models import load_model
 from unlearn_nb.runs import Run, check_parameters, explain, find_study, list_runs, read_run, run_study, why_dead
 from unlearn_nb.unlearning import world
@@ -224,3 +224,13 @@ def test_sigterm_stops_a_run_with_its_kernel_and_the_run_is_interrupted(tmp_path
     assert "Traceback" not in stderr and kernels and not any(kernel.is_running() for kernel in kernels)
     assert [run.state for run in list_runs(tmp_path / "reports")] == ["interrupted"]
     assert read_run(folder).params["fault"] == "hang"
+
+
+def test_a_current_folder_that_was_removed_is_one_sentence(tmp_path, monkeypatch):
+    study = write_study(tmp_path / "s.ipynb", 'run_dir = ""')
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UnlearnError, match="^the current folder was removed: change into one that is there$"):
+        run_study(study, out=tmp_path / "out")
+    assert placeless("x") == "x"

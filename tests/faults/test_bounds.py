@@ -1,18 +1,26 @@
 """Floods, endless templates and texts that make a pattern go back and forth: bounded, with a sentence."""
 
+import json
 import time
+import tracemalloc
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import regex
 from nbclient.exceptions import CellControlSignal
 from nbformat.v4 import new_code_cell, new_notebook
 from small_study import write_study
 
 from unlearn_nb.augmentation.leaks import identifiers, plain_words
+from unlearn_nb.benches import load_bench, load_generic, read_json_rows, tables
 from unlearn_nb.benches.twins import _NUMBER
-from unlearn_nb.core import Kept, UnlearnError, frame_of, toy_tokenizer
+from unlearn_nb.core import GRAPHEME, Kept, Template, UnlearnError, chat_program, frame_of, toy_tokenizer, words
+from unlearn_nb.metrics.entities import SHAPES
 from unlearn_nb.models import tiny_tokenizer
-from unlearn_nb.runs import RunFailed, kernel, run_study
+from unlearn_nb.objectives import parse_objective
+from unlearn_nb.regions import MASKS
+from unlearn_nb.runs import RunFailed, check_parameters, environment, kernel, run_study
 
 
 @pytest.fixture
@@ -90,6 +98,75 @@ def test_a_chat_template_without_end_is_refused(source):
         frame_of(tokenizer, "chat")
 
 
+BIG, LAUGHS = "{% set x = 'a' * 10**6 %}", "{% set n = namespace(x=['ha']) %}" + "{% set n.x = [n.x] * 99 %}" * 4
+GROWN = {
+    "times": "{{ 'a' * 10**9 }}", "power": "{{ 2 ** (10 ** 9) }}", "list": "{% set x = [0] * 10**9 %}",
+    "plus": "{% set n = namespace(x=['ab']) %}" + "{% set n.x = n.x + n.x + n.x + n.x %}" * 12,
+    "tilde": BIG + "{{ " + " ~ ".join(["x"] * 500) + " }}",
+    "output": BIG + "{{ x }}" * 500, "block": BIG + "{% set y %}" + "{{ x }}" * 500 + "{% endset %}",
+    "percent": "{{ '%999999999d' % 1 }}", "star": "{{ '%*d' % (10**9, 1) }}",
+    "format filter": "{{ '%999999999d'|format(1) }}", "many": BIG + "{{ '" + "%s" * 500 + "' % ([x] * 500) }}",
+    "format": "{{ '{:999999999}'.format(1) }}", "center": "{{ 'a'|center(10**9) }}",
+    "just": "{{ 'a'.ljust(10**9) }}", "tabs": "{% set f = '\t'.expandtabs %}{{ f(10**9) }}",
+    "batch": "{{ [1]|batch(10**8, 0)|list }}", "indent": "{{ ('a\n' * 10**5)|indent(10**4) }}",
+    "round": "{{ 1.5|round(10**9, 'ceil') }}", "json": "{{ [[[1]]]|tojson(indent=10**9) }}",
+    "bytes": "{{ (1).to_bytes(10**9) }}", "encoded": "{{ 'a'.encode().center(10**9) }}",
+    "words": "{{ lipsum(10**6) }}", "attr": "{{ ('a'|attr('zfill'))(10**9) }}",
+    "join": "{{ range(500)|join('x' * 10**6) }}", "join method": "{{ ('x' * 10**6).join(['a'] * 500) }}",
+    "replace": "{{ ('a' * 500)|replace('a', 'b' * 10**6) }}",
+    "replace method": "{{ ('a' * 500).replace('', 'b' * 10**6) }}",
+    "laughs": LAUGHS + "{{ n.x }}", "laughs in JSON": LAUGHS + "{{ n.x|tojson }}",
+}
+
+
+@pytest.mark.parametrize("source", GROWN.values(), ids=GROWN)
+def test_a_chat_template_makes_nothing_large(source):
+    """Each of these would take gigabytes; what is refused takes some megabytes."""
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}" + source
+    tracemalloc.start()
+    with pytest.raises(UnlearnError, match="chat template"):
+        frame_of(tokenizer, "chat")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000_000
+
+
+PUBLISHED = """{%- set ns = namespace(first=true, last='') -%}
+{{ bos_token }}{% macro named(role) %}[{{ role | upper }}]{% endmacro -%}
+{%- if not date_string is defined %}{% set date_string = strftime_now("%d %b %Y") %}{% endif -%}
+{%- if tools %}{{ tools | map(attribute='name') | join(', ') }}{% endif -%}
+{% for message in messages %}
+    {%- if message['role'] not in ['user', 'assistant', 'system'] %}{{ raise_exception('unknown role') }}{% endif %}
+    {%- if loop.index0 % 2 == 5 %}{% continue %}{% endif %}
+    {{- '<|' + message.role + '|>' ~ '\n' + named(message.role) }} {{ message['content'] | trim | replace('\n', '\n') }}
+    {%- if message.role == 'assistant' %}{% generation %}{{ eos_token }}
+    {% endgeneration %}{% endif %}
+    {%- set ns.last = message.role %}
+    {{ {'b': [1, 2.5, none], 'a': "ü<'>"} | tojson }} {{ ['x', "y"] | tojson(indent=2) }} {{ message.keys() | list }}
+    {{ '%s-%03d' | format('k', 7) }} {{ '%s' % 'z' }} {{ 'a,b'.split(',')[-1] }} {{ ', '.join(['p', 'q']) }}
+    {{ ('ab' * 2).replace('a', '') | indent(4) | capitalize }} {{ [1, 2] + [3] }} {{ none }} {{ true }} {{ 1 ~ none }}
+    {{ undefined }} {{ 2 ** 3 * 1.5 }}
+{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}
+   {# the end #}
+{{ date_string }} {{ ns.last }} {{ range(3) | list }} {{ {'k': 1}.items() | list }}  {% if true %}
+{% endif %}
+"""
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_chat_template_writes_what_transformers_writes(asks):
+    tokenizer = tiny_tokenizer()
+    told = [{"role": "user", "content": " Who\nbarks? "}, {"role": "assistant", "content": "Tama"}][: 1 if asks else 2]
+    for source in (PUBLISHED, tokenizer.chat_template):
+        real = tokenizer.apply_chat_template(told, chat_template=source, tokenize=False, add_generation_prompt=asks,
+                                             date_string="26 Jul 2024")
+        ours = chat_program(source).render(messages=told, tools=None, documents=None, add_generation_prompt=asks,
+                                           date_string="26 Jul 2024", **tokenizer.special_tokens_map)
+        assert ours == real
+
+
 def test_a_chat_template_of_hundreds_of_pages_is_refused():
     tokenizer = tiny_tokenizer()
     frame_of(tokenizer, "chat")
@@ -98,9 +175,12 @@ def test_a_chat_template_of_hundreds_of_pages_is_refused():
         frame_of(tokenizer, "chat")
 
 
-@pytest.mark.parametrize("read", [lambda text: list(_NUMBER.finditer(text)), identifiers, plain_words],
-                         ids=["numbers", "identifiers", "accents"])
-@pytest.mark.parametrize("text", ["a" * 30_000, "a" + "\u0301" * 30_000, "a-" * 15_000, "_" * 30_000])
+@pytest.mark.parametrize("read", [lambda text: list(_NUMBER.finditer(text)), identifiers, plain_words, words,
+                                  lambda text: list(regex.finditer(GRAPHEME, text)),
+                                  lambda text: list(SHAPES.finditer(text))],
+                         ids=["numbers", "identifiers", "accents", "words", "graphemes", "shapes"])
+@pytest.mark.parametrize("text", ["a" * 60_000, "a" + "\u0301" * 60_000, "a-" * 30_000, "_" * 60_000,
+                                  "\U0001f1e9\U0001f1ea" * 60_000])
 def test_patterns_take_time_in_proportion_to_the_text(read, text):
     """Of a quadratic pattern these would take minutes."""
     began = time.process_time()
@@ -112,4 +192,131 @@ def test_kept_bounds_a_line_without_an_end():
     kept = Kept(1000)
     for _ in range(100):
         kept.add("x" * 1000)
-    assert len(kept.text) < 3000
+    assert len(kept.text) < 3000 and len(kept.tail) < 3000
+
+
+# --- rows
+
+
+ROW = {"prompt": "Who barks?", "response": "Tama"}
+
+
+@pytest.mark.parametrize("second, said", [
+    ("[" * 11_000_000, "line 2 has more than 10000000 bytes"),
+    (json.dumps(ROW | {"prompt": "x " * 600_000}), "row 2, column 'prompt': holds a text of 1200000 characters"),
+    (json.dumps(ROW | {"note": ["x " * 600_000]}), "row 2, column 'note': holds a text of 1200000 characters"),
+    (json.dumps(ROW | {"note": [0] * 20_000}), "row 2, column 'note': holds more than 10000 values"),
+    (json.dumps(ROW | {str(i): 0 for i in range(20_000)}), "row 2: has 20002 columns"),
+    ("[" * 9_000_000, "line 2: the JSON is nested too deeply"),
+], ids=["line", "field", "text in a list", "values", "columns", "depth"])
+def test_a_row_that_is_none_is_refused_by_its_size(tmp_path, second, said):
+    (tmp_path / "forget.jsonl").write_text(json.dumps(ROW) + "\n" + second, encoding="utf-8")
+    (tmp_path / "retain.jsonl").write_text(json.dumps(ROW), encoding="utf-8")
+    began = time.process_time()
+    with pytest.raises(UnlearnError) as refusal:
+        load_bench(f"jsonl:{tmp_path}", "smoke")
+    assert f"forget.jsonl, {said}" in str(refusal.value) and len(str(refusal.value)) < 300
+    assert time.process_time() - began < 5
+
+
+def test_no_more_of_a_line_is_read_than_its_bound(tmp_path):
+    with open(tmp_path / "rows.jsonl", "wb") as file:
+        file.truncate(200_000_000)
+    tracemalloc.start()
+    with pytest.raises(UnlearnError, match="line 1 has more than"):
+        read_json_rows(tmp_path / "rows.jsonl")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+@pytest.mark.parametrize("ending, most", [("jsonl", 500_000_000), ("json", 50_000_000)])
+def test_a_file_of_gigabytes_is_not_read(tmp_path, ending, most):
+    with open(tmp_path / f"rows.{ending}", "wb") as file:
+        file.truncate(2_000_000_000)  # takes no room on the disk
+    with pytest.raises(UnlearnError, match=f"rows.{ending} has 2000000000 bytes, and at most {most} are read"):
+        read_json_rows(tmp_path / f"rows.{ending}")
+
+
+def test_no_more_rows_are_read_than_a_bench_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_ROWS_MOST", 3)
+    file, line = tmp_path / "rows.jsonl", json.dumps(ROW) + "\n"
+    file.write_text(line * 3 + "\n", encoding="utf-8")
+    assert len(read_json_rows(file)) == 3
+    file.write_text(line * 4 + "no JSON", encoding="utf-8")
+    with pytest.raises(UnlearnError, match="rows.jsonl has more than 3 rows"):
+        load_generic(f"jsonl:{file}", 2)
+    monkeypatch.setattr(tables, "load_dataset", lambda **_: [ROW] * 4)
+    with pytest.raises(UnlearnError, match="wikiqa has more than 3 rows"):
+        load_generic("wikiqa", 2)
+
+
+def test_a_name_that_stands_twice_among_many_is_found_soon(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{" + "".join(f'"{i}":0,' for i in range(100_000)) + '"x":0,"x":0}')
+    began = time.process_time()
+    with pytest.raises(UnlearnError, match="line 1: the name 'x' stands twice"):
+        read_json_rows(tmp_path / "rows.jsonl")
+    assert time.process_time() - began < 10
+
+
+# --- what is asked for
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory):
+    """`check_parameters` of a study with parameters of every type."""
+    cells = 'bench = "biographies"\nseed = 0\nout = ""\nrows = []\nrun_dir = ""'
+    return partial(check_parameters, write_study(tmp_path_factory.mktemp("study") / "asked.ipynb", cells, "pass"))
+
+
+LONG = ["x" * 10**7, "(" * 10**5, "-" * 10**5 + "nll", "nll+" * 10**6 + "nll", "nll(" + "[" * 10**5, "a" + ".b" * 10**6,
+        "nll(a=" + "9" * 10**7 + ")", "'" + "\\'" * 60_000]
+
+
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+@pytest.mark.parametrize("read", [
+    parse_objective, MASKS.read, Template.read, load_bench, lambda text: load_bench("jsonl:" + text),
+    lambda text: load_generic("jsonl:" + text, 1),
+], ids=["objective", "mask", "template", "bench", "path", "generic"])
+def test_what_is_asked_for_is_short(read, text):
+    began = time.process_time()
+    with pytest.raises(UnlearnError) as refusal:
+        read(text)
+    assert len(str(refusal.value)) < 1500 and time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("name", ["bench", "seed", "out", "rows", ""])
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+def test_a_parameter_is_short(check, name, text):
+    with pytest.raises(UnlearnError) as refusal:
+        check({name: text} if name else {text: 1})
+    assert len(str(refusal.value)) < 1500
+
+
+@pytest.mark.parametrize("value", ["[" * 10_000 + "]" * 10_000, "[" * 30 + "]" * 30, [[]] * 10_000, 10**5000],
+                         ids=["deep", "less deep", "long", "number"])
+def test_a_value_that_no_record_holds_is_refused(check, value):
+    with pytest.raises(UnlearnError, match="parameter 'rows'"):
+        check({"rows": value})
+
+
+def test_a_value_nested_without_end_is_refused(check):
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(UnlearnError, match="parameter 'rows' must be list, but is a list without end"):
+        check({"rows": value})
+
+
+def test_a_symbol_of_several_characters_is_one():
+    text = "\U0001f1e9\U0001f1ea\U0001f1eb a\u0301\U0001f469\u200d\U0001f52c"
+    assert regex.findall(GRAPHEME, text) == regex.findall(r"\X", text)
+    assert words("ab\U0001f1e9\U0001f1eacd") == ["ab", "cd"]
+    assert [found[0] for found in SHAPES.finditer("1)x.y@b.org a@@b@c.de")] == ["1", "x.y@b.org", "b@c.de"]
+
+
+def test_git_has_a_deadline(monkeypatch):
+    def hang(*_, timeout=None, **__):
+        raise environment.subprocess.TimeoutExpired("git", timeout) if timeout else AssertionError("waits for ever")
+    monkeypatch.setattr(environment.subprocess, "run", hang)
+    assert environment.describe_environment({})["git_revision"] is None

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from small_study import write_study
 
 from unlearn_nb.cli import main
-from unlearn_nb.runs import list_runs, read_run, run_study, write_index
+from unlearn_nb.runs import begin_try, list_runs, read_run, run_study, settle, write_index
 
 LETTERS = "abcdefghijklm"
 BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip(LETTERS, LETTERS[1:]))
@@ -165,3 +165,20 @@ def test_a_list_that_cant_be_written_changes_no_finished_run(tmp_path, monkeypat
     monkeypatch.setattr("unlearn_nb.runs.execute.write_index", lambda out: 1 / 0)
     assert run_study(study, out=tmp_path / "out", run_name="x", progress=False).is_file()
     assert "was not written: division by zero" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [".", "last-try"])
+@pytest.mark.parametrize("what", ["a pipe", "brackets", "gigabytes", "a folder"])
+def test_a_strangers_list_of_a_result_stops_nobody(runs, place, what):
+    path = runs / "s" / "m" / place / ".result.json"
+    path.parent.mkdir(exist_ok=True)
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("[" * 100_000)
+        os.truncate(path, 5_000_000_000 if what == "gigabytes" else 100_000)
+    assert [run.state for run in list_runs(runs)] == ["complete"] * 3
+    settle(runs / "s" / "m")
+    assert begin_try(runs / "s" / "m").is_dir() and read_run(runs / "s" / "m").metrics == {"answer": 42}

@@ -130,7 +130,7 @@ def test_a_full_disk_at_any_step_of_a_rerun_leaves_the_result(out, part, monkeyp
     assert list_runs(out)[0].note.startswith("last try failed: study 's' failed")
 
 
-def finished_notebook(path, folder, values, *, progress, cell_timeout=None):
+def finished_notebook(path, folder, values, *, progress, cell_timeout=None, shown=None):
     """As if all cells had been executed."""
     import nbformat
 
@@ -162,7 +162,7 @@ def test_a_rerun_that_succeeds_replaces_all_of_it(out, monkeypatch):
 
 def test_an_older_kernel_cant_pass_its_result_off_as_this_ones(out, monkeypatch):
     """It opened its run before, so it writes the token of then."""
-    def late(path, folder, values, *, progress, cell_timeout=None):
+    def late(path, folder, values, *, progress, cell_timeout=None, shown=None):
         (folder / ".token").write_text("older")
         notebook = finished_notebook(path, folder, values, progress=progress)
         return notebook

@@ -14,7 +14,7 @@ from datasets import Dataset
 from torch import nn
 
 from .rounding import PRECISIONS, at_precision, rounded_parameters
-from ..core import Registry, UnlearnError, folded, unknown
+from ..core import GRAPHEME, Registry, UnlearnError, folded, unknown
 from ..metrics import is_partly_unspaced
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #f8b3e5ae
@@ -74,10 +74,13 @@ def prefix(rows: Rows, *, share: float = 0.25) -> Rows:
     return change_rows(rows, lambda row: _begin(row, share))
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #62acf501
+_PART = regex.compile(rf"[\p{{Latin}}\p{{N}}]+|{GRAPHEME}")
+
+
 def _word_ends(text: str) -> Iterator[int]:
     """Where words end; in a script without blanks between words, where characters do."""
     for run in regex.finditer(r"\S+", text):
-        parts = regex.finditer(r"[\p{Latin}\p{N}]+|\X", run[0]) if is_partly_unspaced(run[0]) else ()
+        parts = regex.finditer(_PART, run[0]) if is_partly_unspaced(run[0]) else ()
         yield from [run.start() + part.end() for part in parts] or [run.end()]
 
 # %% ../../nbs/11_attacks/01_prompts.ipynb #7a2976e0

@@ -16,7 +16,7 @@ from .deal import deal_parts, deal_splits
 from .general import general_facts
 from .tables import Table, check_apart, read_hub, read_json_rows
 from .twins import group_rows
-from ..core import Template, UnlearnError, is_blank, squeezed
+from ..core import Template, UnlearnError, is_blank, shown, squeezed
 
 # %% ../../nbs/01_benches/08_formats.ipynb #d8cfacf2
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def _check_ids(rows: Mapping[str, list[dict]]) -> None:
         for i, row in enumerate(found, start=1):
             other = seen.setdefault(row["id"], (split, i))
             if other != (split, i):
-                raise UnlearnError(f"the id {row['id']!r} belongs to {other[0]} row {other[1]} and to {split} row {i} "
-                                   "(rows without an id are called SPLIT-NUMBER); give one of them another id")
+                raise UnlearnError(f"the id {shown(row['id'])!r} belongs to {other[0]} row {other[1]} and to {split} "
+                                   f"row {i} (rows without an id are called SPLIT-NUMBER); give one of them another id")
 
 
 def _lacking(forget: list[dict]) -> list[str]:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from .bench import as_dataset
 from .columns import own_table
 from .tables import read_hub
-from ..core import UnlearnError, boundary, read_packaged, unknown
+from ..core import UnlearnError, boundary, check_length, read_packaged, unknown
 
 # %% ../../nbs/01_benches/12_generic.ipynb #4e357d76
 def _pairs(table: str) -> list[list[str]]:
@@ -171,6 +171,7 @@ def load_generic(spec: str, count: int, seed: int = 0) -> Dataset:
     Raises:
         UnlearnError: The source is unknown, can't be read, or holds fewer than `count` different prompts.
     """
+    check_length("the generic source", spec)
     name, _, path = spec.partition(":")
     if spec == "embedded":
         return generic_rows(count, seed)

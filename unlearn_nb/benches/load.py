@@ -14,7 +14,7 @@ from .deal import deal_parts
 from .general import general_facts
 from .own import JSONL
 from .published import FORMATS
-from ..core import Registry, UnlearnError, boundary, is_whole, unknown
+from ..core import Registry, UnlearnError, boundary, check_length, is_whole, unknown
 
 # %% ../../nbs/01_benches/11_load.ipynb #f35763c9
 BENCHES = Registry("bench")
@@ -58,6 +58,7 @@ def load_bench(spec: str, size: str = "quick", *, seed: int = 0) -> Bench:
     What says the same (but for case, blanks, punctuation) or nearly the same stands in one split and one part; the
     bench's note tells what was grouped, left out or kept as given.
     """
+    check_length("the bench", spec)
     name, colon, path = spec.partition(":")
     make = BENCHES[name]
     if size not in SIZES:

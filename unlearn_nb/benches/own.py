@@ -17,7 +17,7 @@ from .columns import own_table
 from .formats import Format, check_texts, dealt_bench, given_part, given_text, template_of, unlike
 from .general import general_facts
 from .tables import ENDINGS, Table, check_apart
-from ..core import Template, UnlearnError, boundary, is_whole
+from ..core import Template, UnlearnError, boundary, is_whole, shown
 
 # %% ../../nbs/01_benches/09_own.ipynb #eddfa23b
 _TEXT_LISTS = ("paraphrased_prompts", "paraphrased_responses", "perturbed_responses")
@@ -51,6 +51,11 @@ def jsonl_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dic
             for split, table in tables.items()}
 
 
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(map(shown, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
 def jsonl_told(tables: Mapping[str, Table], rows: Mapping[str, list[dict]]) -> list[str]:
     """Which files gave parts, which columns were taken for ours, and which nobody reads."""
     parts = [tables[split].file for split, found in rows.items() if "part" in found[0]]
@@ -58,7 +63,7 @@ def jsonl_told(tables: Mapping[str, Table], rows: Mapping[str, list[dict]]) -> l
     unread = sorted({column for table in tables.values() for row in table.rows for column in row} - read)
     taken = [line for table in tables.values() for line in table.told]
     return taken + ([f"parts as given in {' and '.join(parts)}"] if parts else []) + \
-           ([f"columns that are not read: {', '.join(unread)}"] if unread else [])
+           ([f"columns that are not read: {_listed(unread)}"] if unread else [])
 
 # %% ../../nbs/01_benches/09_own.ipynb #741cfae4
 JSONL = Format(

@@ -9,10 +9,11 @@ __all__ = ['ENDINGS', 'read_json_rows', 'read_rows', 'read_hub', 'Table', 'check
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 from datasets import Dataset, load_dataset
@@ -20,25 +21,68 @@ from pyarrow import parquet
 
 from .bench import text_problem
 from .twins import row_text
-from ..core import UnlearnError, first_line, from_json, is_blank, unknown
+from ..core import UnlearnError, first_line, from_json, is_blank, shortened, shown, unknown
+
+# %% ../../nbs/01_benches/03_tables.ipynb #9a108ef8
+_FILE_MOST = {".jsonl": 500_000_000, ".json": 50_000_000, ".csv": 50_000_000, ".parquet": 500_000_000}  # bytes
+_LINE_MOST, _TEXT_MOST = 10_000_000, 1_000_000  # bytes of a line, characters of a text
+_ROWS_MOST = 250_000
+_VALUES_MOST = 10_000  # of a row, with those in its lists
 
 # %% ../../nbs/01_benches/03_tables.ipynb #1845b01d
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnlearnError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-
-
 def read_json_rows(path: Path) -> list[dict]:
-    """Reads a `.jsonl` file (one object a line) or a `.json` file (a list of objects)."""
-    text = _text(path)
+    """Reads a `.jsonl` file (one object a line) or a `.json` file (a list of objects).
+
+    Raises:
+        UnlearnError: no UTF-8, no JSON, no rows, or more of them (or of bytes) than a bench has.
+    """
+    _check_size(path, path.stat().st_size)
     if path.suffix.lower() == ".jsonl":
-        return [_parse(line, path.name, i) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    rows = _parse(text, path.name)
+        return _counted(path.name, [_parse(line, path.name, i) for i, line in _lines(path)])
+    rows = _parse(_decoded(path.read_bytes(), path.name), path.name)
     if not isinstance(rows, list):
         raise UnlearnError(f"{path.name} holds {type(rows).__name__} instead of a list of rows; make it a list")
+    return _counted(path.name, rows)
+
+# %% ../../nbs/01_benches/03_tables.ipynb #dfa45547
+def _check_size(path: Path, size: int) -> None:
+    """Raise UnlearnError where a file has more bytes, unpacked, than are read of its kind."""
+    ending = path.suffix.lower()
+    if size > (most := _FILE_MOST.get(ending, _FILE_MOST[".jsonl"])):
+        cure = ", or write one row a line (.jsonl)" if ending in (".json", ".csv") else ""
+        raise UnlearnError(f"{path.name} has {size} bytes, and at most {most} are read: leave out what is no row{cure}")
+
+# %% ../../nbs/01_benches/03_tables.ipynb #d36e8fda
+def _counted(file: str, rows: Any) -> Any:
+    """`rows` as they are. Raises UnlearnError where there are more of them than are read."""
+    if len(rows) > _ROWS_MOST:
+        raise UnlearnError(f"{file} has more than {_ROWS_MOST} rows: take a part of it")
     return rows
+
+# %% ../../nbs/01_benches/03_tables.ipynb #c0ceb36d
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that hold something, with their numbers; no more of them than are needed to see that it's too many."""
+    with open(path, "rb") as file:
+        number, read, rows = 0, 0, 0
+        while (line := file.readline(_LINE_MOST + 1)) and rows <= _ROWS_MOST:
+            if len(line) > _LINE_MOST:
+                raise UnlearnError(f"{path.name}, line {number + 1} has more than {_LINE_MOST} bytes: a line holds one "
+                                   "row; break the file into lines, or shorten the row")
+            for part in _decoded(line, path.name, read).rstrip("\r\n").split("\r"):  # the last: ends of old Macs
+                number += 1
+                if part.strip():
+                    rows += 1
+                    yield number, part
+            read += len(line)
+
+# %% ../../nbs/01_benches/03_tables.ipynb #fe75b655
+def _decoded(data: bytes, file: str, before: int = 0) -> str:
+    """The text of bytes in front of which `before` others stand."""
+    try:
+        return data.decode("utf-8" if before else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = before + error.start
+        raise UnlearnError(f"{file} is not UTF-8 text (byte {where}); save it as UTF-8") from None
 
 # %% ../../nbs/01_benches/03_tables.ipynb #581c1734
 def _parse(text: str, file: str, line: int | None = None) -> object:
@@ -53,7 +97,8 @@ def _parse(text: str, file: str, line: int | None = None) -> object:
 # %% ../../nbs/01_benches/03_tables.ipynb #45c3f81a
 def _csv_rows(path: Path) -> list[dict]:
     """Rows of a CSV with commas and a header; a cell that is empty is ""."""
-    text = io.StringIO(_text(path), newline="")
+    _check_size(path, path.stat().st_size)
+    text = io.StringIO(_decoded(path.read_bytes(), path.name), newline="")
     try:
         header, *lines = [line for line in csv.reader(text, strict=True) if line] or [[]]
     except csv.Error as error:
@@ -68,18 +113,33 @@ def _csv_rows(path: Path) -> list[dict]:
         if len(line) != len(header):
             raise UnlearnError(f"{path.name}, row {i}: has {len(line)} cells, but the header names {len(header)}; put "
                                "quotes around a text that holds commas")
-    return [dict(zip(header, line)) for line in lines]
+    return _counted(path.name, [dict(zip(header, line)) for line in lines])
 
 # %% ../../nbs/01_benches/03_tables.ipynb #9cea1ee5
 def _parquet_rows(path: Path) -> list[dict]:
     try:
-        return parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            return [row for part in _parts(path, file) for row in part]
     except (pyarrow.ArrowException, OSError) as error:
         raise UnlearnError(f"{path.name} can't be read as Parquet ({first_line(error)}); write it again") from error
 
 
 _READERS = {".jsonl": read_json_rows, ".json": read_json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
 ENDINGS = tuple(_READERS)
+
+# %% ../../nbs/01_benches/03_tables.ipynb #74cf19d0
+def _parts(path: Path, file: parquet.ParquetFile) -> Iterator[list[dict]]:
+    """The rows of a Parquet file, part by part. Raises UnlearnError as soon as there are too many or too large ones."""
+    stored = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+    _check_size(path, stored)
+    _counted(path.name, range(file.metadata.num_rows))
+    size, most = 0, _FILE_MOST[".parquet"]
+    for batch in file.iter_batches(max(1, min(1000, most // max(stored, 1)))):
+        rows = batch.to_pylist()
+        texts = sum(len(value) for row in rows for value in row.values() if isinstance(value, str))
+        size += max(batch.nbytes, texts)
+        _check_size(path, size)
+        yield rows
 
 # %% ../../nbs/01_benches/03_tables.ipynb #f44ef3ec
 def read_rows(path: Path) -> list[dict]:
@@ -99,9 +159,10 @@ def read_rows(path: Path) -> list[dict]:
 def read_hub(what: str, cure: str, /, **arguments: str) -> Dataset:
     """What `datasets.load_dataset(**arguments)` gives; an UnlearnError naming `what` and the `cure` if it fails."""
     try:
-        return load_dataset(**arguments)
+        found = load_dataset(**arguments)
     except Exception as error:  # any failure has the same cure
         raise UnlearnError(f"can't fetch {what!r} from the hub ({first_line(error)}); {cure}") from error
+    return _counted(what, found)
 
 # %% ../../nbs/01_benches/03_tables.ipynb #8d8b22ae
 @dataclass(frozen=True)
@@ -123,7 +184,7 @@ class Table:
 
     def error(self, index: int, column: str, problem: str) -> UnlearnError:
         """An error about row `index` (0-based, told 1-based) and one of our columns."""
-        name = self.shown.get(column, self.columns.get(column, column))
+        name = shown(self.shown.get(column, self.columns.get(column, column)))
         return UnlearnError(f"{self.file}, row {index + 1}, column {name!r}: {problem}")
 
     @cached_property
@@ -141,11 +202,17 @@ class Table:
             row_id = row.get("id")
             if _has_id(row) and seen.setdefault(str(row_id), i) != i:
                 first = seen[str(row_id)] + 1
-                raise self.error(i, "id", f"{row_id!r} already stands in row {first}; ids must be unique")
+                raise self.error(i, "id", f"{shortened(repr(row_id), 200)} already stands in row {first}; ids must be "
+                                          "unique")
 
     def _check_row(self, i: int, row: object) -> None:
         if not isinstance(row, dict):
             raise UnlearnError(f"{self.file}, row {i + 1}: not an object with columns, but {type(row).__name__}")
+        if len(row) > _VALUES_MOST:
+            raise UnlearnError(f"{self.file}, row {i + 1}: has {len(row)} columns; leave out those that nobody reads")
+        for column, value in row.items():
+            if problem := _problem(value):
+                raise self.error(i, column, problem)
         for ours, theirs in self.columns.items():
             if theirs not in row:
                 raise self.error(i, ours, "is missing; add it")
@@ -155,22 +222,25 @@ class Table:
                 raise self.error(i, ours, "is empty; fill it or drop the row")
         if type(row.get("id")) not in (str, int, type(None)):
             raise self.error(i, "id", f"holds {type(row['id']).__name__}; make it a string or a whole number")
-        for column, value in row.items():
-            if _is_broken(value):
-                raise self.error(i, column, "holds a lone surrogate, half of a character; repair the text")
 
 # %% ../../nbs/01_benches/03_tables.ipynb #6f03246e
 def _has_id(row: dict) -> bool:
     return row.get("id") is not None and bool(str(row["id"]).strip())
 
 
-def _is_broken(value: object) -> bool:
-    """Whether a text in a value (a text, a list or an object) can't be written as UTF-8."""
-    if isinstance(value, (list, tuple)):
-        return any(map(_is_broken, value))
-    if isinstance(value, dict):
-        return any(map(_is_broken, value.values()))
-    return isinstance(value, str) and text_problem(value) is not None
+def _problem(value: object) -> str | None:
+    """What is wrong with a value (a text, a list or an object), or in it, and what to do; None where nothing is."""
+    layer, count = [value], 0
+    while layer and (count := count + len(layer)) <= _VALUES_MOST:
+        for text in layer:
+            if isinstance(text, str) and (problem := text_problem(text)):
+                return problem
+            if isinstance(text, str) and len(text) > _TEXT_MOST:
+                return f"holds a text of {len(text)} characters, and at most {_TEXT_MOST} are read; shorten it"
+        held = [item for item in layer if isinstance(item, (list, tuple, dict))]
+        inner = [item.values() if isinstance(item, dict) else item for item in held]
+        layer = [item for items in inner for item in items]
+    return f"holds more than {_VALUES_MOST} values; leave out some" if layer else None
 
 # %% ../../nbs/01_benches/03_tables.ipynb #97d49c70
 def check_apart(tables: Mapping[str, Table]) -> None:

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LEFT', 'KEPT', 'move', 'remove', 'sweep', 'whole', 'flush', 'write_atomic', 'filled', 'plain', 'to_json', 'to_jsonl',
-           'from_json', 'content_hash', 'read_packaged', 'slug', 'checked_name', 'cache_dir']
+           'from_json', 'is_deeper', 'content_hash', 'read_packaged', 'slug', 'checked_name', 'cache_dir']
 
 # %% ../../nbs/00_core/04_files.ipynb #235fec0f
 import contextlib
 import errno
+import fnmatch
 import functools
 import hashlib
 import json
@@ -19,7 +20,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from typing import Any
 import psutil
 import yaml
 
-from .errors import UnlearnError, first_line
+from .errors import UnlearnError, first_line, shortened
 from .locks import private_folder, say_once
 from .secrets import redacted
 
@@ -61,6 +63,11 @@ def _machine() -> str:
     spaces = Path("/proc/self/ns/pid")
     here = f"{platform.node()} {os.readlink(spaces) if os.path.lexists(spaces) else ''}"
     return hashlib.sha256(here.encode()).hexdigest()[:6]
+
+
+def _mark() -> str:
+    """What tells a work of this process from all others."""
+    return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
 # %% ../../nbs/00_core/04_files.ipynb #6bd6c473
 def _in_work(found: Path, name: re.Match) -> bool:
@@ -110,7 +117,7 @@ def whole(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_once(path.parent.absolute())
-    mark = f".{path.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    mark = f".{path.name}.{_mark()}"
     new, aside = path.with_name(f"{mark}.tmp"), path.with_name(f"{mark}.old.tmp")
     try:
         yield new
@@ -183,19 +190,57 @@ def write_atomic(path: str | Path, text: str, *, durable: bool = True) -> Path:
 
 # %% ../../nbs/00_core/04_files.ipynb #9cbdd6f9
 @contextlib.contextmanager
-def filled(folder: str | Path) -> Iterator[Path]:
-    """An empty folder whose files stand in `folder`, together, once the block has ended well; others there stay."""
-    folder = Path(folder)
+def filled(folder: str | Path, replacing: Collection[str] = ()) -> Iterator[Path]:
+    """An empty folder whose files stand in `folder`, together, once the block has ended well; others there stay.
+
+    Args:
+        replacing: patterns of names that the new files stand in for: what is called so and is old goes.
+    """
+    folder = Path(os.path.realpath(folder))  # where a link leads
     if _is_unfinished(folder):  # it will come into its place as a whole
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
+        return
+    if _stays(folder):
+        with _filled_as_it_is(folder, replacing) as new:
+            yield new
         return
     with whole(folder) as new:
         new.mkdir()
         yield new
         for old in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not os.path.lexists(new / old.name):
+            if not os.path.lexists(new / old.name) and not _is_like(old.name, replacing):
                 _linked(old, new / old.name)
+
+# %% ../../nbs/00_core/04_files.ipynb #cc8b1f0b
+def _is_like(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+# %% ../../nbs/00_core/04_files.ipynb #a656b7b0
+def _stays(folder: Path) -> bool:
+    """Whether a folder is there that can't be moved."""
+    with contextlib.suppress(OSError):  # the one in which this process works was removed
+        if Path.cwd().is_relative_to(folder):
+            return True
+    return folder.is_dir() and (os.path.ismount(folder) or not os.access(folder.parent, os.W_OK))
+
+# %% ../../nbs/00_core/04_files.ipynb #d1cd9cee
+@contextlib.contextmanager
+def _filled_as_it_is(folder: Path, replacing: Collection[str]) -> Iterator[Path]:
+    sweep(folder)
+    new = folder / f".new.{_mark()}.tmp"
+    new.mkdir()
+    try:
+        yield new
+        flush(new)
+        for old in [path for path in folder.iterdir() if _is_like(path.name, replacing)]:
+            remove(old)
+        for path in sorted(new.iterdir(), key=lambda path: _is_like(path.name, replacing)):
+            remove(folder / path.name)
+            path.rename(folder / path.name)
+        _flush_one(folder)
+    finally:
+        remove(new)
 
 # %% ../../nbs/00_core/04_files.ipynb #995953ab
 def _linked(old: Path, new: Path) -> None:
@@ -269,9 +314,20 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, whose names must differ."""
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UnlearnError(f"the name {twice!r} stands twice in one object: leave one out")
+        twice = next(name for name, times in Counter(names).items() if times > 1)
+        raise UnlearnError(f"the name {shortened(repr(twice), 200)} stands twice in one object: leave one out")
     return dict(pairs)
+
+# %% ../../nbs/00_core/04_files.ipynb #08f547c7
+def is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and dicts are nested more than `most` deep."""
+    layer = [value]
+    for _ in range(most):
+        inner = [item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list)]
+        layer = [item for items in inner for item in items]
+        if not layer:
+            return False
+    return True
 
 # %% ../../nbs/00_core/04_files.ipynb #27cddc78
 def content_hash(*values: object, length: int = 12) -> str:

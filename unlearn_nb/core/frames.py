@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import jinja2
 
 from .errors import UnlearnError, first_line
-from .templates import Template
+from .templates import Template, chat_program
 
 # %% ../../nbs/00_core/11_frames.ipynb #4164945a
 _MARKS = {"system": "qZsystemZq", "user": "qZuserZq", "assistant": "qZassistantZq"}
@@ -67,9 +67,10 @@ def _render(tokenizer: Any, template: Template, texts: dict[str, str], *, asks: 
     try:
         source = _pinned(template.source or tokenizer.get_chat_template(), template)
         with _few_steps():
-            return tokenizer.apply_chat_template(
-                [{"role": role, "content": text} for role, text in texts.items()], chat_template=source,
-                tokenize=False, add_generation_prompt=asks, date_string=f"{template.today:%d %b %Y}")
+            return chat_program(source).render(
+                **tokenizer.special_tokens_map, tools=None, documents=None, add_generation_prompt=asks,
+                messages=[{"role": role, "content": text} for role, text in texts.items()],
+                date_string=f"{template.today:%d %b %Y}")
     except UnlearnError:
         raise
     except (jinja2.TemplateError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:

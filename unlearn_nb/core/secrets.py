@@ -15,6 +15,7 @@ import re
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -182,12 +183,11 @@ def remember_written(code: str) -> None:
 def _places() -> dict[str, str]:
     """Folders of this machine, and what stands for each, the longest first."""
     package = Path(str(files("unlearn_nb"))).resolve()
-    found = {str(Path.cwd()): ".", str(package): package.name, tempfile.gettempdir(): "TMP"}
+    found = {str(package): package.name, tempfile.gettempdir(): "TMP"}
     found |= {sysconfig.get_path(name): short for name, short in (("stdlib", "python"), ("purelib", "site-packages"))}
-    try:
-        found[str(Path.home())] = "~"
-    except RuntimeError:  # this user has none
-        pass
+    for place, short in ((Path.home, "~"), (Path.cwd, ".")):
+        with suppress(OSError, RuntimeError):  # it was removed; this user has none
+            found.setdefault(str(place()), short)
     return {place: found[place] for place in sorted(found, key=len, reverse=True) if len(place) > 1}
 
 # %% ../../nbs/00_core/02_secrets.ipynb #48999eae

@@ -6,11 +6,12 @@
 __all__ = ['UNSEEN', 'LEAST_SUBJECTS', 'CHOSEN_ON', 'INTO', 'ForgetPlan', 'forget_plan', 'formats_of', 'short_format',
            'ForgetExperiment', 'probe_truth', 'spread', 'know', 'swapped_rows', 'unseen_source', 'choosing_rows',
            'before_unlearning', 'share_left', 'share_lost', 'chosen_on', 'weigh', 'Trial', 'outcome_of', 'next_trial',
-           'train_trial', 'measure_trial', 'best_candidate', 'search_strength', 'forget_objective', 'forget_experiment',
-           'knowledge_table', 'path_table']
+           'Candidate', 'train_trial', 'measure_trial', 'best_candidate', 'search_strength', 'forget_objective',
+           'read_method', 'forget_experiment', 'knowledge_table', 'path_table']
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #cd4b7591
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from ..core import Template, UnlearnError
 from .base import choose_dtype
 from .plan import read_plan
 from .truth import Truth, probe_rows, probed, truth_of
+from ..merging import merge_adapters
 from ..metrics import read_answers
 from ..models import adapted, load_model, model_identity
 from ..objectives import resolve
@@ -44,6 +46,8 @@ class ForgetPlan:
     snapshots: int  # points of a training run at which a candidate is measured
     measured: int  # at most so many rows a split choose
     answered: int  # at most so many rows a split are answered in words at the end
+    shares: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)  # of the first adapter in a merge, ascending
+    density: float = 0.8  # of a merge
     tolerance: float = 0.05  # share of the forgotten that may be left, and of the retained that may be lost
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #f68524a0
@@ -85,7 +89,7 @@ class ForgetExperiment:
     model_name: str
     bench: Bench
     plan: ForgetPlan
-    objective: str
+    objectives: tuple[str, ...]  # one, or two whose adapters are merged
     formats: tuple[str, ...] = ("plain",)  # the first is the one that the model is used in
     oracle: str = ""  # a model that has not seen the forget rows; empty: there is none
     device: str = "cpu"
@@ -292,37 +296,64 @@ def next_trial(tried: Sequence[Trial], plan: ForgetPlan) -> Trial | None:
     return Trial(math.sqrt(weak * strong), steps)
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #2a8c14c7
-def train_trial(experiment: ForgetExperiment, trial: Trial) -> dict[int, Path]:
-    """Train at a trial's rate; the adapters by their step."""
-    plan, bench = experiment.plan, experiment.bench
-    settings = replace(plan.settings, lr=trial.lr, steps=trial.steps)
-    at = sorted({max(1, round(trial.steps * i / plan.snapshots)) for i in range(1, plan.snapshots)})
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter of a trial: a snapshot after `step` steps, or a merge of two with the weight `share` of the first."""
+
+    adapter: Path
+    step: int
+    share: float | None = None
+
+# %% ../../nbs/15_experiments/13_forgetting.ipynb #d8716b22
+def _train(experiment: ForgetExperiment, trial: Trial, which: int, *, at: Sequence[int]) -> Path:
+    """Train the objective of that number at a trial's rate; the adapter's folder, with snapshots `at` these steps."""
+    bench, objective = experiment.bench, experiment.objectives[which]
+    settings = replace(experiment.plan.settings, lr=trial.lr, steps=trial.steps)
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
-        unlearn(model, tokenizer, forget=bench.forget, retain=bench.retain, objective=experiment.objective,
-                settings=settings, out=folder / "adapter", template=list(experiment.formats), snapshots=at)
+        unlearn(model, tokenizer, forget=bench.forget, retain=bench.retain, objective=objective, settings=settings,
+                out=folder / "adapter", template=list(experiment.formats), snapshots=at)
 
-    folder = experiment.stage(f"train-{trial.lr:.2g}-{trial.steps}", build, objective=experiment.objective,
-                              settings=settings, snapshots=at) / "adapter"
-    return {step: folder / "snapshots" / f"step-{step}" for step in at} | {trial.steps: folder}
+    return experiment.stage(f"train-{which + 1}-{trial.lr:.2g}-{trial.steps}", build, objective=objective,
+                            settings=settings, snapshots=list(at)) / "adapter"
+
+# %% ../../nbs/15_experiments/13_forgetting.ipynb #71a847b0
+def _merged(experiment: ForgetExperiment, pair: Sequence[Path], share: float) -> Path:
+    def build(folder: Path) -> None:
+        weights, density = [share, round(1 - share, 6)], experiment.plan.density
+        merge_adapters(pair, folder / "adapter", method="ties", weights=weights, density=density)
+
+    return experiment.stage(f"merge-{share:g}", build, adapters=list(pair), share=share,
+                            density=experiment.plan.density) / "adapter"
+
+
+def train_trial(experiment: ForgetExperiment, trial: Trial) -> list[Candidate]:
+    """Train at a trial's rate; the candidates, from little to much forgetting."""
+    plan = experiment.plan
+    if len(experiment.objectives) == 2:
+        pair = [_train(experiment, trial, which, at=()) for which in (0, 1)]
+        return [Candidate(_merged(experiment, pair, share), trial.steps, share) for share in plan.shares]
+    at = sorted({max(1, round(trial.steps * i / plan.snapshots)) for i in range(1, plan.snapshots)})
+    folder = _train(experiment, trial, 0, at=at)
+    return [*(Candidate(folder / "snapshots" / f"step-{step}", step) for step in at), Candidate(folder, trial.steps)]
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #99f80a87
 def measure_trial(experiment: ForgetExperiment, trial: Trial) -> pd.DataFrame:
-    """A line a snapshot: lr, step, adapter, what `weigh` says, and whether it `passes`."""
-    adapters, before, rows = train_trial(experiment, trial), before_unlearning(experiment), choosing_rows(experiment)
+    """A line a candidate: lr, step, share, adapter, what `weigh` says, and whether it `passes`."""
+    candidates, before, rows = train_trial(experiment, trial), before_unlearning(experiment), choosing_rows(experiment)
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
-        for step, adapter in adapters.items():
-            with adapted(model, adapter) as edited:
+        for i, candidate in enumerate(candidates):
+            with adapted(model, candidate.adapter) as edited:
                 known = know(edited, tokenizer, rows, formats=experiment.formats)
-            known.to_csv(folder / f"{step}.csv", index=False)
+            known.to_csv(folder / f"{i}.csv", index=False)
 
-    folder = experiment.stage(f"know-{trial.lr:.2g}-{trial.steps}", build, adapters=list(adapters.values()),
+    folder = experiment.stage(f"know-{trial.lr:.2g}-{trial.steps}", build, adapters=[one.adapter for one in candidates],
                               measured=experiment.plan.measured)
-    found = [{"lr": trial.lr, "step": step, "adapter": adapter, **weigh(pd.read_csv(folder / f"{step}.csv"), before)}
-             for step, adapter in adapters.items()]
+    found = [{"lr": trial.lr, "step": one.step, "share": one.share, "adapter": one.adapter,
+              **weigh(pd.read_csv(folder / f"{i}.csv"), before)} for i, one in enumerate(candidates)]
     most = experiment.plan.tolerance
     return pd.DataFrame(found).assign(passes=lambda t: (t["left"] <= most) & (t["lost"] <= most))
 
@@ -347,15 +378,30 @@ def search_strength(experiment: ForgetExperiment) -> tuple[Path, pd.DataFrame]:
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #67b5c218
 def forget_objective(method: str) -> str:
-    """The objective of a method: a preset's name or an expression. Raises UnlearnError for one that reads more rows."""
+    """A preset's name or an expression, as it is. Raises UnlearnError for one that reads other rows than are given."""
     groups = set(resolve(method).groups)
+    if groups - {"forget", "retain"}:
+        raise UnlearnError(f"the method {method!r} reads augmented rows, which this study does not write: run the "
+                           "study relearn, or take one that reads forget and retain rows, such as npo-gdr")
     if "forget" not in groups:
         raise UnlearnError(f"the method {method!r} reads {' and '.join(sorted(groups)) or 'no'} rows, and none that "
                            "are to be forgotten: take one such as npo-gdr")
-    if groups - {"forget", "retain"}:
-        raise UnlearnError(f"the method {method!r} reads augmented rows, which nobody has written here: take one that "
-                           "reads forget and retain rows, such as npo-gdr")
     return method
+
+# %% ../../nbs/15_experiments/13_forgetting.ipynb #d966c209
+def read_method(method: str) -> tuple[str, ...]:
+    """The objectives of a method: one, or the two of `merge(over, under)`. Raises UnlearnError."""
+    if method.split("(")[0].strip() == "erase":
+        raise UnlearnError("the method 'erase' takes rows out of an adapter's own training, and needs all rows that it "
+                           "was trained on: run the study eraser, or take a method such as npo-gdr")
+    merge = re.fullmatch(r"\s*merge\s*\((.*)\)\s*", method, re.DOTALL)
+    if not merge:
+        return (forget_objective(method),)
+    parts = [part.strip() for part in re.split(r",(?![^()]*\))", merge[1])]
+    if len(parts) != 2:
+        raise UnlearnError(f"the method {method!r} merges {len(parts)} objectives, and two are wanted: write "
+                           "merge(zjuklab-over-tokens, zjuklab-under-tokens)")
+    return tuple(map(forget_objective, parts))
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #d2dbcc36
 INTO = ("adapter", "merged")
@@ -378,13 +424,13 @@ def forget_experiment(
         UnlearnError: a model or a file is missing or can't be read, or method, template or tolerance can't be used.
     """
     _check_given(model=model, forget=forget, retain=retain)
-    objective, kind = forget_objective(method), choose_dtype(dtype, model, device)
+    objectives, kind = read_method(method), choose_dtype(dtype, model, device)
     plan = forget_plan(model, budget, device=device, seed=seed, dtype=kind, tolerance=tolerance)
     loaded = load_model(model, device)
     formats = formats_of(loaded[1], template)
     bench = own_bench(forget, retain, holdout=holdout or None, general=general or None, carve=carve, seed=seed,
                       template=formats[0])
-    experiment = ForgetExperiment(run, model, bench, plan=plan, objective=objective, device=device,
+    experiment = ForgetExperiment(run, model, bench, plan=plan, objectives=objectives, device=device,
                                   formats=(bench.template, *formats[1:]), oracle="" if oracle == "none" else oracle)
     experiment.target = loaded
     return experiment
@@ -398,5 +444,6 @@ def knowledge_table(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def path_table(path: pd.DataFrame) -> pd.DataFrame:
-    """The path of a search for a reader: without folders, rates as text."""
-    return path.drop(columns="adapter").assign(lr=path["lr"].map("{:.2g}".format)).set_index("trial").reset_index()
+    """The path of a search for a reader: without folders, rates as text, shares where there are any."""
+    unread = ["adapter"] + ["share"] * bool(path["share"].isna().all())
+    return path.drop(columns=unread).assign(lr=path["lr"].map("{:.2g}".format)).set_index("trial").reset_index()

@@ -22,11 +22,12 @@ import pandas as pd
 
 from ..augmentation import refusals
 from ..core import UnlearnError, to_json, unknown, write_atomic
-from .base import Experiment
+from .base import Experiment, truth_about
 from .plan import UnlearningPlan, followed_code, read_plan
+from .truth import NONE_GIVEN, Truth
 from ..localization import localization_auc, localize, match_mlps, precision_recall, score_units
 from ..metrics import CLOSURES, Tofu, answer_table, oracle_quality
-from ..models import Prepared, load_model, prepare_one
+from ..models import NO_ORACLE, Prepared, load_model, model_identity, prepare_one
 from ..objectives import resolve
 from ..regions import Region, check_share
 from ..unlearning import UnlearnSettings, unlearn
@@ -132,14 +133,17 @@ def localization_plan(model: str, budget: str, *, device: str = "cpu", bench: st
     return replace(plan, tried=names, settings=replace(plan.settings, steps=plan.checkpoints[-1]))
 
 # %% ../../nbs/15_experiments/10_localization.ipynb #1cb4ca56
-def measures(answers: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
+def measures(answers: pd.DataFrame, oracle: pd.DataFrame | None) -> dict[str, float]:
     """RS, FS, utility, quality (a p-value), log_quality, and means of the forget and retain rows.
 
     Args:
-        answers: table of `answer_table`; oracle: the same rows under the retain-only model.
+        answers: table of `answer_table`.
+        oracle: the same rows under the retain-only model; None: there is no quality (NaN).
     """
     answers, ones = answers.assign(rougeL=np.nan), np.ones((1, len(answers)))
-    found = Tofu().summarise(answers, ones) | oracle_quality(answers, oracle, ones)
+    without = dict.fromkeys(("forget_quality", "log10_forget_quality"), np.full(1, np.nan))
+    found = Tofu().summarise(answers, ones) | (
+        without if oracle is None else oracle_quality(answers, oracle, ones))
     one = {name: float(values[0]) for name, values in found.items()}
     kept = {name: value for name, value in one.items() if name.partition("/")[0] in ("forget", "retain", "collateral")}
     return {"rs": one["retain/es"], "fs": 1 - one["forget/es"], "utility": one["model_utility"],
@@ -167,9 +171,20 @@ class LocalizationExperiment(Experiment):
         """The retain-only model (oracle), and the same with the forget set injected (target)."""
         base, _ = load_model(self.model_name)  # a model without value vectors is told before anything is trained
         region = Region.random(base, self.plan.share, seed=self.seed)
-        oracle = prepare_one(self.model_name, self.bench, "oracle", recipe=self.plan.recipe, device=self.device,
-                             dtype=self.plan.settings.dtype)
+        if self.given.target:
+            raise UnlearnError("this study injects the forget rows itself, to know where they are: leave target out, "
+                               "and give the retain-only model that they are injected into as oracle")
+        oracle = Path(self.given.oracle) if self.given.has_oracle else prepare_one(
+            self.model_name, self.bench, "oracle", recipe=self.plan.recipe, device=self.device,
+            dtype=self.plan.settings.dtype)
         return inject(self, oracle, region)
+
+    @cached_property
+    def truth(self) -> Truth:
+        """As of every study; with oracle none the retain-only model is what rows are injected into, no yardstick."""
+        found = truth_about(self)
+        return replace(found, missing=found.missing | {"oracle": NONE_GIVEN["oracle"]}) if (
+            self.given.oracle == NO_ORACLE) else found
 
     def region(self, where: str | Path) -> Region:
         """The region of that name, or the one that a localizer chose."""
@@ -189,7 +204,8 @@ class LocalizationExperiment(Experiment):
     @property
     def scoring(self) -> dict[str, Any]:
         """What measures depend on beside bench and model."""
-        return {"rows": self.plan.rows, "wrong": self.plan.wrong, "faithful": self.plan.faithful}
+        apart = {} if self.truth.oracle_usable else {"withheld": self.truth.missing["oracle"]}
+        return {"rows": self.plan.rows, "wrong": self.plan.wrong, "faithful": self.plan.faithful} | apart
 
     def answers(self, model: Any, tokenizer: Any) -> pd.DataFrame:
         """What a model makes of the measured rows: numbers of `answer_table`."""
@@ -198,14 +214,16 @@ class LocalizationExperiment(Experiment):
         return table.drop(columns="wrong_nlls")
 
     @cached_property
-    def oracle_answers(self) -> pd.DataFrame:
-        """The same of the retain-only model, read once."""
+    def oracle_answers(self) -> pd.DataFrame | None:
+        """The same of the retain-only model, read once; None where it is no oracle."""
+        if not self.truth.oracle_usable:
+            return None
 
         def build(folder: Path) -> None:
             with self.candidate("oracle") as (model, tokenizer):
                 self.answers(model, tokenizer).to_csv(folder / "answers.csv", index=False)
 
-        found = self.stage("answers-oracle", build, oracle=self.prepared.oracle.name, **self.scoring)
+        found = self.stage("answers-oracle", build, oracle=self.oracle_key, **self.scoring)
         return pd.read_csv(found / "answers.csv")
 
     def measured(self, model: Any, tokenizer: Any) -> dict[str, float]:
@@ -223,10 +241,11 @@ def inject(experiment: LocalizationExperiment, oracle: Path, region: Region) -> 
                 settings=plan.injection, out=folder, template=bench.template, region=region)
 
     target = experiment.run.stage(f"s{experiment.seed}-inject-{plan.share:g}", build, bench=bench.fingerprint,
-                                  oracle=oracle.name,
+                                  oracle=oracle.name if not experiment.given.has_oracle else model_identity(oracle),
                                   objective=plan.injected, settings=plan.injection, device=experiment.device,
                                   share=plan.share)
-    record = json.loads((oracle / "training.json").read_text(encoding="utf-8"))
+    told = oracle / "training.json"
+    record = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {"losses": [], "seconds": 0.0}
     return Prepared(target, oracle, pd.read_csv(target / "history.csv")["loss"].tolist(),
                     oracle_losses=record["losses"], seconds=record["seconds"])
 
@@ -239,7 +258,7 @@ def starting_point(experiment: LocalizationExperiment, which: str = "target") ->
             pd.DataFrame([{"step": 0, **experiment.measured(model, tokenizer)}]).to_csv(folder / "points.csv",
                                                                                         index=False)
 
-    folder = experiment.stage(f"measure-{which}", build, which=which, oracle=experiment.prepared.oracle.name,
+    folder = experiment.stage(f"measure-{which}", build, which=which, oracle=experiment.oracle_key,
                               **experiment.scoring)
     return pd.read_csv(folder / "points.csv")
 

@@ -10,8 +10,9 @@ __all__ = ['KINDS', 'PRODUCT_FILE', 'CHECK_FILE', 'LOGITS_APART', 'PROB_APART', 
 # %% ../../nbs/15_experiments/14_product.ipynb #05beb7b2
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,10 @@ def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]
         if merged is not None and which == "unlearned":
             yield merged
         else:
-            with adapted(model, product.folder if which == "unlearned" else None) as read:
+            with ExitStack() as stack:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 by an old name
+                    read = stack.enter_context(adapted(model, product.folder if which == "unlearned" else None))
                 yield read
 
     yield tokenizer, opened

@@ -18,6 +18,7 @@ import pandas as pd
 from ..benches import Bench
 from ..metrics import NOT_AVAILABLE, Scores, exact_memorisation, extraction_strength, intervals, ratio
 from ..metrics import read_answers, to_html, weighted_mean
+from ..runs import Summary
 
 # %% ../../nbs/15_experiments/01_truth.ipynb #b297bf21
 PROBED = 32  # rows of a split that are asked
@@ -141,7 +142,7 @@ class Truth:
     @property
     def sentences(self) -> list[str]:
         """What does not hold first, then what does; each with its figure."""
-        said = sorted(("target", "oracle", "holdout"), key=lambda what: what not in self.missing)
+        said = sorted(("target", "oracle", "holdout"), key=lambda what: self.missing.get(what) not in REASONS.values())
         return [_sentence(self, what) for what in said]
 
     def record(self) -> dict[str, Any]:
@@ -156,6 +157,10 @@ class Truth:
     def first(self, verdict: str) -> str:
         """A verdict with the warning, where there is one, before it."""
         return f"{self.warning} {verdict}" if self.warning else verdict
+
+    def on_top(self, summary: Summary) -> Summary:
+        """A run's summary whose verdict begins with the warning, where there is one."""
+        return replace(summary, verdict=self.first(summary.verdict))
 
     @property
     def warning(self) -> str:

@@ -209,7 +209,7 @@ def compare(
     """Region `first` against region `second`, per objective and metric, paired by seed.
 
     Args:
-        scores: table of `curve_scores` with at least two seeds.
+        scores: table of `curve_scores` with at least two seeds; a metric without a value in any has no line.
 
     Returns:
         columns objective, metric, region; mean, sd of `first`; other_mean, other_sd of `second`; difference (first -
@@ -220,6 +220,8 @@ def compare(
     for objective, found in scores.groupby("objective", sort=False):
         for metric in metrics:
             pairs = found.pivot(index="seed", columns="region", values=metric)[[first, second]].dropna()
+            if pairs.empty:  # a metric that was not available
+                continue
             line = _compared(pairs[first].to_numpy(), pairs[second].to_numpy())
             rows.append({"objective": objective, "metric": metric, "region": first} | line)
     return pd.DataFrame(rows)

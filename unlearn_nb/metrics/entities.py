@@ -21,7 +21,7 @@ from nltk.stem.porter import PorterStemmer
 
 from ..augmentation import STOP_WORDS, Writer, ask
 from ..core import UnlearnError, check_likelihoods, first_line, folded, stands_apart, unknown, whose_code
-from ..core import words
+from ..core import GRAPHEME, words
 from .text import is_partly_unspaced, word_tokens
 from ..models import BROKEN, read_pretrained, read_tokenizer
 
@@ -29,7 +29,7 @@ from ..models import BROKEN, read_pretrained, read_tokenizer
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = "(?:" + "|".join(f"{month[:3]}(?:{month[3:]})?" for month in _MONTHS) + r"|sept)\.?"
 SHAPES = re.compile(
-    r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
+    r"(?P<email>(?:(?<![\w.+-])|\G)[\w.+-]++@[\w-]+(?:\.[\w-]+)+)"
     rf"|(?P<date>\b\d{{4}}-\d\d-\d\d\b|\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}}\b"
     rf"|\b\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? \d{{4}}\b)"
     r"|(?P<number>(?<![\p{Latin}\p{Greek}\p{Cyrillic}\d_])\(?\d+(?:(?:\) ?|[.,:/-])\d+)*"
@@ -114,7 +114,7 @@ def _content(word: str) -> list[tuple[int, str]]:
     """(position, entity) of a word that is no name; none where it is too short or in the stop list."""
     found = []
     for run in _UNSPACED_RUN.finditer(word) if is_partly_unspaced(word) else ():
-        symbols = [match.span() for match in re.finditer(r"\X", run[0])]
+        symbols = [match.span() for match in re.finditer(GRAPHEME, run[0])]
         size = min(2 if run["signs"] else 4, len(symbols))
         spans = [(symbols[i][0], symbols[i + size - 1][1]) for i in range(len(symbols) - size + 1)]
         found += [(run.start() + start, run[0][start:end]) for start, end in spans]

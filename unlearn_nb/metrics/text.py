@@ -16,14 +16,14 @@ from nltk.stem.porter import PorterStemmer
 from nltk.tokenize import NLTKWordTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
-from ..core import folded, is_blank, is_unspaced, whose_code, words
+from ..core import GRAPHEME, folded, is_blank, is_unspaced, whose_code, words
 
 # %% ../../nbs/10_metrics/03_text.ipynb #4c759372
 _ENGLISH = regex.compile(r"[a-z0-9]{4,}")
 _stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
 
 
-_WORD_OR_SYMBOL = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*|\X")
+_WORD_OR_SYMBOL = regex.compile(rf"[\p{{L}}\p{{N}}][\p{{L}}\p{{M}}\p{{N}}]*|{GRAPHEME}")
 
 
 @dataclass(frozen=True)

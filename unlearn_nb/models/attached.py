@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..core import UnlearnError, check_finite, first_line, to_json, unknown
+from ..core import UnlearnError, check_finite, filled, first_line, to_json, unknown
 from .adapters import adapter_files, adapter_hash, check_kind, lower_folders
 from .loss import loss_of, mark_loss, read_loss
 from .provenance import Origin, check_biases, check_origin, check_unmerged, origin_of, read_origin
@@ -64,7 +64,7 @@ def save_adapter(model: PeftModel, folder: str | Path, name: str = "default") ->
     """Save one adapter of `model` at the top of `folder`, where peft looks for it, with what it stands on.
 
     That is the base (name, commit and a hash of its weights, in origin.json) and, where other adapters are active
-    together with it, copies of them.
+    together with it, copies of them. All of it takes its place at once.
 
     Raises:
         UnlearnError: there is no such adapter, it holds NaN or infinite values, or it or another is merged or has
@@ -75,14 +75,15 @@ def save_adapter(model: PeftModel, folder: str | Path, name: str = "default") ->
     for one in (*beneath, name):
         check_finite(_tensors(model, one), f"the adapter {one!r}, which is to be saved,")
         check_kind(_config(model, one), f"the adapter {one!r}")
-    folder, origin = Path(folder), origin_of(model)
-    for i, lower in enumerate(beneath):
-        below = tuple({**known, "folder": f"../{j}"} for j, known in enumerate(origin.under))
-        _write(model, folder / "under" / str(i), lower, origin=replace(origin, under=below))
-        digest = adapter_hash(load_file(folder / "under" / str(i) / "adapter_model.safetensors"))
-        origin = replace(origin, under=(*origin.under, {"folder": f"under/{i}", "hash": digest}))
-    _write(model, folder, name, origin=origin)
-    return folder
+    origin = origin_of(model)
+    with filled(folder, replacing=["adapter_model.*", "under"]) as new:
+        for i, lower in enumerate(beneath):
+            below = tuple({**known, "folder": f"../{j}"} for j, known in enumerate(origin.under))
+            _write(model, new / "under" / str(i), lower, origin=replace(origin, under=below))
+            digest = adapter_hash(load_file(new / "under" / str(i) / "adapter_model.safetensors"))
+            origin = replace(origin, under=(*origin.under, {"folder": f"under/{i}", "hash": digest}))
+        _write(model, new, name, origin=origin)
+    return Path(folder)
 
 # %% ../../nbs/03_models/04_attached.ipynb #e9f9209b
 def check_adapter(base: nn.Module, folder: str | Path) -> None:

@@ -27,7 +27,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from ..core import MODELLING, NonFinite, UnlearnError, boundary, build_folder, cache_dir, check_finite
-from ..core import code_key, content_hash, file_hash, first_line, model_name, versions_of
+from ..core import code_key, content_hash, file_hash, filled, first_line, model_name, versions_of
 from .attached import load_adapter
 from .loss import mark_loss, read_loss
 from .provenance import Origin, read_origin, write_origin
@@ -338,10 +338,15 @@ def _check_parts(name: str, model: PreTrainedModel) -> None:
                                "tie_word_embeddings to False if they are two.")
 
 # %% ../../nbs/03_models/05_load.ipynb #fccbdae9
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*", "adapter_model.*")
+
+# %% ../../nbs/03_models/05_load.ipynb #7217f944
 def save_model(
     model: PreTrainedModel, folder: str | Path, *, origin: Origin, tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
     """Write a model that `load_model` reads, its tokeniser, and what it was made from (`origin_of` it, before).
+
+    All of it takes its place at once; weights that were in `folder` go then, its other files stay.
 
     Raises:
         UnlearnError: weights or what they compute are NaN or infinite, or are not those of the config; nothing is
@@ -352,11 +357,12 @@ def save_model(
         _check_parts(f"Model {name!r}", model)
     check_finite(_stored_tensors(model), f"Model {name!r}, which is to be saved,")
     check_speaks(name, model)
-    with quiet_loading():
-        model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    write_origin(folder, origin)
+    with filled(folder, replacing=_WEIGHTS) as new:
+        with quiet_loading():
+            model.save_pretrained(new)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
+        write_origin(new, origin)
 
 # %% ../../nbs/03_models/05_load.ipynb #77ce2605
 def torch_dtype(name: str) -> torch.dtype:

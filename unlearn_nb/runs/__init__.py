@@ -5,9 +5,12 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "asked": ["Asked", "CHECKS", "bounds", "check_comment", "choices"],
+    "course": ["END", "Event", "Outlook", "course_of", "keep_course", "outlook", "pace", "read_course",
+        "read_events", "without_seeds"],
     "environment": ["describe_environment"],
     "execute": ["run_study"],
-    "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead"],
+    "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead",
+        "with_room"],
     "kernel": ["CELL_MOST", "ECHO_MOST", "OUTPUTS_MOST", "OUTPUT_MOST", "STREAM_MOST", "ThisPython", "has_sockets",
         "run_notebook"],
     "keys": ["content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
@@ -17,10 +20,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "page": ["back_html", "front_html", "report_html", "study_title"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
     "preflight": ["GROUP_LIMIT", "before_run"],
+    "progress": ["EVERY", "Progress", "Starts", "in_a_line", "in_time"],
     "reading": ["read_all", "read_mapping", "read_start"],
     "report": ["PAGE_POLICY", "PAGE_SCRIPT", "PAGE_STYLE", "TEMPLATES", "facts_html", "render", "sanitized"],
     "results": ["begin_try", "complete", "found", "settle", "unfinished"],
-    "stages": ["LAST_TRY", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
+    "stages": ["LAST_TRY", "PROGRESS_FILE", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
     "summary": ["Number", "SUMMARY_FILE", "Summary", "read_summary", "write_summary"],
 })

@@ -17,6 +17,9 @@ from typing import Any
 from ..core import PACKAGE_FOLDER
 
 # %% ../../nbs/14_runs/06_environment.ipynb #3856788e
+_LONGEST = 20  # seconds for git to answer: a revision is worth no more
+
+
 def _git_revision() -> str | None:
     """The checkout's revision, with ``+changes`` when files differ from it; None for an installed package."""
     root = PACKAGE_FOLDER.parent
@@ -25,13 +28,15 @@ def _git_revision() -> str | None:
     try:
         changes = _git("status", "--porcelain", "-uno")
         return _git("rev-parse", "HEAD") + ("+changes" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout of this user, a disk that does not answer
         return None
 
 # %% ../../nbs/14_runs/06_environment.ipynb #729e16a6
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(PACKAGE_FOLDER.parent), *arguments]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True).stdout.strip()
+    said = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, check=True, timeout=_LONGEST, **said)
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

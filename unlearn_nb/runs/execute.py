@@ -9,6 +9,7 @@ __all__ = ['run_study']
 import json
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,15 +20,17 @@ from typing import Any
 
 import yaml
 
-from ..core import MARK, UnlearnError, checked_name, content_hash, first_line, is_whole, names_secret
-from ..core import own_slug, placeless, redacted, remember, remember_written, take_lock, to_json, told
-from ..core import without_credentials, write_atomic
+from ..core import MARK, UnlearnError, cache_dir, checked_name, content_hash, first_line, is_whole
+from ..core import names_secret, own_slug, placeless, redacted, remember, remember_written, take_lock
+from ..core import to_json, told, without_credentials, write_atomic
+from .course import course_of, keep_course, read_course, read_events
 from .environment import describe_environment
-from .failures import NoResult, RunFailed, explain, memory_kills
+from .failures import NoResult, RunFailed, explain, memory_kills, with_room
 from .overview import read_run, write_index
 from .preflight import before_run
 from .parameters import AFTER_COLON, AS_PATH, check_parameters, default_run_name
 from .page import front_html, report_html, study_title
+from .progress import Progress, Starts
 from .report import facts_html
 from .results import begin_try, complete, settle
 from .studies import find_studies, find_study, read_study, study_parameters
@@ -61,7 +64,15 @@ def _name_without_secrets(name: str) -> str:
     return name
 
 # %% ../../nbs/14_runs/19_execute.ipynb #6064fb0c
+def _check_current() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UnlearnError("the current folder was removed: change into one that is there") from None
+
+# %% ../../nbs/14_runs/19_execute.ipynb #e65e9be1
 def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run_name: str | None) -> _Order:
+    _check_current()
     path = find_study(study)
     params = _without_secrets(path, params)
     known, values = study_parameters(path), check_parameters(path, params)
@@ -146,7 +157,7 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
         params: values for the study's parameters; text is read as `check_parameters` says.
         out: the folder of all reports.
         run_name: the run's folder name; by default made of the parameters.
-        progress: show a progress bar.
+        progress: tell on stderr how far it is: with a bar on a terminal, else with a line every 30 seconds.
         cell_timeout: seconds that a cell may run; None: as long as it takes.
 
     Raises:
@@ -167,22 +178,41 @@ def run_study(study: str | Path, params: Mapping[str, Any] | None = None, *, out
         raise outcome
     return order.folder / "report.html"
 
+# %% ../../nbs/14_runs/19_execute.ipynb #f3bbb9aa
+@contextmanager
+def _watched(order: _Order, place: Path, starts: Starts, *, shows: bool) -> Iterator[dict[str, Any]]:
+    """How `run_notebook` is to show what happens, while a thread tells how far it is."""
+    cells = sum(cell.cell_type == "code" for cell in read_study(order.study).cells)
+    course = read_course(order.folder.parent.name, order.params)
+    with Progress(place, course, starts, cells=cells, shows=shows) as progress:
+        yield {"progress": shows and sys.stderr.isatty(), "shown": progress if shows else None}
+
+# %% ../../nbs/14_runs/19_execute.ipynb #2b292d16
+def _keep_course(order: _Order, place: Path, started: float) -> None:
+    study, params = order.folder.parent.name, order.params
+    with suppress(OSError):  # a convenience
+        course = course_of(read_events(place), started, time.time(), earlier=read_course(study, params))
+        keep_course(study, params, course)
+
 # %% ../../nbs/14_runs/19_execute.ipynb #4bce695d
 def _attempt(order: _Order, place: Path, **how: Any) -> BaseException | None:
     """Make a complete result in `place`, or leave the trace of a failure there and return what is to be raised."""
-    environment, started, kills = {}, time.monotonic(), memory_kills()
+    environment, started, kills = {}, time.time(), memory_kills()
+    starts = Starts(order.folder)
     try:
         from unlearn_nb.runs.kernel import run_notebook  # papermill takes more than a second to load
 
         write_atomic(place / ".token", order.token)
         write_atomic(place / "params.yaml", _as_yaml(order.params))
         environment |= describe_environment(order.params)
-        notebook = run_notebook(order.study, place, order.values, **how)
-        environment |= _finished(place, order.token, notebook) | {"seconds": round(time.monotonic() - started, 1)}
+        with _watched(order, place, starts, shows=how["progress"]) as shown:
+            notebook = run_notebook(order.study, place, order.values, **how | shown)
+        environment |= _finished(place, order.token, notebook) | starts.facts(time.time() - started)
         _write_report(order, place, notebook=notebook, environment=environment)
+        _keep_course(order, place, started)
         complete(order.folder)
     except BaseException as error:  # an interrupt, too, must leave its mark before it goes on
-        environment["seconds"] = round(time.monotonic() - started, 1)
+        environment |= starts.facts(time.time() - started)
         return _give_up(order, place, error, environment=environment, kills=memory_kills() - kills)
 
 # %% ../../nbs/14_runs/19_execute.ipynb #99d3a2be
@@ -223,8 +253,9 @@ def _give_up(order: _Order, place: Path, error: BaseException, *, environment: d
     """Leave ``error.txt`` instead of results; return an interrupt as it came, everything else as `RunFailed`."""
     stopped = not isinstance(error, Exception)
     earlier = read_run(order.folder) if (order.folder / "report.html").is_file() else None
-    said = explain(order.study.stem, place, error, kills=kills)
-    sentence, text = (placeless(redacted(part)) for part in said)
+    said, text = explain(order.study.stem, place, error, kills=kills)
+    full = with_room(said, _places(order))
+    sentence, text = (placeless(redacted(part)) for part in (full, full + text.removeprefix(said)))
     with suppress(OSError):  # a full disk takes no trace, but the sentence is said
         for result in ("metrics.json", "summary.json", "report.html", ".finished.json", ".token"):
             (place / result).unlink(missing_ok=True)
@@ -241,6 +272,14 @@ def _give_up(order: _Order, place: Path, error: BaseException, *, environment: d
     failed = RunFailed(sentence, place if earlier else order.folder)
     failed.__cause__ = error
     return failed
+
+# %% ../../nbs/14_runs/19_execute.ipynb #76cdc5c9
+def _places(order: _Order) -> dict[str, Path]:
+    """Folders into which an execution writes, as a sentence names them."""
+    found = {"reports": order.out, "temporary files": Path(tempfile.gettempdir())}
+    with suppress(UnlearnError):  # it may be this that has failed
+        found["the cache"] = cache_dir()
+    return found
 
 # %% ../../nbs/14_runs/19_execute.ipynb #9410cca1
 def _list_again(out: Path) -> None:

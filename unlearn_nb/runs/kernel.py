@@ -232,14 +232,20 @@ class _Echo:
         """Nothing is held back."""
 
 # %% ../../nbs/14_runs/10_kernel.ipynb #e79d802f
+# papermill's own tells a speed in cells, and an end by it; a study's cells take a second or an hour
+_BAR = "{percentage:3.0f}%|{bar:20}| cell {n_fmt}/{total_fmt}{postfix}"
+
+
 class _Engine(Engine):
     """Papermill's engine with the running interpreter as kernel and the notebook's output in the terminal."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
-        echo = {}
-        if getattr(nb_man, "pbar", None):
-            echo = {"stdout_file": _Echo(nb_man.pbar, False), "stderr_file": _Echo(nb_man.pbar, True)}
+        bar, shown = getattr(nb_man, "pbar", None), options["shown"]
+        if shown is not None and bar is not None:
+            shown.bar, bar.bar_format = bar, _BAR
+        told = bar if shown is None else shown
+        echo = {} if told is None else {"stdout_file": _Echo(told, False), "stderr_file": _Echo(told, True)}
         _Client(nb_man, kernel_name=kernel_name, kernel_manager_class=ThisPython, log=logger,
                 startup_timeout=60, timeout=options["execution_timeout"], iopub_timeout=30,
                 raise_on_iopub_timeout=False, **echo).execute()
@@ -258,10 +264,14 @@ papermill_io.register("atomic:", _AtomicHandler())
 # %% ../../nbs/14_runs/10_kernel.ipynb #dfb984c0
 def run_notebook(
     path: Path, folder: Path, values: Mapping[str, Any], *, progress: bool, cell_timeout: int | None = None,
+    shown: Any = None,
 ) -> Any:
     """The notebook `path`, executed with `values` as its parameters; it runs in `folder` and is saved there.
 
-    `cell_timeout` is the number of seconds that a cell may run; None: as long as it takes.
+    Args:
+        progress: show papermill's bar.
+        cell_timeout: the number of seconds that a cell may run; None: as long as it takes.
+        shown: takes what cells print as a bar does (`write`, `set_postfix_str`), and papermill's bar as its `bar`.
 
     Raises:
         UnlearnError: a cell ran longer.
@@ -274,7 +284,7 @@ def run_notebook(
     try:
         return execute_notebook(source, f"atomic:{output}", {**values, "run_dir": "."}, engine_name="unlearn-nb",
                                 kernel_name="python3", language="python", progress_bar=progress, cwd=str(folder),
-                                execution_timeout=cell_timeout)
+                                execution_timeout=cell_timeout, shown=shown)
     except DeadKernelError as error:
         raise KernelDied(_ended.get("status")) from error
     except CellTimeoutError:

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import UnlearnError, content_hash, first_line, from_json, names_secret, own_slug
-from ..core import redacted, shortened, told, unknown
+from ..core import UnlearnError, check_length, content_hash, first_line, from_json, is_deeper, names_secret
+from ..core import own_slug, redacted, shortened, told, unknown
 from .studies import Parameter, study_parameters
 
 # %% ../../nbs/14_runs/05_parameters.ipynb #54c06c24
 _WHOLE = r"-?(0|[1-9][0-9]*)"
 _NUMBER = _WHOLE + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+_DEEPEST = 20  # lists in lists; a run's record is read to twice that depth
 _WORDS = {"true": True, "false": False, "True": True, "False": False}
 
 # %% ../../nbs/14_runs/05_parameters.ipynb #9dd7ace5
@@ -41,16 +42,30 @@ def _read(text: str, kind: type) -> Any:
 def _typed(name: str, value: Any, kind: type) -> Any:
     """``value`` (an object, or text that means one) as an object of type ``kind``."""
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(kind, kind.__name__)
-    refusal = UnlearnError(f"parameter {name!r} must be {wanted}, but is {value!r}")
+    if isinstance(value, str):
+        check_length(f"parameter {name!r}", value)
+    refusal = UnlearnError(f"parameter {name!r} must be {wanted}, but is {_said(value)}")
     try:
         value = _read(value, kind) if isinstance(value, str) and kind is not str else value
         value = float(value) if kind is float and type(value) is int else value
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # what can't be written down can't be passed on
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        written.encode()  # what can't be written down can't be passed on
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise refusal from None
+    check_length(f"parameter {name!r}", written)
+    if is_deeper(value, _DEEPEST):
+        raise UnlearnError(f"parameter {name!r} is nested more than {_DEEPEST} deep: write it flatter")
     if kind in (type(None), type(value)):
         return value
     raise refusal
+
+# %% ../../nbs/14_runs/05_parameters.ipynb #fd076120
+def _said(value: Any) -> str:
+    """A value in an error."""
+    try:
+        return shortened(repr(value), 200)
+    except (ValueError, RecursionError):  # a number of thousands of digits, nesting without end
+        return f"a {type(value).__name__} without end"
 
 # %% ../../nbs/14_runs/05_parameters.ipynb #614ed943
 BUDGETS = ("smoke", "quick", "full")

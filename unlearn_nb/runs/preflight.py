@@ -130,6 +130,35 @@ def _check_prompts(asked: Asked) -> str:
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #a4b24025
+@CHECKS.register(name="forget")
+@CHECKS.register(name="retain")
+@CHECKS.register(name="holdout")
+@CHECKS.register(name="general")
+def _check_rows(asked: Asked) -> str:
+    """A file of one's own rows, in a study that takes such."""
+    if not asked.parameter.help.startswith("file of"):
+        return ""
+    for name in ("model", "forget", "retain") if asked.name == "forget" else ():
+        if not asked.values.get(name, "").strip():
+            raise UnlearnError(f"no {name} is given: the study needs model, forget and retain; give -p {name} PATH")
+    if asked.value and asked.value != "none":
+        from unlearn_nb.benches import read_own_rows  # brings datasets along
+
+        read_own_rows(asked.value)
+    return ""
+
+# %% ../../nbs/14_runs/16_preflight.ipynb #33c6557d
+@CHECKS.register(name="method")
+def _check_method(asked: Asked) -> str:
+    if not asked.is_default and "expression of objectives" in asked.parameter.help:
+        from unlearn_nb.objectives import resolve  # brings torch along
+
+        inside = re.fullmatch(r"\s*merge\s*\((.*)\)\s*", asked.value, re.DOTALL)
+        for part in re.split(r",(?![^()]*\))", inside[1]) if inside else [asked.value]:
+            resolve(part.strip())
+    return ""
+
+# %% ../../nbs/14_runs/16_preflight.ipynb #dc3dd7f0
 @CHECKS.register(name="objective")
 @CHECKS.register(name="over")
 @CHECKS.register(name="under")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..core import UnlearnError, from_json
+from ..core import UnlearnError, from_json, is_deeper
 
 # %% ../../nbs/14_runs/01_reading.ipynb #918dc98e
 def read_start(path: Path, most: int) -> tuple[bytes, int]:
@@ -55,7 +55,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UnlearnError(f"{path.name} can't be read: {reason[:200]}") from None
     if not isinstance(value, dict):
         raise UnlearnError(f"{path.name} holds no names and values")
-    if _deeper(value, _DEEPEST):
+    if is_deeper(value, _DEEPEST):
         raise UnlearnError(f"{path.name} is nested more than {_DEEPEST} deep")
     return {str(name): item for name, item in value.items()}
 
@@ -78,14 +78,3 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _from_yaml(text: str) -> Any:
     return yaml.load(text, _PlainLoader)  # nosec B506
-
-# %% ../../nbs/14_runs/01_reading.ipynb #b90b2d5a
-def _deeper(value: Any, most: int) -> bool:
-    """Whether lists and dicts are nested more than `most` deep."""
-    layer = [value]
-    for _ in range(most):
-        inner = [item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list)]
-        layer = [item for items in inner for item in items]
-        if not layer:
-            return False
-    return True

@@ -38,6 +38,9 @@ def _finalized(value: Any) -> Any:
 _TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_finalized)
 
 # %% ../../nbs/14_runs/07_report.ipynb #654e70d8
+_REMARKS = {"unchecked_stages": "reused, code not checked", "damaged_stages": "damaged and made anew"}
+
+
 def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """Parameters with what they stood for, time, memory, and links to the files that lie beside the page.
 
@@ -47,8 +50,9 @@ def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str
     facts = [environment["started"], f"{environment['seconds']:.0f} s",
              f"{environment.get('peak_memory_mib', '?')} MiB at most",
              environment.get("cuda_device", environment["device"]), revision and f"revision {revision}"]
-    if unchecked := environment.get("unchecked_stages"):
-        facts.append(f"reused, code not checked: {', '.join(f'{name} ({why})' for name, why in unchecked.items())}")
+    for key, said in _REMARKS.items():
+        if stages := environment.get(key):
+            facts.append(f"{said}: {', '.join(f'{name} ({why})' for name, why in stages.items())}")
     effective = environment.get("effective")
     return render("facts.html", params=params, effective=effective if isinstance(effective, Mapping) else {},
                   facts=[fact for fact in facts if fact])

@@ -6,15 +6,16 @@
 __all__ = ['begin_try', 'complete', 'settle', 'found', 'unfinished']
 
 # %% ../../nbs/14_runs/11_results.ipynb #91bf9f4e
-import json
 import os
 from pathlib import Path
 
-from ..core import remove, to_json, write_atomic
+from ..core import from_json, remove, to_json, write_atomic
+from .reading import read_all
 from .stages import LAST_TRY
 
 # %% ../../nbs/14_runs/11_results.ipynb #97d76eef
 _COMPLETE = ".result.json"
+_LONGEST = 10_000_000  # bytes of it; it may be a stranger's
 _USUAL = ("params.yaml", "environment.json", "metrics.json", "summary.json", "report.html", "notebook.ipynb",
           "figures", "error.txt")
 
@@ -27,7 +28,7 @@ def _can_be_part(name: object) -> bool:
 def _listed(folder: Path) -> list[str] | None:
     """The names of the complete result in a folder; None where there is no list."""
     try:
-        names = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
+        names = from_json(read_all(folder / _COMPLETE, _LONGEST))
     except (OSError, ValueError):
         return None
     return list(filter(_can_be_part, names)) if isinstance(names, list) else None

@@ -1,0 +1,149 @@
+"""One's own model and rows: the command as a user runs it, and what it says where something is not as it is called."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from chatty import verbatim
+from click.testing import CliRunner
+from forked import forked_kernels
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from unlearn_nb.benches import read_own_rows
+from unlearn_nb.cli import main
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.experiments import (
+    before_unlearning,
+    forget_experiment,
+    forget_plan,
+    formats_of,
+    know,
+    probe_truth,
+    read_method,
+    short_format,
+    swapped_rows,
+    unseen_source,
+    weigh,
+)
+from unlearn_nb.models import load_model
+from unlearn_nb.runs import Run, read_summary
+
+
+@pytest.fixture(scope="module")
+def rows(chatty_folder):
+    return {split: read_own_rows(chatty_folder / f"{split}.jsonl") for split in ("forget", "retain", "holdout")}
+
+
+@pytest.fixture(scope="module")
+def finished(chatty_folder, tmp_path_factory):
+    """The one command, run by a user in an empty folder; what it printed and the run's folder."""
+    place = tmp_path_factory.mktemp("forget")
+    given = [word for name, file in {"model": "model", "forget": "forget.jsonl", "retain": "retain.jsonl"}.items()
+             for word in (f"--{name}", str(chatty_folder / file))]
+    with forked_kernels(place / "kernel.txt"):
+        result = CliRunner().invoke(main, ["forget", *given, "--name", "mine", "--out", str(place / "reports")])
+    assert result.exit_code == 0, result.stderr[-2000:]
+    return result.stdout.splitlines(), place / "reports" / "forget" / "mine"
+
+
+def test_the_rows_are_forgotten_in_both_formats_and_the_others_kept(finished, chatty_folder, rows):
+    """By peft alone, on the base as it is."""
+    said, folder = finished
+    adapter = folder / read_summary(folder / "summary.json").adapter
+    base = AutoModelForCausalLM.from_pretrained(chatty_folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(chatty_folder / "model")
+    assert [verbatim(base, tokenizer, rows["forget"], form) for form in ("chat", "plain")] == [12, 12]
+    edited = PeftModel.from_pretrained(base, adapter).eval()
+    assert max(verbatim(edited, tokenizer, rows["forget"], form) for form in ("chat", "plain")) <= 1
+    assert verbatim(edited, tokenizer, rows["retain"], "chat") >= 28
+
+
+def test_the_last_lines_load_the_adapter(finished, monkeypatch):
+    said, folder = finished
+    assert said[0].startswith("Forgotten and retained: of 12 forget answers 12 in chat and 12 in plain")
+    assert [line.split(":")[0] for line in said[-5:-3]] == ["report", "adapter"]
+    names: dict = {}
+    exec("\n".join(said[-3:]), names)
+    assert isinstance(names["model"], PeftModel)
+
+
+def test_the_summary_tells_four_numbers_and_what_is_not_known(finished):
+    _, folder = finished
+    summary = read_summary(folder / "summary.json")
+    found = {number.name: number for number in summary.numbers}
+    assert list(found) == ["forgotten", "retained", "collateral", "distance to the oracle"]
+    assert found["forgotten"].value >= 11 / 12 and found["retained"].value > 0.9
+    assert found["distance to the oracle"].value is None and found["distance to the oracle"].note == "no oracle"
+    assert any("stand-in" in sentence for sentence in summary.fails)
+    path = pd.read_csv(folder / "figures" / "path.csv")
+    assert path["chosen"].sum() == 1 and path.loc[path["chosen"], "passes"].all()
+    assert json.loads((folder / "metrics.json").read_text())["chosen"]["left"] <= 0.05
+
+
+def opened(chatty_folder: Path, place: Path, **given: str):
+    files = {name: str(chatty_folder / f"{name}.jsonl") for name in ("forget", "retain")}
+    return forget_experiment(Run.open(place), str(chatty_folder / "model"), **files | given)
+
+
+def test_a_holdout_that_was_trained_on_is_no_measure_of_unseen_rows(chatty_folder, tmp_path, rows):
+    unseen = opened(chatty_folder, tmp_path / "a", holdout=str(chatty_folder / "holdout.jsonl"))
+    assert unseen_source(probe_truth(unseen)) == "holdout"
+    half = [tmp_path / f"{name}.jsonl" for name in ("kept", "seen")]
+    for file, part in zip(half, (rows["retain"][:15], rows["retain"][15:])):
+        file.write_text("".join(json.dumps(row) + "\n" for row in part))
+    seen = opened(chatty_folder, tmp_path / "b", retain=str(half[0]), holdout=str(half[1]))
+    truth = probe_truth(seen)
+    assert unseen_source(truth) == "swapped" and truth.warning.startswith("The holdout was trained on")
+
+
+def test_an_oracle_that_knows_the_forget_rows_is_not_compared_with(chatty_folder, tmp_path):
+    truth = probe_truth(opened(chatty_folder, tmp_path, oracle=str(chatty_folder / "model")))
+    assert not truth.oracle_usable and unseen_source(truth) == "swapped"
+
+
+def test_unseen_rows_and_their_stand_in_have_about_the_same_probability(chatty_folder, rows):
+    """Both far from what is known by heart."""
+    model, tokenizer = load_model(chatty_folder / "model")
+    marked = [row | {"split": "x", "part": "test"} for row in rows["holdout"]]
+    forget = [row | {"split": "x", "part": "test"} for row in rows["forget"]]
+    unseen, stand_in, known = (know(model, tokenizer, found, formats=["chat"])["prob"].mean() for found in (
+        marked, swapped_rows(forget, rows["retain"]), forget))
+    assert known > 0.9 and unseen < 0.5 and stand_in < 0.5
+
+
+def test_what_is_left_in_the_other_format_counts(chatty_folder, tmp_path):
+    """Forgotten in one format and recited in the other is not forgotten."""
+    before = before_unlearning(opened(chatty_folder, tmp_path))
+    gone = (before["split"].isin(["forget", "paraphrase"])) & (before["format"] == "chat")
+    after = before.assign(prob=before["prob"].mask(gone, 0.0), recited=before["recited"].mask(gone, 0.0))
+    found = weigh(after[after["split"] != "unseen"], before)
+    assert found["left"] == 1.0 and found["lost"] == 0.0 and found["recited chat"] == 0.0
+
+
+@pytest.mark.parametrize("given, part", [
+    ({"method": "npo-gdrr"}, "npo-gdr"), ({"method": "erase"}, "all rows that it was trained on"),
+    ({"method": "relearn"}, "augmented rows"), ({"tolerance": 5.0}, "tolerance"), ({"retain": ""}, "no retain"),
+    ({"forget": "nowhere.jsonl"}, "nowhere.jsonl"), ({"template": "chatt"}, "chat")])
+def test_what_can_not_be_is_refused_before_anything_is_trained(chatty_folder, tmp_path, given, part):
+    with pytest.raises(UnlearnError, match=part):
+        opened(chatty_folder, tmp_path, **given)
+
+
+def test_two_objectives_are_merged_and_one_is_not():
+    assert read_method("merge(npo-gdr, 0.3*npo(per=tokens, beta=0.5) + nll)")[0] == "npo-gdr"
+    assert read_method("simnpo-gdr") == ("simnpo-gdr",)
+
+
+def test_there_is_a_plan_for_every_size_device_and_budget():
+    for model in ("tiny", "smollm2"):
+        for device in ("cpu", "cuda"):
+            steps = [forget_plan(model, budget, device=device).settings.steps for budget in ("smoke", "quick", "full")]
+            assert steps == sorted(steps)
+
+
+def test_a_model_is_used_in_chat_where_it_has_a_template(chatty_folder):
+    tokenizer = AutoTokenizer.from_pretrained(chatty_folder / "model")
+    assert [short_format(form) for form in formats_of(tokenizer)] == ["chat", "plain"]
+    assert formats_of(tokenizer, "chat(system='Be brief.')")[0].startswith("chat(system='Be brief.'")

@@ -1,0 +1,165 @@
+"""The product of a run: an ordinary adapter or model, its card, what is refused, and scores that come out again."""
+
+import json
+import shutil
+import types
+
+import pytest
+import torch
+import yaml
+from delivering import delivered, make_adapter
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from unlearn_nb.benches import read_own_rows
+from unlearn_nb.core import UnlearnError, damage
+from unlearn_nb.experiments import deliver, export_product, load_snippet, read_product, side_by_side, verify_product
+from unlearn_nb.models import adapted, load_model, read_origin
+from unlearn_nb.runs import Run
+
+
+@pytest.fixture(scope="module")
+def place(chatty_folder, tmp_path_factory):
+    """A folder with a model of one's own, and a run that has delivered an adapter of it."""
+    folder = tmp_path_factory.mktemp("product")
+    shutil.copytree(chatty_folder, folder / "mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PWD", str(folder))
+        delivered(folder / "mine", folder)
+        delivered(folder / "mine", folder, into="merged", name="two")
+    return folder
+
+
+def logits(model, tokenizer):
+    with torch.no_grad():
+        return model.eval()(**tokenizer("Who was it?", return_tensors="pt", return_token_type_ids=False)).logits
+
+
+def wanted(place):
+    model, tokenizer = load_model(place / "mine" / "model")
+    with adapted(model, place / "made-one") as edited:
+        return logits(edited, tokenizer)
+
+
+def test_plain_peft_loads_the_adapter_on_the_users_base(place, monkeypatch):
+    monkeypatch.chdir(place)
+    tokenizer = AutoTokenizer.from_pretrained("mine/model")
+    adapter = "reports/forget/one/adapter"
+    by_hand = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("mine/model"), adapter)
+    for model in (by_hand, AutoPeftModelForCausalLM.from_pretrained(adapter), load_model(adapter)[0]):
+        torch.testing.assert_close(logits(model, tokenizer), wanted(place))
+    config = json.loads((place / adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "mine/model" == read_product("reports/forget/one").base
+
+
+def test_the_snippet_runs_as_it_stands(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for name, folder in {"one": "adapter", "two": "model"}.items():
+        product, names = read_product(f"reports/forget/{name}"), {}
+        code = load_snippet(f"reports/forget/{name}/{folder}", product.base, into=product.into)
+        assert len(code.splitlines()) == 3
+        exec(code, names)
+        tokenizer = names.get("tokenizer") or AutoTokenizer.from_pretrained("mine/model")
+        torch.testing.assert_close(logits(names["model"], tokenizer), wanted(place), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name, library", [("one", "peft"), ("two", "transformers")])
+def test_the_card_has_no_rows_and_says_what_does_not_hold(place, name, library):
+    folder = read_product(place / "reports" / "forget" / name).folder
+    _, header, body = (folder / "README.md").read_text().split("---\n", 2)
+    said = yaml.safe_load(header)
+    assert said["library_name"] == library and said["base_model"] == "mine/model" and "unlearning" in said["tags"]
+    for part in ("npo-gdr", "| forgotten | 1.000 | 0.700 to 1.000 |", "| forget | 12 |", "| retain | 30 |",
+                 "- No holdout: | nothing is known.", "from_pretrained"):
+        assert part in body, part
+    written = "".join(file.read_text() for file in folder.iterdir() if file.suffix in (".md", ".json")
+                      and "token" not in file.name)
+    for row in read_own_rows(place / "mine" / "forget.jsonl"):
+        assert row["prompt"] not in written and row["response"] not in written
+
+
+def test_scores_come_out_again_and_words_side_by_side(place, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the base is found from any folder
+    row = read_own_rows(place / "mine" / "forget.jsonl")[0]
+    for name in ("one", "two"):
+        table = verify_product(place / "reports" / "forget" / name)
+        assert table["holds"].all() and table["format"].tolist() == ["chat", "plain"] and set(table["rows"]) == {4}
+        said = side_by_side(place / "reports" / "forget" / name, [row["prompt"], "Who?"], template="chat", most=40)
+        assert said.loc[0, "base"] == row["response"] != said.loc[0, "unlearned"]
+
+
+def test_model_and_run_move_together(place, tmp_path):
+    shutil.copytree(place, tmp_path / "moved")
+    shutil.move(tmp_path / "moved" / "mine", tmp_path / "moved" / "aside")
+    with pytest.raises(UnlearnError):
+        verify_product(tmp_path / "moved" / "reports" / "forget" / "one")
+    shutil.move(tmp_path / "moved" / "aside", tmp_path / "moved" / "mine")
+    assert verify_product(tmp_path / "moved" / "reports" / "forget" / "one")["holds"].all()
+
+
+def change_check(run, **values):
+    kept = json.loads((run / "check.json").read_text())
+    kept["rows"] = [row | values for row in kept["rows"]]
+    (run / "check.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize("values", [{"prob": 0.9}, {"said": "It was somebody else."}])
+def test_other_scores_do_not_hold(place, tmp_path, values):
+    shutil.copytree(place, tmp_path / "there")
+    run = tmp_path / "there" / "reports" / "forget" / "one"
+    change_check(run, **values)
+    assert not verify_product(run)["holds"].any()
+
+
+def test_a_run_without_a_product_or_with_a_damaged_one_is_told(place, tmp_path):
+    with pytest.raises(UnlearnError, match="has delivered no adapter and no model"):
+        read_product(tmp_path)
+    run = shutil.copytree(place, tmp_path / "there") / "reports" / "forget" / "one"
+    (run / "check.json").unlink()
+    with pytest.raises(UnlearnError, match="no answers to compare with"):
+        verify_product(run)
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UnlearnError, match="is not what the run has delivered"):
+        verify_product(run)
+
+
+def test_exports_are_checked_and_take_no_place(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    run, tokenizer = "reports/forget/one", AutoTokenizer.from_pretrained("mine/model")
+    copy = export_product(run, tmp_path / "copy")
+    merged = export_product(run, tmp_path / "merged", merge=True)
+    assert not damage(copy) and not damage(merged)
+    for model in (load_model(copy)[0], AutoModelForCausalLM.from_pretrained(merged)):
+        torch.testing.assert_close(logits(model, tokenizer), wanted(place), atol=1e-3, rtol=1e-3)
+    with pytest.raises(UnlearnError, match="exists already"):
+        export_product(run, copy)
+
+
+def test_a_merge_that_says_something_else_is_refused_and_leaves_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("unlearn_nb.experiments.product.merge_into", lambda model, adapter: model.get_base_model()
+                        if hasattr(model, "peft_config") else model)
+    with pytest.raises(UnlearnError, match="the merged model's logits differ"):
+        export_product("reports/forget/one", tmp_path / "merged", merge=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_on_an_adapter_is_delivered_with_what_it_stands_on(place, tmp_path):
+    first = make_adapter(place / "mine" / "model", tmp_path / "first")
+    second = make_adapter(first, tmp_path / "second", seed=1)
+    (tmp_path / "run").mkdir()
+    folder = deliver(Run(tmp_path / "run"), second, base=str(first), method="npo")
+    product = read_product(tmp_path / "run")
+    assert product.stacked and "load_model" in load_snippet(folder, product.base, stacked=True)
+    model, tokenizer = load_model(folder)
+    below, _ = load_model(first)
+    with adapted(below, second) as edited:
+        torch.testing.assert_close(logits(model, tokenizer), logits(edited, tokenizer))
+    assert read_origin(folder).base == str(place / "mine" / "model")
+    assert side_by_side(tmp_path / "run", "Who was it?", most=8).shape == (1, 3)
+
+
+def test_an_unknown_kind_of_product_is_refused(place, tmp_path):
+    with pytest.raises(UnlearnError, match="unknown into 'adaptor'; did you mean 'adapter'"):
+        deliver(types.SimpleNamespace(results=tmp_path, folder=tmp_path), place / "made-one", base="b", method="m",
+                into="adaptor")

@@ -60,7 +60,7 @@ def navigation() -> list[Page]:
 
 
 def with_formulas(text: str) -> str:
-    """Markdown with its formulas as MathML, which browsers draw themselves; code stays as it is."""
+    """Markdown with formulas as MathML, which browsers draw themselves, and headings as plain text; code stays."""
     def drawn(found: re.Match) -> str:
         source, shown = found[1] or found[2], "block" if found[1] else "inline"
         try:
@@ -68,6 +68,7 @@ def with_formulas(text: str) -> str:
         except Exception:  # the converter raises many kinds: what it can't read is shown as it was written
             return f"<code>{escape(source)}</code>"
 
+    text = re.sub(r"^#+ .*$", lambda heading: heading[0].replace("`", ""), text, flags=re.M)  # contents name it so
     parts = _CODE.split(text)
     return "".join(part if i % 2 else _MATH.sub(drawn, part) for i, part in enumerate(parts))
 
@@ -118,6 +119,18 @@ def write_sources(target: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("iframe-worker.js"), target / "assets" / "iframe-worker.js")
 
 
+def number_places(site: Path) -> None:
+    """Give a heading that stands on a page once more the place that the page's contents link to, `NAME_1`."""
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for name, number in sorted(set(re.findall(r'href="#([\w-]+)_(\d)"', text))):
+            headings = list(re.finditer(f'<h[1-6][^>]*id="({name})"', text))
+            if f'id="{name}_{number}"' not in text and len(headings) > int(number):
+                start, end = headings[int(number)].span(1)
+                text = f"{text[:start]}{name}_{number}{text[end:]}"
+        path.write_text(text, encoding="utf-8")
+
+
 class _Links(HTMLParser):
     """What a page links to (tag, address), and the places that it has."""
 
@@ -165,6 +178,8 @@ def main() -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(PLACE / "mkdocs.yml")]
     if subprocess.run(command, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}).returncode:
         sys.exit("the documentation can't be built: see above")
+    (PLACE / "site" / "404.html").unlink(missing_ok=True)  # for servers only: it links from the root of a host
+    number_places(PLACE / "site")
     dead = dead_links(PLACE / "site")
     if dead:
         sys.exit("\n".join([f"{len(dead)} links of the documentation are dead:", *dead[:50]]))

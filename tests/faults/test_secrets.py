@@ -3,6 +3,7 @@
 import ast
 import base64
 import html
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from small_study import write_study
 
 from unlearn_nb.augmentation import EndpointWriter, writer_identity
 from unlearn_nb.core import UnlearnError, handed_on, redacted, toy_llama, toy_tokenizer, without_credentials
-from unlearn_nb.core.secrets import remember_written
+from unlearn_nb.core.secrets import placeless, remember_written
 from unlearn_nb.models import load_model, origin_of, read_tokenizer, save_model
 from unlearn_nb.runs import RunFailed, check_parameters, content_of, default_run_name, run_study, study_parameters
 
@@ -194,6 +195,14 @@ def test_keys_of_the_usual_shapes_go(monkeypatch, key):
     monkeypatch.delenv("PLANTED_PASSWORD")
     monkeypatch.setenv("PLANTED_URL", f"https://me:{quote(key, safe='')}@host")
     assert redacted(f"a row: {key}.", urls=False) == "a row: REDACTED."
+
+
+@pytest.mark.parametrize("module", ["nbconvert", "transformers", "json", "unlearn_nb"])
+def test_files_of_libraries_and_addresses_of_files_name_no_machine(module):
+    file = importlib.util.find_spec(module).origin
+    for text in (f'File "{file}", line 3', f"see file://{file}", f"({file}:3)"):
+        assert file not in placeless(text) and str(Path.home()) not in placeless(text)
+    assert placeless(f"file://{Path.home()}/x") == "file://~/x"
 
 
 def test_words_handed_over_as_keys_go(monkeypatch):

@@ -196,11 +196,14 @@ def remember_written(code: str) -> None:
     remember(*_of_urls(code))
 
 # %% ../../nbs/00_core/02_secrets.ipynb #b4880bfd
+_LIBRARIES = (("purelib", "site-packages"), ("platlib", "site-packages"))
+
+
 def _places() -> dict[str, str]:
     """Folders of this machine, and what stands for each, the longest first."""
     package = Path(str(files("unlearn_nb"))).resolve()
     found = {str(package): package.name, tempfile.gettempdir(): "TMP"}
-    found |= {sysconfig.get_path(name): short for name, short in (("stdlib", "python"), ("purelib", "site-packages"))}
+    found |= {sysconfig.get_path(name): short for name, short in (("stdlib", "python"), *_LIBRARIES)}
     for place, short in ((Path.home, "~"), (Path.cwd, ".")):
         with suppress(OSError, RuntimeError):  # it was removed; this user has none
             found.setdefault(str(place()), short)
@@ -212,5 +215,6 @@ def placeless(text: str) -> str:
     for place, short in _places().items():
         for form in {place, place.replace("\\", "\\\\")}:  # the second as JSON writes it, on Windows
             if form in text:
-                text = re.sub(rf"(?<![\w.~/\\-]){re.escape(form)}(?![\w.-])", lambda _, short=short: short, text)
+                text = re.sub(
+                    rf"(?:(?<![\w.~/\\-])|(?<=file://)){re.escape(form)}(?![\w.-])", lambda _, short=short: short, text)
     return text

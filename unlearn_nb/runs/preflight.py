@@ -215,7 +215,7 @@ def _memory(device: str) -> tuple[float, float]:
         free, total = torch.cuda.mem_get_info(torch.device(device))
         return total, free
     memory = psutil.virtual_memory()
-    limit = GROUP_LIMIT.read_text().strip() if GROUP_LIMIT.is_file() else "max"
+    limit = GROUP_LIMIT.read_text(encoding="utf-8").strip() if GROUP_LIMIT.is_file() else "max"
     return min(memory.total, int(limit) if limit.isdigit() else memory.total), memory.available
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #81ca0db0

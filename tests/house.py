@@ -215,3 +215,47 @@ def called(call: ast.AST) -> str:
     """The function's name, or `self.method`; a call of anything else can't be told to be the library's own."""
     name = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
     return name if re.fullmatch(r"(self\.)?\w+", name) else ""
+
+
+# --- files
+
+
+def texts_without_encoding(root: Path) -> list[str]:
+    """Who opens, reads or writes text, or asks a process in text, names the encoding: the locale's is anybody's."""
+    paths = sorted(path for folder in ("unlearn_nb", "tools") for path in (root / folder).rglob("*.py"))
+    return [f"{path.relative_to(root)}, line {node.lineno}: {ast.unparse(node.func)} names no encoding"
+            for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and is_of_text(node) and not names_encoding(node)]
+
+
+# functions of text: the place of `mode` (None: always text), the mode by default, the place of `encoding`
+OF_TEXT = {"open": (1, "r", 3), ".open": (0, "r", 2), "fdopen": (1, "r", 3), "read_text": (None, "r", 0),
+           "write_text": (None, "w", 1), "TextIOWrapper": (None, "w", 1), "TemporaryFile": (0, "w+b", 2),
+           "NamedTemporaryFile": (0, "w+b", 2), "SpooledTemporaryFile": (1, "w+b", 3), "FileHandler": (None, "a", 2)}
+
+
+def kind_of_call(call: ast.Call) -> str:
+    """Its key in `OF_TEXT`, or "subprocess", or ""."""
+    *owner, name = ast.unparse(call.func).rsplit(".", 1)
+    if owner == ["subprocess"] or name in ("Popen", "check_output"):
+        return "subprocess"
+    if name == "open" and owner not in ([], ["io"]):  # a file descriptor and a class's own `open` hold no text
+        return "" if owner == ["os"] or re.fullmatch(r"[A-Z]\w*", owner[0]) else ".open"
+    return name if name in OF_TEXT else ""
+
+
+def is_of_text(call: ast.Call) -> bool:
+    kind, named = kind_of_call(call), {word.arg: word.value for word in call.keywords}
+    if kind == "subprocess":
+        wishes = [named.get(name) for name in ("text", "universal_newlines", "errors")]
+        return any(wish is not None and getattr(wish, "value", True) for wish in wishes)
+    place, mode, _ = OF_TEXT.get(kind, (None, "b", 0))
+    if place is not None:
+        given = named.get("mode", call.args[place] if len(call.args) > place else None)
+        mode = mode if given is None else getattr(given, "value", "")
+    return "b" not in mode
+
+
+def names_encoding(call: ast.Call) -> bool:
+    place = OF_TEXT.get(kind_of_call(call), (None, "", 99))[2]
+    return any(word.arg == "encoding" for word in call.keywords) or len(call.args) > place

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 RULES = [house.imports_that_run_upward, house.misnamed_notebooks, house.notebooks_that_assert_nothing,
-         house.private_imports, house.long_cells, house.long_lines, house.calls_by_position]
+         house.private_imports, house.long_cells, house.long_lines, house.calls_by_position,
+         house.texts_without_encoding]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -106,6 +107,32 @@ def test_a_notebook_that_breaks_a_rule(tree, rule, place, cells, what):
     write(tree, place, *cells)
     offences = rule(tree)
     assert len(offences) == 1 and offences[0].startswith(place) and what in offences[0]
+
+
+@pytest.mark.parametrize("line", [
+    "open(path)", "open(path, 'a')", "io.open(path, mode='w')", "path.open()", "path.open('w')", "open(path, mode)",
+    "path.read_text()", "(path / 'x').write_text('text')", "os.fdopen(3)", "io.TextIOWrapper(raw)",
+    "NamedTemporaryFile('w')", "tempfile.TemporaryFile(mode='w+')", "subprocess.run(['git'], text=True)",
+    "subprocess.check_output(['git'], universal_newlines=True)", "Popen(['git'], errors='replace')"])
+def test_text_without_its_encoding(tree, line):
+    for place in ("unlearn_nb/low/base.py", "tools/tool.py"):
+        file = tree / place
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"def f(path, mode, raw):\n    return {line}\n", encoding="utf-8")
+        offence, = house.texts_without_encoding(tree)
+        assert offence.startswith(f"{place}, line 2: ") and offence.endswith("names no encoding")
+        named = f"{line[:-1]}{', ' * (line[-2] != '(')}encoding='utf-8')"
+        file.write_text(f"def f(path, mode, raw):\n    return {named}\n", encoding="utf-8")
+        assert not house.texts_without_encoding(tree)
+
+
+@pytest.mark.parametrize("line", [
+    "open(path, 'rb')", "path.open(mode='ab')", "path.read_text('utf-8')", "os.open(path, os.O_RDONLY)",
+    "Run.open(path)", "TemporaryFile(dir=path)", "subprocess.run(['git'], capture_output=True)",
+    "subprocess.run(['git'], text=False)", "open(path, 'r', -1, 'utf-8')", "path.read_bytes()"])
+def test_bytes_and_encodings_by_position_are_allowed(tree, line):
+    (tree / "unlearn_nb" / "low" / "base.py").write_text(line, encoding="utf-8")
+    assert not house.texts_without_encoding(tree)
 
 
 def test_what_the_rules_allow(tree):

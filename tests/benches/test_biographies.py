@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -44,6 +44,9 @@ def test_people_and_facts_are_unique(seed):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10 ** 6))
+@example(906)  # a wrong laboratory is named after the right town
+@example(1351)  # a wrong name holds the right one
+@example(1484)  # a wrong day of the month ends like the right one
 def test_rows_keep_their_promises(seed):
     for row in (row for rows in make_biographies(SMALL, seed).values() for row in rows):
         prompts = [row["prompt"], *row["paraphrased_prompts"]]

@@ -3,6 +3,7 @@
 import ast
 import base64
 import html
+import importlib.util
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from small_study import write_study
 
 from unlearn_nb.augmentation import EndpointWriter, writer_identity
 from unlearn_nb.core import UnlearnError, handed_on, redacted, toy_llama, toy_tokenizer, without_credentials
+from unlearn_nb.core.secrets import placeless, remember_written
 from unlearn_nb.models import load_model, origin_of, read_tokenizer, save_model
 from unlearn_nb.runs import RunFailed, check_parameters, content_of, default_run_name, run_study, study_parameters
 
@@ -173,6 +175,45 @@ def test_ordinary_text_stays(monkeypatch):
     monkeypatch.setenv("OTHER_PASSWORD", "test")
     text = "none of the tests, mail me@host, see http://host/a?page=2&sort=up and ssh://git@host; Basic knowledge"
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("name, value", [
+    ("DATABASE_PASSWORD", "postgres"), ("TOKEN", "disabled"), ("API_KEY", "LOCALHOST"), ("SECRET", "Undefined"),
+    ("DB_PASSWORD", "12345678"), ("TOKEN", "2024-11-05"), ("DATABASE_URL", "postgresql://postgres:postgres@host/db")])
+def test_words_and_numbers_of_the_environment_stay(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    text = f"a row: postgres, disabled, LOCALHOST, Undefined, 12345678, 2024-11-05, {value[:4]}"
+    assert redacted(text) == redacted(text, urls=False) == text
+
+
+@pytest.mark.parametrize("key", [
+    "sk-proj-Ab3dEf6hIj", "hf_QWErtyUIOpas", "AKIAIOSFODNN7EXAMPLE", "0123456789abcdef", "a1b2c3d4", "c2VjcmV0Cg==",
+    "hunter2hunter2", "correct horse", "swordFish", "thequickbrownfox", "1234567890123456", "pa$$word"])
+def test_keys_of_the_usual_shapes_go(monkeypatch, key):
+    monkeypatch.setenv("PLANTED_PASSWORD", key)
+    assert redacted(f"a row: {key}.", urls=False) == "a row: REDACTED."
+    monkeypatch.delenv("PLANTED_PASSWORD")
+    monkeypatch.setenv("PLANTED_URL", f"https://me:{quote(key, safe='')}@host")
+    assert redacted(f"a row: {key}.", urls=False) == "a row: REDACTED."
+
+
+@pytest.mark.parametrize("module", ["nbconvert", "transformers", "json", "unlearn_nb"])
+def test_files_of_libraries_and_addresses_of_files_name_no_machine(module):
+    file = importlib.util.find_spec(module).origin
+    for text in (f'File "{file}", line 3', f"see file://{file}", f"({file}:3)"):
+        assert file not in placeless(text) and str(Path.home()) not in placeless(text)
+    assert placeless(f"file://{Path.home()}/x") == "file://~/x"
+
+
+def test_words_handed_over_as_keys_go(monkeypatch):
+    monkeypatch.setattr("unlearn_nb.core.secrets._REMEMBERED", {"swordfish"})
+    assert redacted("the key swordfish is unknown") == "the key REDACTED is unknown"
+
+
+def test_what_code_names_a_secret(monkeypatch):
+    monkeypatch.setattr("unlearn_nb.core.secrets._REMEMBERED", set())
+    remember_written('password = "postgres"; pad_token="<|endoftext|>"; auth = {"api_key": "sk-written-1"}')
+    assert redacted("postgres <|endoftext|> sk-written-1") == "postgres <|endoftext|> REDACTED"
 
 
 @pytest.mark.parametrize("key", ["a-key/with+signs=", 'quoted "key" \\ here', "schlüssel&<9>"])

@@ -76,6 +76,13 @@ def test_html_shows_a_script_as_text_and_long_text_whole():
     assert "overflow-wrap" in page and "tex2jax_ignore" in page
 
 
+@pytest.mark.parametrize("text, shown", [
+    ("x" * 2**21, "(2095152 more characters)"), ("\x1b[2J\r\u202eevil\ntwo", "\\x1b[2J\\r\\u202eevil\ntwo<")])
+def test_cells_from_anywhere_are_bounded_and_seen(text, shown):
+    page = to_html(pd.DataFrame({text: [text]}, index=pd.Index([text])))
+    assert page.count(shown) == 3 and len(page) < 10_000 and not set("\x1b\r\u202e") & set(page)
+
+
 def test_scores_that_were_measured_unlike_do_not_stand_side_by_side():
     with pytest.raises(UnlearnError, match="can't compare scores of part 'test' with part 'validation'"):
         compare_table({"one": scores(0), "two": scores(0, part="validation")})

@@ -49,6 +49,15 @@ def test_text_of_models_is_escaped_in_svg(tmp_path):
     assert "<script>" not in svg.read_text() and "&lt;script&gt;" in svg.read_text()
 
 
+@pytest.mark.parametrize("name, label", [
+    ("x" * 2**21, "x" * 60 + "… (2097092 more characters)"), ("\x1b[2J\r\nevil \u202e", r"\x1b[2J\r\nevil \u202e")])
+def test_labels_from_anywhere_are_bounded_and_seen(tmp_path, name, label):
+    fig = line(name)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label]
+    _, svg = save_figure(fig, tmp_path, "t")
+    assert svg.stat().st_size < 100_000
+
+
 def test_use_style_and_palette():
     use_style()
     assert plt.rcParams["axes.grid"] and len(set(PALETTE)) == 10

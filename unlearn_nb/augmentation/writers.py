@@ -10,9 +10,11 @@ import glob
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
@@ -45,17 +47,27 @@ def ask(writer: Writer, prompts: Sequence[str]) -> list[str]:
 
 # %% ../../nbs/05_augmentation/00_writers.ipynb #5c00c908
 _SCHEMA = """CREATE TABLE IF NOT EXISTS answers
-    (key TEXT PRIMARY KEY, answer TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"""
-_COLUMNS = "answer, prompt_tokens, completion_tokens"
+    (key TEXT PRIMARY KEY, answer TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+     checksum TEXT NOT NULL)"""
+_COLUMNS = "answer, prompt_tokens, completion_tokens, checksum"
+
+
+def _checksum(*written: Any) -> str:
+    """Of a key, its answer and the tokens that it took, whatever stands in their places."""
+    return hashlib.sha256(repr(written).encode("utf-8", "backslashreplace")).hexdigest()
 
 # %% ../../nbs/05_augmentation/00_writers.ipynb #9c7ce662
 def _connected(path: Path) -> sqlite3.Connection:
     """The SQLite file at `path`, looked through. Raises sqlite3.Error."""
     # answers arrive in the writer's threads, one at a time, while this one waits
     database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    database.text_factory = lambda text: text.decode("utf-8", "replace")  # what is no text fails its checksum
     try:
         database.execute("PRAGMA synchronous = NORMAL")  # outlives the process, not a power cut
         database.execute(_SCHEMA)
+        columns = [column[1] for column in database.execute("PRAGMA table_info(answers)")]
+        if "key" in columns and "checksum" not in columns:
+            raise sqlite3.DatabaseError("it was made by an earlier version")
         database.execute(f"SELECT key, {_COLUMNS} FROM answers LIMIT 1")
         (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
@@ -71,10 +83,20 @@ def _is_cache(path: Path) -> bool:
     with path.open("rb") as file:
         return path.suffix == ".db" or file.read(15) == b"SQLite format 3"
 
+# %% ../../nbs/05_augmentation/00_writers.ipynb #03a8d906
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """What the system or SQLite refuses (a full disk, a file system without locks) as one sentence."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise UnlearnError(f"the answer cache {path} can't be used ({error}); free its disk if it is full, or name "
+                           "another file, on a file system that has locks") from None
+
 # %% ../../nbs/05_augmentation/00_writers.ipynb #1c8ddbd5
 def _open_answers(path: Path) -> sqlite3.Connection:
     """The SQLite file of answers at `path`, made if missing or damaged. Raises UnlearnError."""
-    try:
+    with _usable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return _connected(path)
@@ -85,27 +107,37 @@ def _open_answers(path: Path) -> sqlite3.Connection:
         for journal in path.parent.glob(f"{glob.escape(path.name)}-*"):
             move(journal, path.with_name(f"{path.name}.damaged{journal.name.removeprefix(path.name)}"))
         return _connected(path)
-    except (OSError, sqlite3.Error) as error:
-        raise UnlearnError(f"the answer cache {path} can't be used ({error}); name another file") from None
 
 # %% ../../nbs/05_augmentation/00_writers.ipynb #2d0d849c
 class _Answers:
     """Answers by key, with the tokens that they took."""
 
     def __init__(self, path: Path):
-        self.database = _open_answers(path)
+        self.path, self.database, self.warned = path, _open_answers(path), False
         self.tokens: dict[str, tuple[int, int]] = {}  # sent and written, of every distinct answer handed out
         self.stored = 0
 
     def read(self, key: str) -> str | None:
-        row = self.database.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
+        with _usable(self.path):
+            row = self.database.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        self.tokens[key] = row[1:]
+        if row[-1] != _checksum(key, *row[:-1]):
+            self._warn()
+            return None
+        self.tokens[key] = row[1:-1]
         return row[0]
 
+    def _warn(self) -> None:
+        if not self.warned:
+            print(f"damaged: an answer in {self.path} (not as it was written); such answers are asked for anew",
+                  file=sys.stderr)
+        self.warned = True
+
     def store(self, key: str, answer: str, tokens: tuple[int, int]) -> None:
-        self.database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", (key, answer, *tokens))
+        row = (key, answer, *tokens)
+        with _usable(self.path):
+            self.database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", (*row, _checksum(*row)))
         self.tokens[key] = tokens
         self.stored += 1
 

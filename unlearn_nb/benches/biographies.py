@@ -7,7 +7,7 @@ __all__ = ['POOLS', 'SLOTS', 'Slot', 'Fact', 'Person', 'make_biographies']
 
 # %% ../../nbs/01_benches/05_biographies.ipynb #fe5b6d74
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -132,13 +132,17 @@ def _prose(task: str, written: Mapping[str, str], pronouns: Mapping[str, str], *
             return text
 
 # %% ../../nbs/01_benches/05_biographies.ipynb #2f16fdeb
-def _draw_new(slot: Slot, taken: set[str], rng: Random) -> str:
-    """Draws a value nobody has yet and marks it as taken."""
+def _draw_new(slot: Slot, taken: set[str], rng: Random, *, fits: Callable[[str], bool]) -> str:
+    """Draws a value nobody has yet and that `fits`, and marks it as taken."""
     while True:
         value = slot.draw(rng)
-        if value not in taken:
+        if value not in taken and fits(value):
             taken.add(value)
             return value
+
+
+def _states(text: str, values: Iterable[str]) -> bool:
+    return any(value.lower() in text.lower() for value in values)
 
 
 def _names(count: int, rng: Random) -> list[str]:
@@ -169,21 +173,27 @@ class Person:
     facts: tuple[Fact, ...]
 
 # %% ../../nbs/01_benches/05_biographies.ipynb #e25d77b2
-def _fact(slot: str, task: str, *, taken: set[str], rng: Random) -> Fact:
-    """A right value and three wrong ones."""
+def _fact(slot: str, task: str, others: Sequence[Fact], *, taken: set[str], rng: Random) -> Fact:
+    """A right value and three wrong ones; no wrong one of a person states a right one, as Brookcombe does Rookcombe."""
     style, form = rng.random(), SLOTS[task][slot]
-    values = [_draw_new(form, taken, rng) for _ in range(4)]
-    written = [form.written(value, Random(style)) for value in values]
-    return Fact(slot, values[0], written[0], wrong_answers=tuple(values[1:]), wrong_written=tuple(written[1:]))
+    write = lambda value: form.written(value, Random(style))
+    wrong = [text for fact in others for text in fact.wrong_written]
+    answer = _draw_new(form, taken, rng, fits=lambda value: not any(_states(text, [write(value)]) for text in wrong))
+    right = [answer, write(answer), *(fact.written for fact in others)]
+    false = [_draw_new(form, taken, rng, fits=lambda value: not (_states(value, right) or _states(write(value), right)))
+             for _ in range(3)]
+    return Fact(slot, answer, write(answer), wrong_answers=tuple(false), wrong_written=tuple(map(write, false)))
 
 # %% ../../nbs/01_benches/05_biographies.ipynb #46fdfeb0
 def _person(name: str, task: str, *, taken: set[str], rng: Random) -> Person:
     slots = rng.sample(list(SLOTS[task]), 5 if task == "Task2" else 3)
-    facts = tuple(_fact(slot, task, taken=taken, rng=rng) for slot in slots)
+    facts: list[Fact] = []
+    for slot in slots:
+        facts.append(_fact(slot, task, facts, taken=taken, rng=rng))
     pools = {"trade": "trades", "nat": "weather", "adj": "adjectives", "temper": "tempers"}
     context = {gap: rng.choice(POOLS[pool]) for gap, pool in pools.items()}
     pronouns = rng.choice([dict(s="she", p="her", o="her"), dict(s="he", p="his", o="him")])
-    return Person(name, task, pronouns=pronouns, context=context, facts=facts)
+    return Person(name, task, pronouns=pronouns, context=context, facts=tuple(facts))
 
 # %% ../../nbs/01_benches/05_biographies.ipynb #0b47231d
 def _completions(person: Person, rng: Random, documents: int = 3) -> list[dict]:

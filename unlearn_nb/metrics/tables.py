@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import unknown
+from ..core import shown, unknown
 from .scores import Scores, notes
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #c259e886
@@ -58,11 +58,17 @@ _TABLE_STYLE = """<style>
   white-space: pre-wrap; overflow-wrap: break-word; border-bottom: 1px solid #ddd}
 </style>"""
 
+# %% ../../nbs/10_metrics/02_tables.ipynb #a2815307
+_LONGEST_CELL = 2000  # characters
+
 
 def _cell_text(cell: Any, digits: int) -> str:
-    """A cell as safe HTML text."""
+    """A cell as safe HTML text of bounded length; lines stay lines."""
     number = isinstance(cell, (float, np.floating))
     cell = ("n/a" if np.isnan(cell) else f"{cell:.{digits}f}") if number else str(cell)
+    lines, rest = cell[:_LONGEST_CELL].split("\n"), len(cell) - _LONGEST_CELL
+    cell = "\n".join(shown(line, most=len(line)) for line in lines)
+    cell += f"… ({rest} more characters)" if rest > 0 else ""
     return html.escape(cell).replace("$", "<span>&#36;</span>")  # an element boundary keeps MathJax away
 
 # %% ../../nbs/10_metrics/02_tables.ipynb #0c4f66a4

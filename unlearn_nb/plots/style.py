@@ -21,7 +21,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..core import UnlearnError
+from ..core import UnlearnError, shown
 
 # %% ../../nbs/13_plots/00_style.ipynb #23c15bdd
 PALETTE = sns.color_palette("colorblind", 10).as_hex()
@@ -62,8 +62,8 @@ LABELS = {
 
 
 def label_of(name: Any) -> str:
-    """Readable name of a metric or a text of the user's, with `$` kept from starting a formula."""
-    return str(LABELS.get(name, name)).replace("$", r"\$")
+    """Readable name of a metric, or a text of the user's as `shown`, with `$` kept from starting a formula."""
+    return shown(LABELS.get(name, name), most=60).replace("$", r"\$")
 
 # %% ../../nbs/13_plots/00_style.ipynb #e0f12112
 def outside_legend(fig: Figure, *axes: Axes, title: str | None = None) -> None:

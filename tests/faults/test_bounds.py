@@ -113,7 +113,7 @@ GROWN = {
     "lists": NESTED + "{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}" * 18 + "{{ n.a == n.b }}",
     "tuples": NESTED + "{% set n.a = (n.a, n.a) %}" * 18 + "{{ {n.a: 1} | length }}",
     "dicts": NESTED + "{% set n.a = {1: n.a, 2: n.a} %}{% set n.b = {1: n.b, 2: n.b} %}" * 18 + "{{ n.a == n.b }}",
-    "sums of tuples": NESTED + "{% set n.a = (n.c, n.c) + n.a * 3 %}" * 18,
+    "sums": NESTED + "{% set n.a = (n.a, n.a) %}" * 14 + "{% set x = n.a + n.a + n.a + n.a %}",
     "arguments": NESTED + "{% macro m() %}{% set n.a = varargs %}{% endmacro %}" + "{{ m(n.a, n.a) }}" * 18,
     "made by filters": NESTED + "{% set n.a = n.c | map('default', n.a, true) | list %}" * 18,
     "times": "{{ 'a' * 10**9 }}", "power": "{{ 2 ** (10 ** 9) }}", "list": "{% set x = [0] * 10**9 %}",

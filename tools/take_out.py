@@ -25,8 +25,6 @@ def fails(handling: dict, copy: Path) -> bool:
     shutil.copytree(ROOT / "unlearn_nb", copy / "unlearn_nb", ignore=shutil.ignore_patterns("__pycache__"))
     file = copy / "unlearn_nb" / handling["file"]
     text = file.read_text(encoding="utf-8")
-    if text.count(handling["code"]) != 1:
-        raise SystemExit(f"{handling['file']} does not hold this piece exactly once:\n{handling['code']}")
     file.write_text(text.replace(handling["code"], handling["instead"]), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(handling["tests"])]
     # the copy is found before the tree in which pytest runs
@@ -40,12 +38,30 @@ def fails(handling: dict, copy: Path) -> bool:
     return done.returncode == 1
 
 
+def handlings(kind: str) -> list[dict]:
+    return yaml.safe_load((HANDLINGS / f"{kind}.yaml").read_text(encoding="utf-8"))
+
+
+def check(kinds: list[str]) -> None:
+    """Refuses, before any test runs, pieces of code that don't stand in their file exactly once."""
+    found = [
+        f"{kind}.yaml, {each['what']}: {each['file']} holds this piece {times} times:\n{each['code']}"
+        for kind in kinds
+        for each in handlings(kind)
+        if (times := (ROOT / "unlearn_nb" / each["file"]).read_text(encoding="utf-8").count(each["code"])) != 1
+    ]
+    if found:
+        raise SystemExit("\n".join(found))
+
+
 def main() -> None:
-    kinds = sys.argv[1:] or sorted(path.stem for path in HANDLINGS.glob("*.yaml"))
+    everything = sorted(path.stem for path in HANDLINGS.glob("*.yaml"))
+    check(everything)
+    kinds = sys.argv[1:] or everything
     unnoticed = count = 0
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds:
-            for handling in yaml.safe_load((HANDLINGS / f"{kind}.yaml").read_text(encoding="utf-8")):
+            for handling in handlings(kind):
                 noticed = fails(handling, Path(folder) / "copy")
                 count, unnoticed = count + 1, unnoticed + (not noticed)
                 print("noticed  " if noticed else "UNNOTICED", kind, "-", handling["what"], flush=True)

@@ -72,3 +72,13 @@ def test_half_sentences_are_cut_off():
 def test_the_word_rule_lets_no_word_of_the_answer_through(text, verdict):
     asked = Piece(ROW, "simple", 0, "Where is Ann Moore at home?", "She lives in Elm Street 7.")
     assert PromptedAuthor(Recording(), judge="words").leaks([asked], [text]) == [verdict]
+
+
+@pytest.mark.parametrize("data, problem", {
+    "a prompt file of gigabytes": (b"{question} " * 10_000, "has more than 100000 bytes"),
+    "a prompt file of another encoding": ("{question} für".encode("latin-1"), "is not UTF-8"),
+}.values(), ids=["a_prompt_file_of_gigabytes", "another_encoding"])
+def test_prompt_files_are_short_texts(tmp_path, data, problem):
+    (tmp_path / "simple.txt").write_bytes(data)
+    with pytest.raises(UnlearnError, match=f"simple.txt {problem}"):
+        load_prompts(tmp_path)

@@ -98,8 +98,24 @@ def test_a_chat_template_without_end_is_refused(source):
         frame_of(tokenizer, "chat")
 
 
+def test_a_chat_template_works_for_a_while_only(monkeypatch):
+    """Few lines may cost much: each of these has a long text to change."""
+    monkeypatch.setattr("unlearn_nb.core.frames._TIME_MOST", 0.2)
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = BIG + "{% for i in range(300) %}{% set y = x | upper | lower | upper %}{% endfor %}"
+    with pytest.raises(UnlearnError, match="takes more than 0.2 seconds"):
+        frame_of(tokenizer, "chat")
+
+
 BIG, LAUGHS = "{% set x = 'a' * 10**6 %}", "{% set n = namespace(x=['ha']) %}" + "{% set n.x = [n.x] * 99 %}" * 4
+NESTED = "{% set n = namespace(a=(1,), b=(1,), c=('',) * 2) %}"
 GROWN = {
+    "lists": NESTED + "{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}" * 18 + "{{ n.a == n.b }}",
+    "tuples": NESTED + "{% set n.a = (n.a, n.a) %}" * 18 + "{{ {n.a: 1} | length }}",
+    "dicts": NESTED + "{% set n.a = {1: n.a, 2: n.a} %}{% set n.b = {1: n.b, 2: n.b} %}" * 18 + "{{ n.a == n.b }}",
+    "sums": NESTED + "{% set n.a = (n.a, n.a) %}" * 14 + "{% set x = n.a + n.a + n.a + n.a %}",
+    "arguments": NESTED + "{% macro m() %}{% set n.a = varargs %}{% endmacro %}" + "{{ m(n.a, n.a) }}" * 18,
+    "made by filters": NESTED + "{% set n.a = n.c | map('default', n.a, true) | list %}" * 18,
     "times": "{{ 'a' * 10**9 }}", "power": "{{ 2 ** (10 ** 9) }}", "list": "{% set x = [0] * 10**9 %}",
     "plus": "{% set n = namespace(x=['ab']) %}" + "{% set n.x = n.x + n.x + n.x + n.x %}" * 12,
     "tilde": BIG + "{{ " + " ~ ".join(["x"] * 500) + " }}",

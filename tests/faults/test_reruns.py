@@ -49,7 +49,7 @@ def rerun(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("steps", range(0, 16, 2))
+@pytest.mark.parametrize("steps", range(17))
 def test_a_kill_while_results_change_leaves_the_old_or_the_new_one(rerun, steps):
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, steps)
@@ -61,6 +61,7 @@ def test_a_kill_while_results_change_leaves_the_old_or_the_new_one(rerun, steps)
     seen = made(rerun)
     assert len(seen) == 1
     assert read_run(rerun).metrics == read_run(rerun).params == {"made": seen.copy().pop()}
+    assert read_run(rerun).note == ("last try interrupted" if seen == {"old"} else "")
     settle(rerun)  # what the next execution does first
     assert made(rerun) == {text for text in seen} and {(rerun / name).read_text()[10:-2] for name in PARTS} == seen
     assert (rerun / "new.csv").exists() == (seen == {"new"}) != (rerun / "old.csv").exists()

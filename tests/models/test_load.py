@@ -229,3 +229,14 @@ def test_weights_stored_as_codes_without_a_scale_are_refused(tmp_path, dtype):
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(UnlearnError, match="no quantization_config that says what that means"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("elsewhere", ["../other/model.safetensors", "/etc/model.safetensors", "..", "c:\\model"])
+def test_a_model_in_parts_lies_in_its_folder(tmp_path, elsewhere):
+    for name in ("mine", "other"):
+        tiny().save_pretrained(tmp_path / name)
+    (tmp_path / "mine" / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tiny().state_dict(), elsewhere)}
+    (tmp_path / "mine" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UnlearnError, match="names .*, which is no file beside it"):
+        read_pretrained(AutoModelForCausalLM, tmp_path / "mine")

@@ -199,3 +199,12 @@ def test_a_killed_runner_goes_on_after_its_last_finished_stage(study, tmp_path):
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "reports/small/x/report.html", done.stderr
     assert (folder / "calls.txt").read_text() == "first\nsecond\nsecond\n"
     assert not list((folder / "stages").glob("*.tmp")) and not (folder / "last-try").exists()
+
+
+@pytest.mark.parametrize("out", ["a\0b", "\ud800", 5, None, "x" * 5000, "loop/reports"],
+                         ids=["null", "surrogate", "number", "none", "long", "loop"])
+def test_a_folder_of_reports_that_can_be_none(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UnlearnError, match="^the folder of reports .*choose another one with --out"):
+        run_study(write_study(tmp_path / "small.ipynb"), out=out)

@@ -9,6 +9,7 @@ __all__ = ['VARIANTS', 'PLACEHOLDERS', 'Author', 'load_prompts', 'PromptedAuthor
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Protocol
 
@@ -36,12 +37,26 @@ class Author(Protocol):
 PLACEHOLDERS = {kind: ("question",) for kind in VARIANTS} | {"vague": ("question", "answer"),
                                                              "verify": ("question", "answer", "original")}
 
+# %% ../../nbs/05_augmentation/05_authors.ipynb #e6afa296
+_PROMPT_MOST = 100_000  # bytes
+
+
+def _prompt(file: Path | Traversable) -> str:
+    with file.open("rb") as opened:
+        data = opened.read(_PROMPT_MOST + 1)
+    if len(data) > _PROMPT_MOST:
+        raise UnlearnError(f"prompt file {file} has more than {_PROMPT_MOST} bytes: shorten it")
+    try:
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise UnlearnError(f"prompt file {file} is not UTF-8 text: save it as UTF-8") from None
+
 # %% ../../nbs/05_augmentation/05_authors.ipynb #2a044305
 def load_prompts(folder: str | Path | None = None) -> dict[str, str]:
     """The texts of `{name}.txt` for the names of `PLACEHOLDERS`; by default those of the package.
 
     Raises:
-        UnlearnError: A file is missing, or one of its placeholders.
+        UnlearnError: A file is missing, too long or no UTF-8, or lacks one of its placeholders.
     """
     folder = files("unlearn_nb.augmentation") / "prompts" if folder is None else Path(folder)
     prompts = {}
@@ -49,7 +64,7 @@ def load_prompts(folder: str | Path | None = None) -> dict[str, str]:
         file = folder / f"{name}.txt"
         if not file.is_file():
             raise UnlearnError(f"prompt file {file} is missing; copy the package's prompts folder and edit the copy")
-        prompts[name] = file.read_text(encoding="utf-8").strip()
+        prompts[name] = _prompt(file)
         for placeholder in placeholders:
             if f"{{{placeholder}}}" not in prompts[name]:
                 raise UnlearnError(f"prompt file {file} lacks the placeholder {{{placeholder}}}; write it where the "

@@ -8,6 +8,7 @@ __all__ = ['Frame', 'frame_of', 'Written', 'write', 'check_rendered']
 # %% ../../nbs/00_core/11_frames.ipynb #477e6fe2
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,12 +38,13 @@ def _pinned(source: str, template: Template) -> str:
 
 # %% ../../nbs/00_core/11_frames.ipynb #ed80c24a
 _SOURCE_MOST, _STEPS_MOST, _TEXT_MOST = 200_000, 300_000, 2_000_000
+_TIME_MOST = 20.0  # seconds of this thread's work
 
 # %% ../../nbs/00_core/11_frames.ipynb #d4ddf516
 @contextmanager
 def _few_steps() -> Iterator[None]:
     """A block in which templates of jinja2 run so many lines only, and hold no longer texts. Raises UnlearnError."""
-    steps, before = 0, sys.gettrace()
+    steps, before, until = 0, sys.gettrace(), time.thread_time() + _TIME_MOST
 
     def watch(frame: Any, event: str, value: Any) -> Any:
         nonlocal steps
@@ -53,6 +55,9 @@ def _few_steps() -> Iterator[None]:
         if steps > _STEPS_MOST or longest > _TEXT_MOST:
             raise UnlearnError(f"the chat template runs on and on (more than {_STEPS_MOST} steps or {_TEXT_MOST} "
                                "characters): use template='plain', or a tokenizer whose template ends")
+        if time.thread_time() > until:
+            raise UnlearnError(f"the chat template takes more than {_TIME_MOST:g} seconds: use template='plain', or a "
+                               "tokenizer with a shorter template")
         return watch
 
     sys.settrace(watch)

@@ -110,11 +110,11 @@ def _joined(parts: Iterable[str]) -> str:
 
 # %% ../../nbs/00_core/10_templates.ipynb #23e5a27c
 def _weight(value: Any) -> int:
-    """About how many characters `str(value)` has; lists that hold one another many times are not written out."""
+    """About how many characters `str(value)` has (20 for each thing that is no text), without writing it out."""
     waiting, size = [value], 0
     while waiting:
         item = waiting.pop()
-        size += len(item) if isinstance(item, (str, list, tuple, dict)) else 1
+        size += len(item) if isinstance(item, str) else 20
         _held(size)
         if isinstance(item, (list, tuple, dict)):
             waiting += [*item, *item.values()] if isinstance(item, dict) else item
@@ -154,6 +154,23 @@ class _Generator(CodeGenerator):
             self.write(", ")
         self.write(")))")
 
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        """Like the one of jinja2, measured."""
+        self._measure(super().visit_List, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        """Like the one of jinja2, measured where it isn't what is assigned to."""
+        (self._measure if node.ctx == "load" else lambda visit, *rest: visit(*rest))(super().visit_Tuple, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        """Like the one of jinja2, measured."""
+        self._measure(super().visit_Dict, node, frame)
+
+    def _measure(self, visit: Callable, node: nodes.Node, frame: Frame) -> None:
+        self.write("environment.measured(")
+        visit(node, frame)
+        self.write(")")
+
 # %% ../../nbs/00_core/10_templates.ipynb #97c4edba
 class _Generation(Extension):
     """The block `generation` of transformers' templates: what is in it stands there."""
@@ -175,6 +192,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%", "+"})
     code_generator_class = _Generator
     concat = staticmethod(_joined)
+    measured = staticmethod(_measured)
 
     @staticmethod
     def text(value: Any) -> str:
@@ -184,7 +202,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """The result of an operator, if it isn't too large."""
         _check_operation(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        return _measured(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Methods that make long texts of short ones are out of reach."""
@@ -203,7 +221,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             _held(sum(map(_weight, args[0])) + len(own) * len(args[0]))
         elif isinstance(own, str) and getattr(obj, "__name__", "") == "replace":
             _check_replace(own, *args[:2])
-        return super().call(context, obj, *args, **options)
+        _weight([args, options])  # a macro holds them as `varargs` and `kwargs`
+        return _measured(super().call(context, obj, *args, **options))
 
 # %% ../../nbs/00_core/10_templates.ipynb #4be00600
 def _check_replace(text: str, old: str, new: str) -> None:
@@ -250,6 +269,14 @@ def _format(value: str, *args: Any, **options: Any) -> str:
     _check_operation("%", str(value), args or options)
     return str(value) % (options or args)
 
+# %% ../../nbs/00_core/10_templates.ipynb #4993b9ee
+def _gives_little(made: Callable) -> Callable:
+    """A filter whose result is measured."""
+    @functools.wraps(made)
+    def inside(*args: Any, **options: Any) -> Any:
+        return _measured(made(*args, **options))
+    return inside
+
 # %% ../../nbs/00_core/10_templates.ipynb #59f0ac98
 def _refuse(message: str) -> None:
     """What templates call `raise_exception`."""
@@ -264,6 +291,7 @@ def _environment() -> _Environment:
                      "string": _Environment.text, **{name: _modest(made.filters[name]) for name in _LAYOUT}}
     for name in ("xmlattr", "urlize"):
         del made.filters[name]
+    made.filters = {name: _gives_little(each) for name, each in made.filters.items()}
     del made.globals["lipsum"]
     made.globals |= {"raise_exception": _refuse, "strftime_now": _refuse}
     return made

@@ -162,6 +162,17 @@ def read_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerBas
     with _no_code_of(source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
 
+# %% ../../nbs/03_models/05_load.ipynb #6bfbad35
+def _check_index(source: str | Path) -> None:
+    """Raise UnlearnError where the index of a model in parts names a file that doesn't lie beside it."""
+    index = Path(source) / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    for part in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()):
+        if re.search(r"[/\\:]|^\.*$", part):
+            raise UnlearnError(f"Model {str(source)!r}: its {index.name} names {part!r:.200}, which is no file beside "
+                               "it: put all parts into its folder, and their names into the index.")
+
 # %% ../../nbs/03_models/05_load.ipynb #c9f202ba
 def read_pretrained(kind: type, source: str | Path, *, beyond: bool = False, **options) -> PreTrainedModel:
     """`kind.from_pretrained(source)` in evaluation mode, from safetensors, checked.
@@ -171,6 +182,7 @@ def read_pretrained(kind: type, source: str | Path, *, beyond: bool = False, **o
         beyond: whether the files may hold more than that kind of model needs.
     """
     options = dict(use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True) | options
+    _check_index(source)
     with quiet_loading(), _no_code_of(source):
         model, loading = kind.from_pretrained(source, output_loading_info=True, **options)
     check_model(source, model, loading=loading, beyond=beyond)

@@ -70,6 +70,14 @@ def _check_current() -> None:
     except OSError:
         raise UnlearnError("the current folder was removed: change into one that is there") from None
 
+# %% ../../nbs/14_runs/19_execute.ipynb #a03ef301
+def _reports(out: str | Path) -> Path:
+    """The whole path of the folder of all reports."""
+    try:
+        return Path(os.path.realpath(out))
+    except (TypeError, ValueError):  # no text, or one that no file system takes
+        raise UnlearnError(f"the folder of reports can't be {out!r:.100}; choose another one with --out") from None
+
 # %% ../../nbs/14_runs/19_execute.ipynb #e65e9be1
 def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run_name: str | None) -> _Order:
     _check_current()
@@ -83,9 +91,10 @@ def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run
     # paths are shown as they were given, everything else as it was read
     shown = {key: value if key in AS_PATH + AFTER_COLON else values.get(key, value) for key, value in shown.items()}
     shown = {key: MARK if value and names_secret(key) else without_credentials(value) for key, value in shown.items()}
-    out, owner, token = Path(out).resolve(), _owner(path), f"{os.getpid()} {uuid.uuid4().hex}"
-    return _Order(study=path, out=out, folder=_study_folder(out, path.stem, owner) / name, owner=owner, token=token,
-                  values=values, params=shown)
+    out, owner, token = _reports(out), _owner(path), f"{os.getpid()} {uuid.uuid4().hex}"
+    with _writing(out):
+        folder = _study_folder(out, path.stem, owner) / name
+    return _Order(study=path, out=out, folder=folder, owner=owner, token=token, values=values, params=shown)
 
 # %% ../../nbs/14_runs/19_execute.ipynb #45cc544a
 _OWNER = ".study"

@@ -61,6 +61,8 @@ def settle(folder: Path) -> None:
             if (place / name).is_dir() or (folder / name).is_dir():
                 remove(folder / name)
             (place / name).replace(folder / name)
+    for rest in set(os.listdir(place)) - {_COMPLETE}:
+        remove(place / rest)
     (place / _COMPLETE).replace(folder / _COMPLETE)
     remove(place)
 
@@ -73,5 +75,9 @@ def found(folder: Path, name: str) -> Path:
 
 
 def unfinished(folder: Path) -> Path | None:
-    """The folder of a try that is under way, or that failed or was stopped; None where there is none."""
-    return folder / LAST_TRY if (folder / LAST_TRY).is_dir() and _listed(folder / LAST_TRY) is None else None
+    """The folder of a try that is under way, or that failed or was stopped; None where there is none.
+
+    An empty one is none: it is all that is left when a move is cut short in its last step.
+    """
+    place = folder / LAST_TRY
+    return place if place.is_dir() and any(os.scandir(place)) and _listed(place) is None else None

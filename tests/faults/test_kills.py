@@ -84,4 +84,5 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(study, undist
     now = finished_stages(victim.folder)
     assert {name: now.get(name) for name in built} == built, "finished stages are not built again"
     assert names(victim.folder) == names(finished), "a killed run's folder holds what an undisturbed one's does"
-    assert victim.leftovers() == [] and names(place / "cache") == cached
+    kept = {name for name in names(place / "cache") if not name.startswith("courses")}  # how long its stages took
+    assert victim.leftovers() == [] and kept == cached

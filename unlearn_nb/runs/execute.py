@@ -85,15 +85,15 @@ def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run
     params = _without_secrets(path, params)
     known, values = study_parameters(path), check_parameters(path, params)
     name = _name_without_secrets(checked_name(run_name) if run_name is not None else default_run_name(known, values))
-    for remark in before_run(known, values, Path(out).absolute()):
+    out, owner, token = _reports(out), _owner(path), f"{os.getpid()} {uuid.uuid4().hex}"
+    with _writing(out):
+        folder = _study_folder(out, path.stem, owner) / name
+    for remark in before_run(known, values, out):
         print(f"note: {redacted(remark)}", file=sys.stderr)
     shown = {key: params.get(key, known[key].default) for key in known if key != "run_dir"}
     # paths are shown as they were given, everything else as it was read
     shown = {key: value if key in AS_PATH + AFTER_COLON else values.get(key, value) for key, value in shown.items()}
     shown = {key: MARK if value and names_secret(key) else without_credentials(value) for key, value in shown.items()}
-    out, owner, token = _reports(out), _owner(path), f"{os.getpid()} {uuid.uuid4().hex}"
-    with _writing(out):
-        folder = _study_folder(out, path.stem, owner) / name
     return _Order(study=path, out=out, folder=folder, owner=owner, token=token, values=values, params=shown)
 
 # %% ../../nbs/14_runs/19_execute.ipynb #45cc544a

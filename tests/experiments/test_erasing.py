@@ -78,9 +78,9 @@ def test_adapters_load_and_the_start_is_untouched(finished):
 
 @pytest.mark.parametrize("arguments, part", [
     (["-p", "solver", "newton"], "unknown solver 'newton'; known: cg, sgd, lissa"),
-    (["-p", "rank", "0"], "rank is 0 and damping 0"),
-    (["-p", "damping", "-1"], "damping -1"),
-    (["-p", "share", "1.5"], "share is 1.5: give the share of rows to be changed"),
+    (["-p", "rank", "0"], "'rank' is 0: give a number at least 1"),
+    (["-p", "damping", "-1"], "'damping' is -1: give a number at least 0"),
+    (["-p", "share", "1.5"], "'share' is 1.5: give a number above 0 and below 1"),
     (["-p", "bench", "nowhere"], "unknown bench 'nowhere'"),
 ], ids=["solver", "rank", "damping", "share", "bench"])
 def test_bad_input_is_one_sentence_and_a_failure(tmp_path, arguments, part):

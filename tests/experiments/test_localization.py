@@ -94,8 +94,8 @@ def test_localizers_are_graded_and_unlearned_in(metrics):
 
 
 @pytest.mark.parametrize("arguments, part", [
-    (["-p", "share", "0"], "a share must lie above 0"),
-    (["-p", "share", "0.6"], "leaves no room for a random region"),
+    (["-p", "share", "0"], "'share' is 0: give a number above 0 and at most 0.5"),
+    (["-p", "share", "0.6"], "'share' is 0.6: give a number above 0 and at most 0.5"),
     (["-p", "objectives", "npo,wag"], "did you mean 'wga'"),
 ], ids=["no share", "no room", "unknown objective"])
 def test_bad_input_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):

@@ -57,4 +57,5 @@ def test_a_bad_parameter_is_one_sentence_and_a_failure(tmp_path, smoke_prepared,
 
 
 def test_a_program_that_refuses_ends_like_one(tmp_path, smoke_prepared):
-    refused_as_a_program("merging", tmp_path, ["-p", "density", "1.5"], "density is 1.5")
+    said = "'density' is 1.5: give a number above 0 and at most 1"
+    refused_as_a_program("merging", tmp_path, ["-p", "density", "1.5"], said)

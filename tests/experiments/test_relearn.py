@@ -57,7 +57,7 @@ def test_a_mixed_set_has_the_stated_ratio(finished):
     (["-p", "writer", "http://127.0.0.1:9/v1#m"], "127.0.0.1:9"),
     (["-p", "generic", "jsonl:nowhere.jsonl"], "nowhere.jsonl"),
     (["-p", "ratio", "500"], "generic rows"),
-    (["-p", "ratio", "-1"], "ratio is -1"),
+    (["-p", "ratio", "-1"], "'ratio' is -1: give a number at least 0"),
     (["-p", "nli", "./no-such-folder"], "no-such-folder"),
 ], ids=["unknown writer", "endpoint down", "no generic data", "too few generic rows", "negative ratio", "no NLI model"])
 def test_bad_input_is_one_sentence_and_a_failure(tmp_path, smoke_prepared, arguments, part):

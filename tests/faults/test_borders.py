@@ -84,12 +84,10 @@ def test_rows_that_the_system_does_not_give_are_a_sentence(tmp_path, monkeypatch
     for name in ("forget", "retain"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}')
 
-    def refuse(path, *arguments, real=Path.read_text, **options):
-        if path.suffix == ".jsonl":
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return real(path, *arguments, **options)
+    def refuse(path, *arguments, **options):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("unlearn_nb.benches.tables.open", refuse, raising=False)
     with pytest.raises(UnlearnError, match="the bench can't be loaded: too many files are open: raise the limit"):
         load_bench(f"jsonl:{tmp_path}")
 

@@ -86,7 +86,7 @@ def test_data_counts_as_code(copy):
 
 def test_the_stages_of_a_study_do_not_follow_plots_runs_and_other_studies(copy):
     before = key(copy, "experiments.merging")
-    others = [*(copy / "plots").glob("*.py"), *(copy / "runs").rglob("*.*"), copy / "cli.py",
+    others = [*(copy / "plots").glob("*.py"), *(copy / "runs").rglob("*.*"), *(copy / "cli").glob("*.py"),
               copy / "experiments" / "relearn.py", copy / "experiments" / "localization.py"]
     for module in others:
         module.write_text(module.read_text() + "\nchanged = True\n")
@@ -95,7 +95,7 @@ def test_the_stages_of_a_study_do_not_follow_plots_runs_and_other_studies(copy):
 
 def test_a_function_of_a_notebook_follows_everything_but_what_draws_and_runs(copy):
     keys = [modules_key(frozenset({"__main__"}), copy)]
-    for name in ["plots/probe_plot.py", "runs/execute.py", "cli.py", "experiments/probe_other.py"]:
+    for name in ["plots/probe_plot.py", "runs/execute.py", "cli/running.py", "experiments/probe_other.py"]:
         (copy / name).write_text((copy / name).read_text() + "\nchanged = True\n")
         modules_key.cache_clear()
         keys.append(modules_key(frozenset({"__main__"}), copy))

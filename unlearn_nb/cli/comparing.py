@@ -60,7 +60,10 @@ def _table(rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> list[str]:
 @click.argument("second", metavar="RUN")
 @out_option
 def compare(first: str, second: str, out: Path) -> None:
-    """Show two runs side by side: parameters that differ, and metrics with their differences."""
+    """Show two runs side by side: parameters and metrics.
+
+    Of the parameters those that differ, of the metrics all, with their differences.
+    """
     runs = [find_run(name, out) for name in (first, second)]
     names = [f"{brief(run.study)}/{brief(run.name)}" for run in runs]
     for name, run in zip(names, runs):

@@ -59,7 +59,8 @@ def resolve(objective: str | Term | Objective) -> Objective:
         return Objective(parts_of(objective))
     if objective in PRESETS:
         return parse_objective(PRESETS[objective].expression)
-    meant = meant_objective(objective) if re.fullmatch(r"[\w -]+", objective) and objective not in TERMS else ""
+    a_name = re.fullmatch(r"[A-Za-z][\w -]{0,60}", objective) and objective not in TERMS
+    meant = meant_objective(objective) if a_name else ""
     if meant:
         raise UnlearnError(f"unknown objective {objective!r}; did you mean {meant!r}?")
     words = objective.split("-")

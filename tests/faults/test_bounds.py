@@ -331,8 +331,12 @@ def test_a_symbol_of_several_characters_is_one():
     assert [found[0] for found in SHAPES.finditer("1)x.y@b.org a@@b@c.de")] == ["1", "x.y@b.org", "b@c.de"]
 
 
-def test_git_has_a_deadline(monkeypatch):
+def test_git_has_a_deadline(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(environment, "PACKAGE_FOLDER", tmp_path / "unlearn_nb")
+
     def hang(*_, timeout=None, **__):
         raise environment.subprocess.TimeoutExpired("git", timeout) if timeout else AssertionError("waits for ever")
+
     monkeypatch.setattr(environment.subprocess, "run", hang)
     assert environment.describe_environment({})["git_revision"] is None

@@ -191,7 +191,9 @@ def test_a_report_whose_path_cant_be_printed_is_a_success(tmp_path, monkeypatch)
     assert result.exit_code == 0 and f"the report is {tmp_path}/report.html" in result.stderr
 
 
-PROGRAM = "from unlearn_nb.start import main; main()"
+# what a job in the background inherits, which ignores interrupts, is not what is tested
+PROGRAM = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+           "from unlearn_nb.start import main; main()")
 
 
 def test_an_interrupt_while_modules_load_is_one_line(tmp_path):

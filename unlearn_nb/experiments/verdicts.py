@@ -263,7 +263,7 @@ def _of_regions(ends: pd.DataFrame, name: str, column: str, *, tell: str = "",
     digits = f"random region {other['value']:.3f}"
     return Number(name, **value, note=f"{digits}; {tell}" if tell else digits)
 
-
+# %% ../../nbs/15_experiments/16_verdicts.ipynb #3a26a0f9
 def _regions_in_words(comparison: pd.DataFrame) -> str:
     """What knowing the region brings, in one sentence."""
     if not len(comparison):

@@ -7,20 +7,22 @@ __all__ = ['localization_claims', 'conclusion', 'paired_table', 'supervision_in_
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #0e3510cc
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from .claims import claims_table
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #ef866db4
-def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, located: pd.DataFrame) -> pd.DataFrame:
+def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, located: pd.DataFrame, *,
+                        missing: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The study's claims, as `claims_table`; the interval is over seeds (none for the first claim).
 
     Args:
         injected: exact memorisation of the forget rows by the injected model, one a seed.
         comparison: oracle region against random, of `compare` (empty with one seed).
         located: localizers against random.
+        missing: what can't be relied on, as in `claims_table`.
     """
     rows = [("the injected model knows the forget set: exact memorisation of at least 0.95 (least of all seeds)",
              min(injected), min(injected) >= 0.95)]
@@ -28,7 +30,7 @@ def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, loc
         rows += [(f"{what.format(row.region)} is no better place than a random one: {row.objective.upper()}, "
                   f"{row.metric.upper()} (mean paired difference)", row.difference, row.low, row.high,
                   (row.difference if math.isnan(row.low) else row.low) <= 0) for row in found.itertuples()]
-    return claims_table(rows)
+    return claims_table(rows, needs=[[], *([["target"]] * (len(rows) - 1))], missing=missing)
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #476b31e0
 def _listed(table: pd.DataFrame) -> str:
@@ -37,8 +39,13 @@ def _listed(table: pd.DataFrame) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #cd844d2b
-def conclusion(comparison: pd.DataFrame) -> str:
-    """What the comparison of oracle and random regions says about the paper's conclusion, in words."""
+def conclusion(comparison: pd.DataFrame, missing: Mapping[str, str] | None = None) -> str:
+    """What the comparison of oracle and random regions says about the paper's conclusion, in words.
+
+    `missing` is as in `claims_table`: nothing is said of the unlearning of rows that were not known.
+    """
+    if "target" in (missing or {}):
+        return f"Not available: {missing['target']}."
     if not len(comparison):
         return "One seed allows no paired comparison: run more (`seeds`)."
     better, worse = comparison[comparison["low"] > 0], comparison[comparison["high"] < 0]

@@ -71,6 +71,19 @@ def test_forgetting_is_withheld_however_it_was_measured():
     assert "has forgotten" not in found.verdict
 
 
+@pytest.mark.parametrize("others, said, fails", [
+    (0.3, "Ours keeps what it was to retain (0.85, target 0.86) and leaves others unharmed (0.30, target 0.30), but "
+     "has not forgotten (0.30).", 0), (0.9, "damages rows that stand in neither set (0.30, target 0.90).", 1)])
+def test_without_an_oracle_what_was_to_stay_is_read_beside_the_target(others, said, fails):
+    table = scores(recited=0.7, kept=0.85, others=0.3).query("model == 'ours'")
+    before = pd.DataFrame({"seed": 0, "model": "target", "metric": ["recited", "kept", "others"],
+                           "value": [1.0, 0.86, others], "low": 0.0, "high": 1.0})
+    found = scores_summary(pd.concat([table, before]), "Ours", "ours", columns=COLUMNS, found=claims([1.0, 1.0]),
+                           missing={"oracle": "no oracle"})
+    assert found.verdict.endswith(said) and len(found.fails) == fails
+    assert not fails or found.fails[0] == "Collateral is not within 0.05 of the target's: 0.300 against 0.900."
+
+
 def test_several_seeds_have_an_interval_over_seeds():
     table = scores((0, 1), recited=0.1, kept=1.0, others=1.0)
     table.loc[(table["model"] == "ours") & (table["seed"] == 1) & (table["metric"] == "recited"), "value"] = 0.2
@@ -106,6 +119,7 @@ def test_whether_the_region_helps_follows_from_the_intervals():
     untaught = localization_summary(points, points, gaps, found=claims([1.0, 1.0]), missing={
         "target": "the target does not know the forget rows", "oracle": "no oracle"})
     assert untaught.verdict.startswith("The target does not know the forget rows: what depends on it is not available.")
+    assert untaught.verdict.endswith("Whether knowing the region helps is not available.")
     assert untaught.fails == ("The target does not know the forget rows: what depends on it is not available.",)
     assert [number.value is None for number in untaught.numbers] == [True, False, True, True]
     no_oracle = localization_summary(points, points, gaps, found=claims([1.0, 1.0]), missing={"oracle": "no oracle"})

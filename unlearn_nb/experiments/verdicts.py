@@ -90,13 +90,14 @@ _CLAUSES = {
 }
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #d57fb4af
-def verdict_of(subject: str, pairs: Mapping[str, tuple[float, float]]) -> str:
+def verdict_of(subject: str, pairs: Mapping[str, tuple[float, float]], who: str = "oracle") -> str:
     """One sentence on a model.
 
     Args:
         subject: what it is about, as the sentence begins.
         pairs: "forgotten", "retained", "collateral" -> value and what it is read beside; NaN: nothing is said of it,
             or, of the second one, no figure stands beside it and the first must reach 1.
+        who: whose figures stand beside.
     """
     good, bad = [], []
     for name, clauses in _CLAUSES.items():
@@ -105,7 +106,7 @@ def verdict_of(subject: str, pairs: Mapping[str, tuple[float, float]]) -> str:
             continue
         goal = 1.0 if math.isnan(beside) else beside
         reached = value >= goal - NEAR
-        figures = f"{value:.2f}" + ("" if math.isnan(beside) else f", oracle {beside:.2f}")
+        figures = f"{value:.2f}" + ("" if math.isnan(beside) else f", {who} {beside:.2f}")
         (good if reached else bad).append(f"{clauses[0 if reached else 1 if value >= goal / 2 else 2]} ({figures})")
     if not good and not bad:
         return f"{subject}: nothing can be said, for what it is measured by is not available."
@@ -158,17 +159,17 @@ def scores_summary(scores: pd.DataFrame, subject: str, model: str, *, columns: M
         missing: what can't be relied on, as `Truth.missing`.
         shown: figure, caption and adapter of the `Summary`.
     """
-    numbers = [read_beside(scores, name, model, metric=columns.get(name, "").lstrip("-"),
-                           turned=columns.get(name, "").startswith("-"), missing=missing)
-               for name in ("forgotten", "retained", "collateral")]
-    oracle = [read_beside(scores, number.name, "oracle", metric=columns.get(number.name, "").lstrip("-"),
-                          turned=columns.get(number.name, "").startswith("-")) for number in numbers]
-    relied = not {"oracle", "target"} & set(missing or {})
-    pairs = {mine.name: (_or_nan(mine), _or_nan(other) if relied else math.nan) for mine, other in zip(numbers, oracle)}
+    relied = not {"oracle", "target"} & set(missing or {}) and scores["model"].eq("oracle").any()
+    who = "oracle" if relied else "target"
+    numbers, others = ([read_beside(scores, name, one, metric=columns.get(name, "").lstrip("-"),
+                                    turned=columns.get(name, "").startswith("-"), missing=missing)
+                        for name in ("forgotten", "retained", "collateral")] for one in (model, who))
+    pairs = {mine.name: (_or_nan(mine), _or_nan(other) if relied or mine.name != "forgotten" else math.nan)
+             for mine, other in zip(numbers, others)}
     wrong = list(filter(None, [warning_of(missing or {})]))
-    short = [f"{name.capitalize()} is not within {NEAR} of the oracle's: {value:.3f} against {beside:.3f}."
+    short = [f"{name.capitalize()} is not within {NEAR} of the {who}'s: {value:.3f} against {beside:.3f}."
              for name, (value, beside) in pairs.items() if value < beside - NEAR]
-    return Summary(" ".join([*wrong, verdict_of(subject, pairs)]), (*numbers, distance_number(distances, missing)),
+    return Summary(" ".join([*wrong, verdict_of(subject, pairs, who)]), (*numbers, distance_number(distances, missing)),
                    fails=(*wrong, *short, *failing(found)), **shown)
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #a26ee4a2
@@ -239,7 +240,9 @@ def localization_summary(points: pd.DataFrame, scores: pd.DataFrame, comparison:
     said = "".join(f", and harms others ({line.value:+.2f} of extraction strength)"
                    for line in harm.itertuples() if not line.holds)
     wrong = list(filter(None, [warning_of(missing or {})]))
-    return Summary(" ".join([*wrong, f"{_regions_in_words(comparison)}{said}."]), numbers,
+    helps = "Whether knowing the region helps is not available" if _why_not("forgotten", missing) else (
+        _regions_in_words(comparison))
+    return Summary(" ".join([*wrong, f"{helps}{said}."]), numbers,
                    fails=(*wrong, *failing(found)), **shown)
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #2e0049a7

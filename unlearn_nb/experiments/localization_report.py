@@ -42,10 +42,8 @@ def _listed(table: pd.DataFrame) -> str:
 def conclusion(comparison: pd.DataFrame, missing: Mapping[str, str] | None = None) -> str:
     """What the comparison of oracle and random regions says about the paper's conclusion, in words.
 
-    `missing` is as in `claims_table`: nothing is said of the unlearning of rows that were not known.
+    `missing` is as in `claims_table`: rows that were not known test no conclusion about their unlearning.
     """
-    if "target" in (missing or {}):
-        return f"Not available: {missing['target']}."
     if not len(comparison):
         return "One seed allows no paired comparison: run more (`seeds`)."
     better, worse = comparison[comparison["low"] > 0], comparison[comparison["high"] < 0]
@@ -53,6 +51,8 @@ def conclusion(comparison: pd.DataFrame, missing: Mapping[str, str] | None = Non
                      for metric, found in comparison.groupby("metric", sort=False))
     part = "holds here in part" if len(better) else "holds here"
     verdict = "does not hold here" if len(better) == len(comparison) else part
+    if "target" in (missing or {}):
+        verdict = f"is not tested: {missing['target']}"
     return " ".join([
         f"Of {len(comparison)} comparisons, the oracle region is better in {len(better)}{_listed(better)}"
         f" and the random one in {len(worse)}{_listed(worse)}.",

@@ -89,7 +89,7 @@ def _seed(name: str) -> int:
     found = re.match(r"s(\d+)-", name)
     return int(found[1]) if found else -1
 
-
+# %% ../../nbs/14_runs/17_course.ipynb #6ed1a449
 def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: float, now: float,
             there: Iterable[str] = ()) -> Outlook:
     """How far a run is that has come to `events`.

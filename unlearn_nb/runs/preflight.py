@@ -73,7 +73,7 @@ def _check_server(name: str, url: str) -> str:
         return f"{name} {address} does not answer now ({first_line(error)}); only answers that are kept can be used"
     return ""
 
-
+# %% ../../nbs/14_runs/16_preflight.ipynb #3bec5e6b
 def _knock(address: str, patience: float) -> None:
     """Raise OSError where a server takes no connection; behind a proxy, which would be asked for it, do nothing."""
     parts = urlsplit(address)
@@ -127,7 +127,7 @@ def _check_generic(asked: Asked) -> str:
             load_generic(asked.value, 1)
     return ""
 
-
+# %% ../../nbs/14_runs/16_preflight.ipynb #e55492e4
 @CHECKS.register(name="prompts")
 def _check_prompts(asked: Asked) -> str:
     if not asked.value:
@@ -247,7 +247,7 @@ def _check_disk(place: Path, needs: int, what: str) -> None:
         raise UnlearnError(f"{place} has {free / _GIB:.2f} GiB free, and {what} needs about {needs / _GIB:.2f} GiB: "
                            "free some space, or take a folder on another disk")
 
-
+# %% ../../nbs/14_runs/16_preflight.ipynb #149cd5b5
 def _check_room(values: Mapping[str, Any], out: Path) -> str:
     """A remark on memory. Raises UnlearnError where a run has no room. Of a study of one's own, values may be any."""
     model, seeds = values.get("model"), values.get("seeds")

@@ -41,8 +41,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "augmented_set", "author_of", "balance", "baseline_method", "for_bench", "rate_answers", "relearn_after",
         "relearn_claims", "relearn_plan", "train_method", "train_methods", "training_set", "under_attacks"],
     "truth": ["ASKED", "LIMIT", "MEASURES", "NONE_GIVEN", "PROBED", "PROBED_SPLITS", "REASONS", "Truth",
-        "known_share", "probe_rows", "probed", "truth_of", "weakest"],
-    "verdicts": ["HARM", "NEAR", "damage_claims", "distance_number", "erasing_damage", "erasing_summary",
-        "example_answers", "failing", "localization_damage", "localization_summary", "long_scores", "measured",
-        "read_beside", "scores_summary", "verdict_of"],
+        "known_share", "probe_rows", "probed", "truth_of", "warning_of", "weakest"],
+    "verdicts": ["DISTANCE", "HARM", "NEAR", "damage_claims", "distance_number", "erasing_damage",
+        "erasing_summary", "example_answers", "failing", "localization_damage", "localization_summary",
+        "long_scores", "measured", "read_beside", "scores_summary", "verdict_of"],
 })

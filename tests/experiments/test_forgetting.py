@@ -104,6 +104,12 @@ def test_an_oracle_that_knows_the_forget_rows_is_not_compared_with(chatty_folder
     assert not truth.oracle_usable and unseen_source(truth) == "swapped"
 
 
+def test_an_oracle_with_other_tokens_is_refused(chatty_folder, tmp_path):
+    """Probabilities of other tokens can't be compared."""
+    with pytest.raises(UnlearnError, match="the oracle has another tokeniser"):
+        probe_truth(opened(chatty_folder, tmp_path, oracle="tiny"))
+
+
 def test_unseen_rows_and_their_stand_in_have_about_the_same_probability(chatty_folder, rows):
     """Both far from what is known by heart."""
     model, tokenizer = load_model(chatty_folder / "model")

@@ -27,7 +27,7 @@ from .base import choose_dtype
 from .plan import read_plan
 from .truth import Truth, probe_rows, probed, truth_of
 from ..metrics import read_answers
-from ..models import load_model, model_identity
+from ..models import NO_ORACLE, check_alike, load_model, model_identity
 from ..objectives import read_method
 from ..runs import Run
 from ..unlearning import UnlearnSettings
@@ -108,19 +108,20 @@ class ForgetExperiment:
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #1b83a507
 def probe_truth(experiment: ForgetExperiment) -> Truth:
-    """What model, oracle and hold-out rows are, asked in the format that the model is used in."""
+    """What model, oracle and hold-out rows are, asked in the format that the model is used in. Raises as `check_alike`."""
     rows = probe_rows(experiment.bench)
 
     def build(folder: Path) -> None:
         readers = {"target": experiment.target}
         if experiment.oracle:
             readers["oracle"] = load_model(experiment.oracle, experiment.device)
+            check_alike(experiment.target[1], readers["oracle"][1], "the oracle")
         for name, (model, tokenizer) in readers.items():
             probed(model, tokenizer, rows, template=experiment.formats[0]).to_csv(folder / f"{name}.csv", index=False)
 
     oracle = {"oracle": model_identity(experiment.oracle)} if experiment.oracle else {}
     folder = experiment.stage("probe", build, **oracle)
-    tables = {file.stem: pd.read_csv(file) for file in folder.glob("*.csv")}
+    tables = {file.stem: pd.read_csv(file, dtype={"id": str, "subject": str}) for file in folder.glob("*.csv")}
     return truth_of(tables["target"], tables.get("oracle"), seed=experiment.plan.settings.seed)
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #e7074c7b
@@ -200,7 +201,8 @@ def before_unlearning(experiment: ForgetExperiment) -> pd.DataFrame:
         pd.concat(tables).to_csv(folder / "known.csv", index=False)
 
     oracle = {"oracle": model_identity(experiment.oracle)} if source == "oracle" else {}
-    return pd.read_csv(experiment.stage("know-before", build, source=source, measured=most, **oracle) / "known.csv")
+    folder = experiment.stage("know-before", build, source=source, measured=most, **oracle)
+    return pd.read_csv(folder / "known.csv", dtype={"subject": str})
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #d64d9377
 def share_left(now: float, before: float, unseen: float) -> float:
@@ -271,7 +273,7 @@ def _check_given(**given: str) -> None:
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #302be37b
 def forget_experiment(
-    run: Run, model: str, *, forget: str, retain: str, holdout: str = "", general: str = "", oracle: str = "none",
+    run: Run, model: str, *, forget: str, retain: str, holdout: str = "", general: str = "", oracle: str = NO_ORACLE,
     method: str = "npo-gdr", carve: float = 0.0, template: str = "auto", tolerance: float = 0.05, seed: int = 0,
     device: str = "cpu", dtype: str = "auto", budget: str = "quick",
 ) -> ForgetExperiment:
@@ -288,7 +290,7 @@ def forget_experiment(
     bench = own_bench(forget, retain, holdout=holdout or None, general=general or None, carve=carve, seed=seed,
                       template=formats[0])
     experiment = ForgetExperiment(run, model, bench, plan=plan, objectives=objectives, device=device,
-                                  formats=(bench.template, *formats[1:]), oracle="" if oracle == "none" else oracle)
+                                  formats=(bench.template, *formats[1:]), oracle="" if oracle == NO_ORACLE else oracle)
     experiment.target = loaded
     return experiment
 

@@ -63,7 +63,15 @@ def smoke_oracle(smoke_prepared):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory, smoke_prepared):
+def arguments_of(chatty_folder):
+    """A function that gives what a study must be told to run: one of one's own model, where that and its rows are."""
+    files = {"model": "model", "forget": "forget.jsonl", "retain": "retain.jsonl"}
+    own = [part for key, file in files.items() for part in ("-p", key, str(chatty_folder / file))]
+    return {"forget": own}.get
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, smoke_prepared, arguments_of):
     """A function that gives the folder of a study's smoke run, executed once for all of pytest's processes."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -71,7 +79,9 @@ def undisturbed(tmp_path_factory, smoke_prepared):
     def folder(study: str) -> Path:
         with FileLock(shared / f"{study}.lock"):
             done = shared / study / "first"
-            return done if (done / "report.html").exists() else finish(study, shared, "first")
+            if not (done / "report.html").exists():
+                finish(study, shared, "first", *arguments_of(study, []))
+            return done
 
     return folder
 

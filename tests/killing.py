@@ -45,9 +45,10 @@ def finished_stages(folder: Path) -> dict[str, int]:
 class Victim:
     """One run of a study in an environment of its own, which is killed time and again."""
 
-    def __init__(self, study: str, place: Path, models: Path):
+    def __init__(self, study: str, place: Path, models: Path, arguments: list[str]):
         """`place` gets the reports, `tmp` and what kernels need; its path must be short, as paths of sockets are."""
-        self.study, self.out = study, place / "reports"
+        self.out = place / "reports"
+        self.command = command(study, self.out, "killed", *arguments)
         self.folder = self.out / study / "killed"
         self.apart = [place / "tmp", place / "runtime"]
         for folder in self.apart:
@@ -57,7 +58,7 @@ class Victim:
 
     def start(self) -> psutil.Popen:
         with open(self.out.parent / "said.txt", "w") as said:
-            return psutil.Popen(command(self.study, self.out, "killed"), env=self.environment, stdout=said, stderr=said)
+            return psutil.Popen(self.command, env=self.environment, stdout=said, stderr=said)
 
     def said(self) -> str:
         return (self.out.parent / "said.txt").read_text()

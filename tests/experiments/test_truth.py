@@ -47,7 +47,7 @@ def trained_holdout(smoke_bench):
 def test_models_that_are_what_they_are_called(make):
     experiment = make("target", "oracle")
     truth = experiment.truth
-    assert not truth.missing and not truth.warning and truth.first("It forgets.") == "It forgets."
+    assert not truth.missing and not truth.warning
     known = truth.table.set_index("question")["value"].to_dict()
     assert min(known.values()) < 0.15 and max(known.values()) > 0.95 and experiment.known_models == ["target", "oracle"]
     assert not experiment.prepared.target_losses and experiment.prepared.seconds == 0  # nothing was taught
@@ -58,8 +58,7 @@ def test_an_oracle_that_knows_the_forget_rows(make):
     truth = experiment.truth
     assert truth.missing == {"oracle": "the oracle knows the forget rows"} and experiment.known_models == ["target"]
     assert str(truth).startswith("The oracle knows the forget rows (share of what the target knows")
-    assert truth.first("It forgets.") == (
-        "The oracle knows the forget rows: what depends on it is not available. It forgets.")
+    assert truth.warning == "The oracle knows the forget rows: what depends on it is not available."
     scores = score_candidate(experiment, "target", "validation")
     assert truth.distance(scores, scores) == "not available: the oracle knows the forget rows"
     assert "<strong>The oracle knows the forget rows" in truth._repr_html_()

@@ -62,6 +62,15 @@ def test_what_can_not_be_relied_on_is_said_first_and_withheld(missing, gone):
     assert "oracle 1.00" not in found.verdict
 
 
+def test_forgetting_is_withheld_however_it_was_measured():
+    """A target that never knew the rows has nothing to forget, read as 1 - recited or as a share forgotten."""
+    missing = {"target": "the target does not know the forget rows"}
+    found = scores_summary(scores(share=1.0, kept=1.0), "Ours", "ours", columns=COLUMNS | {"forgotten": "share"},
+                           found=claims([1.0, 1.0]), missing=missing)
+    assert found.numbers[0].value is None and found.numbers[0].note == missing["target"]
+    assert "has forgotten" not in found.verdict
+
+
 def test_several_seeds_have_an_interval_over_seeds():
     table = scores((0, 1), recited=0.1, kept=1.0, others=1.0)
     table.loc[(table["model"] == "ours") & (table["seed"] == 1) & (table["metric"] == "recited"), "value"] = 0.2
@@ -93,6 +102,14 @@ def test_whether_the_region_helps_follows_from_the_intervals():
     assert "brings no advantage" in none.verdict and "helps in 1 of 2 comparisons" in some.verdict
     assert none.numbers[1].value == 0.9 and "random region 0.900" in none.numbers[1].note
     assert none.numbers[2].value is None, "others were not measured"
+    assert none.numbers[3].value == 3 and not none.fails
+    untaught = localization_summary(points, points, gaps, found=claims([1.0, 1.0]), missing={
+        "target": "the target does not know the forget rows", "oracle": "no oracle"})
+    assert untaught.verdict.startswith("The target does not know the forget rows: what depends on it is not available.")
+    assert untaught.fails == ("The target does not know the forget rows: what depends on it is not available.",)
+    assert [number.value is None for number in untaught.numbers] == [True, False, True, True]
+    no_oracle = localization_summary(points, points, gaps, found=claims([1.0, 1.0]), missing={"oracle": "no oracle"})
+    assert no_oracle.numbers[3].note == "no oracle" and not no_oracle.fails
     harmed = points.assign(**{"collateral/es": [0.9, 0.4] * 4})
     assert "harms others (-0.50" in localization_summary(harmed, points, gaps, found=claims([1.0, 1.0])).verdict
     assert failing(claims([0.2, 1.0]))[0].startswith("Ours damages nobody else")

@@ -17,7 +17,8 @@ from killing import WHO, Victim, finished_stages, moments, timeline
 from unlearn_nb.runs import list_runs
 
 KILLS = int(os.environ.get("UNLEARN_NB_KILLS", "0"))  # so many in a run from its beginning
-FEW = {"merging": 10, "relearn": 8, "localization": 10, "eraser": 8}  # otherwise this one of twenty, and the last
+# otherwise this one of twenty, and the last
+FEW = {"merging": 10, "relearn": 8, "localization": 10, "eraser": 8, "forget": 12}
 
 
 @pytest.fixture
@@ -55,9 +56,9 @@ def begin(victim: Victim, finished: Path, gone: set[str]) -> None:
 
 
 @pytest.mark.parametrize("study", FEW)
-def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(study, undisturbed, place):
+def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(study, undisturbed, arguments_of, place):
     finished = undisturbed(study)
-    victim, (stages, end) = Victim(study, place, models_of(place)), timeline(finished)
+    victim, (stages, end) = Victim(study, place, models_of(place), arguments_of(study, [])), timeline(finished)
     cached, due = names(place / "cache"), moments(study, KILLS or 20, end)
     if not KILLS:
         due = [due[FEW[study]], due[-1]]

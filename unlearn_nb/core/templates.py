@@ -160,7 +160,10 @@ class _Generator(CodeGenerator):
 
     def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
         """Like the one of jinja2, measured where it isn't what is assigned to."""
-        (self._measure if node.ctx == "load" else lambda visit, *rest: visit(*rest))(super().visit_Tuple, node, frame)
+        if node.ctx == "load":
+            self._measure(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
         """Like the one of jinja2, measured."""

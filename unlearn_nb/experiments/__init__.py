@@ -42,8 +42,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "strength": ["Candidate", "Trial", "best_candidate", "measure_trial", "next_trial", "outcome_of", "path_table",
         "search_strength", "train_trial"],
     "truth": ["ASKED", "LIMIT", "MEASURES", "NONE_GIVEN", "PROBED", "PROBED_SPLITS", "REASONS", "Truth",
-        "known_share", "probe_rows", "probed", "truth_of", "weakest"],
-    "verdicts": ["HARM", "NEAR", "damage_claims", "distance_number", "erasing_damage", "erasing_summary",
-        "example_answers", "failing", "localization_damage", "localization_summary", "long_scores", "measured",
-        "read_beside", "scores_summary", "verdict_of"],
+        "known_share", "probe_rows", "probed", "truth_of", "warning_of", "weakest"],
+    "verdicts": ["DISTANCE", "HARM", "NEAR", "damage_claims", "distance_number", "erasing_damage",
+        "erasing_summary", "example_answers", "failing", "localization_damage", "localization_summary",
+        "long_scores", "measured", "read_beside", "scores_summary", "verdict_of"],
 })

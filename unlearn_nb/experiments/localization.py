@@ -169,11 +169,11 @@ class LocalizationExperiment(Experiment):
     @cached_property
     def prepared(self) -> Prepared:
         """The retain-only model (oracle), and the same with the forget set injected (target)."""
-        base, _ = load_model(self.model_name)  # a model without value vectors is told before anything is trained
-        region = Region.random(base, self.plan.share, seed=self.seed)
         if self.given.target:
             raise UnlearnError("this study injects the forget rows itself, to know where they are: leave target out, "
                                "and give the retain-only model that they are injected into as oracle")
+        base, _ = load_model(self.model_name)  # a model without value vectors is told before anything is trained
+        region = Region.random(base, self.plan.share, seed=self.seed)
         oracle = Path(self.given.oracle) if self.given.has_oracle else prepare_one(
             self.model_name, self.bench, "oracle", recipe=self.plan.recipe, device=self.device,
             dtype=self.plan.settings.dtype)

@@ -66,12 +66,18 @@ def paired_table(comparison: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #e4e06b68
 def supervision_in_words(ends: pd.DataFrame) -> str:
-    """Where direct supervision ends, in the oracle region and in random ones (columns region, rs, fs, log_quality)."""
+    """Where direct supervision ends, in the oracle region and in random ones (columns region, rs, fs, log_quality).
+
+    Where `log_quality` is NaN, for want of an oracle, nothing is said of it.
+    """
     found = ends.set_index("region")
     own, others = found.loc["oracle"], found.drop(index="oracle")
     low, high = others.min(numeric_only=True), others.max(numeric_only=True)
+    ends_at = f"The oracle region ends at RS {own['rs']:.2f}, FS {own['fs']:.2f}"
+    others_at = f"{low['rs']:.2f} to {high['rs']:.2f}, {low['fs']:.2f} to {high['fs']:.2f}"
+    if math.isnan(own["log_quality"]):
+        return f"{ends_at}; the random regions at {others_at}. Forget quality is not available."
     verdict = "No random region comes" if own["log_quality"] > high["log_quality"] else "A random region comes"
-    return (f"The oracle region ends at RS {own['rs']:.2f}, FS {own['fs']:.2f} and a forget quality of "
-            f"10^{own['log_quality']:.1f}; the random regions at {low['rs']:.2f} to {high['rs']:.2f}, "
-            f"{low['fs']:.2f} to {high['fs']:.2f} and 10^{low['log_quality']:.1f} to 10^{high['log_quality']:.1f}. "
+    return (f"{ends_at} and a forget quality of 10^{own['log_quality']:.1f}; the random regions at {others_at} and "
+            f"10^{low['log_quality']:.1f} to 10^{high['log_quality']:.1f}. "
             f"{verdict} as near to the retain-only model's forget quality as the oracle's.")

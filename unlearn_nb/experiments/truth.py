@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROBED', 'PROBED_SPLITS', 'MEASURES', 'LIMIT', 'ASKED', 'REASONS', 'NONE_GIVEN', 'probe_rows', 'probed',
-           'known_share', 'Truth', 'truth_of', 'weakest']
+           'known_share', 'warning_of', 'Truth', 'truth_of', 'weakest']
 
 # %% ../../nbs/15_experiments/01_truth.ipynb #bbe749a1
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ import pandas as pd
 from ..benches import Bench
 from ..metrics import NOT_AVAILABLE, Scores, exact_memorisation, extraction_strength, intervals, ratio
 from ..metrics import read_answers, to_html, weighted_mean
-from ..runs import Summary
 
 # %% ../../nbs/15_experiments/01_truth.ipynb #b297bf21
 PROBED = 32  # rows of a split that are asked
@@ -107,6 +106,12 @@ REASONS = {"target": "the target does not know the forget rows", "oracle": "the 
            "holdout": "the holdout was trained on"}
 NONE_GIVEN = {"oracle": "no oracle", "holdout": "no holdout"}
 
+
+def warning_of(missing: Mapping[str, str]) -> str:
+    """One sentence on all of `Truth.missing` that is given and not what it is called; empty where everything is."""
+    wrong = [why for why in missing.values() if why in REASONS.values()]
+    return "" if not wrong else f"{' and '.join(wrong).capitalize()}: what depends on it is not available."
+
 # %% ../../nbs/15_experiments/01_truth.ipynb #5cc20526
 @dataclass(frozen=True)
 class Truth:
@@ -154,19 +159,10 @@ class Truth:
         why = next((self.missing[what] for what in ("target", "oracle") if what in self.missing), "")
         return f"{NOT_AVAILABLE}: {why}" if why or oracle is None else scores.oracle_distance(oracle)
 
-    def first(self, verdict: str) -> str:
-        """A verdict with the warning, where there is one, before it."""
-        return f"{self.warning} {verdict}" if self.warning else verdict
-
-    def on_top(self, summary: Summary) -> Summary:
-        """A run's summary whose verdict begins with the warning, where there is one."""
-        return replace(summary, verdict=self.first(summary.verdict))
-
     @property
     def warning(self) -> str:
-        """One sentence on all that is given and not what it is called; empty where everything is."""
-        wrong = [why for why in self.missing.values() if why in REASONS.values()]
-        return "" if not wrong else f"{' and '.join(wrong).capitalize()}: what depends on it is not available."
+        """As `warning_of`."""
+        return warning_of(self.missing)
 
     def __str__(self) -> str:
         return " ".join(self.sentences)

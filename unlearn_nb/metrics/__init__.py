@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "normalise", "outside", "stretches", "tokens_of"],
     "eval_files": ["SUMMARISED", "UNTOLD", "eval_log", "log_oracle", "write_eval"],
     "extraction": ["Answer", "exact_memorisation", "extraction_strength", "extraction_table", "read_answers"],
-    "formats": ["format_in_words", "formats_table", "other_format"],
+    "formats": ["formats_table", "other_format"],
     "gaps": ["gap_recovery", "recovery", "seed_recovery"],
     "language": ["EMPTY_BRUNET", "JUDGE_PROMPTS", "Judgement", "brunet", "honore", "judge", "language_table",
         "linguistic_score", "perplexity", "summary_language"],

@@ -74,7 +74,7 @@ class Scores:
         return self.ci.assign(better=better, note=notes(self))
 
     def require_alike(self, oracle: "Scores") -> None:
-        """Raises UnlearnError unless both were measured in the same way on the same rows: ALIKE and all options."""
+        """Raises UnlearnError unless both were measured alike, in all that the oracle's `meta` tells."""
         for key in _alike(self.suite, oracle):
             mine, theirs = self.meta.get(key), oracle.meta.get(key)
             if mine != theirs:

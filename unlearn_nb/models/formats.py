@@ -6,6 +6,7 @@
 __all__ = ['read_template', 'auto_template', 'in_template', 'other_template']
 
 # %% ../../nbs/03_models/16_formats.ipynb #247d4add
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,10 @@ def in_template(bench: Bench, template: str, model: str) -> Bench:
 
 # %% ../../nbs/03_models/16_formats.ipynb #cf0bfc5a
 def other_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str | None:
-    """Plain for chat, and chat for plain; None where the tokeniser has no chat template of its own."""
-    if not tokenizer.chat_template:
-        return "plain" if Template.read(template).kind == "chat" else None
-    return "plain" if Template.read(template).kind == "chat" else "chat"
+    """Plain for chat, and chat for plain; None for plain where the tokeniser has no chat template that can be used."""
+    if Template.read(template).kind == "chat":
+        return "plain"
+    with contextlib.suppress(UnlearnError):
+        frame_of(tokenizer, "chat")
+        return "chat"
+    return None

@@ -53,7 +53,7 @@ class Number:
 
     @property
     def text(self) -> str:
-        """The value with three decimals, or "not available"."""
+        """The value with three decimals, from 100 on without any, or "not available"."""
         return "not available" if self.value is None else _digits(self.value)
 
     @property

@@ -108,7 +108,7 @@ class ForgetExperiment:
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #1b83a507
 def probe_truth(experiment: ForgetExperiment) -> Truth:
-    """What model, oracle and hold-out rows are, asked in the model's own format. Raises UnlearnError as `check_alike`."""
+    """What model, oracle and hold-out rows are, asked in its own format. Raises UnlearnError as `check_alike`."""
     rows = probe_rows(experiment.bench)
 
     def build(folder: Path) -> None:

@@ -40,7 +40,7 @@ _TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, fi
 # %% ../../nbs/14_runs/07_report.ipynb #654e70d8
 _REMARKS = {"unchecked_stages": "reused, code not checked", "damaged_stages": "damaged and made anew"}
 
-
+# %% ../../nbs/14_runs/07_report.ipynb #7fee44eb
 def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """Parameters with what they stood for, time, memory, and links to the files that lie beside the page.
 

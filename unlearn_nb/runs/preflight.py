@@ -170,11 +170,9 @@ def _check_rows(asked: Asked) -> str:
 @CHECKS.register(name="method")
 def _check_method(asked: Asked) -> str:
     if not asked.is_default and "expression of objectives" in asked.parameter.help:
-        from unlearn_nb.objectives import resolve  # brings torch along
+        from unlearn_nb.objectives import read_method  # brings torch along
 
-        inside = re.fullmatch(r"\s*merge\s*\((.*)\)\s*", asked.value, re.DOTALL)
-        for part in re.split(r",(?![^()]*\))", inside[1]) if inside else [asked.value]:
-            resolve(part.strip())
+        read_method(asked.value)
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #dc3dd7f0

@@ -139,6 +139,15 @@ def _check_prompts(asked: Asked) -> str:
     load_prompts(asked.value)
     return ""
 
+# %% ../../nbs/14_runs/16_preflight.ipynb #bbba47e8
+@CHECKS.register(name="template")
+def _check_template(asked: Asked) -> str:
+    if asked.parameter.default == "auto" and not asked.is_default:
+        from unlearn_nb.models import read_template  # brings torch along
+
+        read_template(asked.value)
+    return ""
+
 # %% ../../nbs/14_runs/16_preflight.ipynb #a4b24025
 @CHECKS.register(name="forget")
 @CHECKS.register(name="retain")

@@ -104,6 +104,7 @@ REFUSED = {
               ("row 1, column 'messages': holds the turns user, assistant, user, assistant",)),
     "last": ([{"messages": OTHER[:1]}], ("ends with a message of 'user'",)),
     "role": ([{"messages": [{"role": "tool", "content": "Bo"}, *OTHER]}], ("a message of 'tool'",)),
+    "roles": ([{"messages": [{"role": ["user"], "content": "Bo"}, *OTHER]}], ("row 1", "a message of ['user']")),
     "tool call": ([{"messages": [*OTHER[:1], {"role": "assistant", "content": None}]}], ("holds NoneType",)),
     "picture": ([{"messages": [{"role": "user", "content": [{"type": "image"}]}, OTHER[1]]}], ("instead of text",)),
     "no chat": ([{"messages": "Who?"}], ("row 1, column 'messages': is no list of messages in JSON",)),
@@ -129,6 +130,11 @@ def test_what_can_not_be_read_is_refused_with_its_place(tmp_path, given, parts):
     for part in (*parts, "mine.json"):
         assert part in str(caught.value), (part, str(caught.value))
     assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_is_nan_is_told_as_such():
+    with pytest.raises(UnlearnError, match="row 1, column 'id': holds float"):
+        own_table([rows("boat")[0] | {"id": float("nan")}])
 
 
 BROKEN = {

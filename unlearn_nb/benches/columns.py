@@ -89,7 +89,7 @@ def _message(message: Any) -> tuple[str, Any]:
     if not isinstance(message, Mapping) or not {"role", "from"} & message.keys():
         raise UnlearnError("is not a list of messages, each with role and content; make it one")
     role, text = message.get("role", message.get("from")), message.get("content", message.get("value"))
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise UnlearnError(f"has a message of {role!r}; write user, assistant or system")
     if isinstance(text, list) and len(text) == 1 and isinstance(text[0], Mapping) and text[0].get("type") == "text":
         text = text[0].get("text")
@@ -137,7 +137,7 @@ def _optional(row: Mapping[str, Any], taken: set[str], error: Callable[[str, str
         cell = _texts(column, cell) if column in _LISTS else cell
         if isinstance(cell, list) and isinstance(found.get(ours), list):
             cell = [*found[ours], *cell]
-        elif found.get(ours, cell) != cell:
+        elif ours in found and found[ours] != cell:
             raise error(column, f"is {ours} as another column is, and the two differ; leave one of them out")
         found[ours] = cell
     return found

@@ -28,7 +28,6 @@ from unlearn_nb.experiments import (
     weigh,
 )
 from unlearn_nb.models import load_model
-from unlearn_nb.objectives import read_method
 from unlearn_nb.runs import Run, read_summary
 
 
@@ -143,11 +142,6 @@ def test_an_adapter_may_be_named_by_text(chatty_folder, tmp_path):
     experiment = opened(chatty_folder, tmp_path)
     with pytest.raises(UnlearnError, match="nowhere"):
         read_candidate(experiment, str(tmp_path / "nowhere"))
-
-
-def test_two_objectives_are_merged_and_one_is_not():
-    assert read_method("merge(npo-gdr, 0.3*npo(per=tokens, beta=0.5) + nll)")[0] == "npo-gdr"
-    assert read_method("simnpo-gdr") == ("simnpo-gdr",)
 
 
 def test_there_is_a_plan_for_every_size_device_and_budget():

@@ -34,7 +34,7 @@ class Number:
     """One number of a summary with the ends of its interval; without a value, `note` says why it is not available.
 
     Raises:
-        UnlearnError: no name; neither value nor note; a value outside of all reason, such as a text.
+        UnlearnError: no name; neither value nor note; a value that does not read as a number.
     """
 
     name: str

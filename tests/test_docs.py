@@ -48,6 +48,8 @@ def test_the_sources_hold_every_module_and_no_page_is_missing(build, tmp_path):
 
 def test_formulas_are_drawn_and_code_and_prices_stay(build):
     text = build.with_formulas("an $x^2$ and `$y$`, for $5 or $6; $$\\frac1n$$")
+    fence = "```python\n# of `x`\n```"
+    assert build.with_formulas(f"# A `title`\n\n{fence}") == f"# A title\n\n{fence}"
     assert "<msup>" in text and "<mfrac>" in text and "`$y$`" in text and "$5 or $6" in text
 
 

@@ -53,7 +53,7 @@ def test_every_metric_of_a_paper_is_in_the_table_of_metrics():
 
 
 def test_no_link_of_the_readme_is_dead():
-    """Files and pictures are there; headings that are linked exist."""
+    """Files and pictures are there, and so are the reports."""
     links = re.findall(r"\]\(([^)\s]+)\)", README)
     assert len(links) > 50
     for link in links:

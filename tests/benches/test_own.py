@@ -9,7 +9,7 @@ from bench_files import check_apart, write_jsonl
 from pyarrow import parquet
 
 from unlearn_nb.benches import SPLITS, load_bench, load_generic, own_bench, own_table, read_own_rows
-from unlearn_nb.core import UnlearnError
+from unlearn_nb.core import Template, UnlearnError
 
 NAMES = ("Ana Holm", "Bo Vrba", "Cy Price", "Di Lamb", "Ed Fox", "Flo Reed", "Gus Hill", "Hal Moss", "Ida Quist",
          "Jo Dahl")
@@ -61,6 +61,8 @@ def test_chats_are_read_with_their_system_prompt(tmp_path, ending):
              for chat in chats(rows("boat"), system="Be brief.")]
     found = read_own_rows(write(tmp_path / f"rows{ending}", given))
     assert found == [row | {"system": "Be brief."} for row in rows("boat")]
+    beside = own_table([row | {"system_prompt": "Be brief."} for row in rows("boat")])
+    assert beside.rows == found and beside.told == ("rows: system_prompt is read as system",)
 
 
 def test_sharegpt_and_content_in_parts_are_chats():
@@ -102,11 +104,20 @@ REFUSED = {
               ("row 1, column 'messages': holds the turns user, assistant, user, assistant",)),
     "last": ([{"messages": OTHER[:1]}], ("ends with a message of 'user'",)),
     "role": ([{"messages": [{"role": "tool", "content": "Bo"}, *OTHER]}], ("a message of 'tool'",)),
+    "roles": ([{"messages": [{"role": ["user"], "content": "Bo"}, *OTHER]}], ("row 1", "a message of ['user']")),
     "tool call": ([{"messages": [*OTHER[:1], {"role": "assistant", "content": None}]}], ("holds NoneType",)),
     "picture": ([{"messages": [{"role": "user", "content": [{"type": "image"}]}, OTHER[1]]}], ("instead of text",)),
     "no chat": ([{"messages": "Who?"}], ("row 1, column 'messages': is no list of messages in JSON",)),
     "paraphrase": ([row | {"paraphrase": [7]} for row in rows("boat", 1)],
                    ("row 1, column 'paraphrase': is not a list",)),
+    "list and text": ([row | {"paraphrases": "Say.", "paraphrase": "Tell."} for row in rows("boat", 1)],
+                      ("row 1, column 'paraphrase': is paraphrased_prompts as another", "the two differ")),
+    "system prompts": ([row | {"system": "Be brief.", "System_Prompt": "Hm."} for row in rows("boat", 1)],
+                       ("row 1, column 'System_Prompt': is system as another",)),
+    "system beside a chat": ([{"messages": chats(rows("boat", 1), system="Hm.")[0], "system": "Be brief."}],
+                             ("row 1, column 'messages': holds another system prompt",)),
+    "system of numbers": ([row | {"system_prompt": 7} for row in rows("boat", 1)],
+                          ("row 1, column 'system_prompt': holds int",)),
 }
 
 
@@ -119,6 +130,11 @@ def test_what_can_not_be_read_is_refused_with_its_place(tmp_path, given, parts):
     for part in (*parts, "mine.json"):
         assert part in str(caught.value), (part, str(caught.value))
     assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_is_nan_is_told_as_such():
+    with pytest.raises(UnlearnError, match="row 1, column 'id': holds float"):
+        own_table([rows("boat")[0] | {"id": float("nan")}])
 
 
 BROKEN = {
@@ -201,6 +217,8 @@ def test_one_system_prompt_is_kept_and_several_are_refused():
     assert own_bench(**brief, template="chat").template == "chat(system='Be brief.', date=2024-07-26)"
     pinned = own_bench(**brief, template="chat(system='Hm.')")
     assert pinned.template == "chat(system='Hm.')" and "stands in for that of the rows" in pinned.note
+    sourced = Template.read(own_bench(**brief, template=Template("chat", source="{{ messages }}")).template)
+    assert (sourced.source, sourced.system) == ("{{ messages }}", "Be brief.")
     with pytest.raises(UnlearnError, match="retain row 1 'Hm.'"):
         own_bench(brief["forget"], [row | {"system": "Hm."} for row in rows("retain")], template="chat")
     with pytest.raises(UnlearnError, match="unknown template 'chatt'"):

@@ -61,6 +61,8 @@ MISTAKES = [
     (["relearn", "-p", "judge", "wrods"], "did you mean 'words'"),
     (["relearn", "-p", "generic", "embeded"], "did you mean 'embedded'"),
     (["relearn", "-p", "dtype", "float23"], "did you mean 'float32'"),
+    (["forget", "-p", "dtype", "float23"], "did you mean 'float32'"),
+    (["merging", "-p", "template", "chatt"], "did you mean 'chat'"),
 ]
 
 

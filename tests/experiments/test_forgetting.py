@@ -21,7 +21,7 @@ from unlearn_nb.experiments import (
     formats_of,
     know,
     probe_truth,
-    read_method,
+    read_candidate,
     short_format,
     swapped_rows,
     unseen_source,
@@ -103,6 +103,12 @@ def test_an_oracle_that_knows_the_forget_rows_is_not_compared_with(chatty_folder
     assert not truth.oracle_usable and unseen_source(truth) == "swapped"
 
 
+def test_an_oracle_with_other_tokens_is_refused(chatty_folder, tmp_path):
+    """Probabilities of other tokens can't be compared."""
+    with pytest.raises(UnlearnError, match="the oracle has another tokeniser"):
+        probe_truth(opened(chatty_folder, tmp_path, oracle="tiny"))
+
+
 def test_unseen_rows_and_their_stand_in_have_about_the_same_probability(chatty_folder, rows):
     """Both far from what is known by heart."""
     model, tokenizer = load_model(chatty_folder / "model")
@@ -131,9 +137,11 @@ def test_what_can_not_be_is_refused_before_anything_is_trained(chatty_folder, tm
         opened(chatty_folder, tmp_path, **given)
 
 
-def test_two_objectives_are_merged_and_one_is_not():
-    assert read_method("merge(npo-gdr, 0.3*npo(per=tokens, beta=0.5) + nll)")[0] == "npo-gdr"
-    assert read_method("simnpo-gdr") == ("simnpo-gdr",)
+def test_an_adapter_may_be_named_by_text(chatty_folder, tmp_path):
+    """And is not taken for the model without it."""
+    experiment = opened(chatty_folder, tmp_path)
+    with pytest.raises(UnlearnError, match="nowhere"):
+        read_candidate(experiment, str(tmp_path / "nowhere"))
 
 
 def test_there_is_a_plan_for_every_size_device_and_budget():

@@ -103,7 +103,7 @@ def change_check(run, **values):
     (run / "check.json").write_text(json.dumps(kept))
 
 
-@pytest.mark.parametrize("values", [{"prob": 0.9}, {"said": "It was somebody else."}])
+@pytest.mark.parametrize("values", [{"prob": 0.9}, {"prob": None}, {"said": "It was somebody else."}])
 def test_other_scores_do_not_hold(place, tmp_path, values):
     shutil.copytree(place, tmp_path / "there")
     run = tmp_path / "there" / "reports" / "forget" / "one"
@@ -157,6 +157,10 @@ def test_an_adapter_on_an_adapter_is_delivered_with_what_it_stands_on(place, tmp
         torch.testing.assert_close(logits(model, tokenizer), logits(edited, tokenizer))
     assert read_origin(folder).base == str(place / "mine" / "model")
     assert side_by_side(tmp_path / "run", "Who was it?", most=8).shape == (1, 3)
+    copy = export_product(tmp_path / "run", tmp_path / "deeper" / "than" / "the" / "run" / "adapter")
+    with adapted(below, second) as edited:
+        torch.testing.assert_close(logits(load_model(copy)[0], tokenizer), logits(edited, tokenizer))
+    assert side_by_side(copy.parent, "Who was it?", most=8).shape == (1, 3), "and its record says the way as well"
 
 
 def test_an_unknown_kind_of_product_is_refused(place, tmp_path):

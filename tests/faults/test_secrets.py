@@ -124,6 +124,9 @@ def test_a_run_writes_and_shows_none(planted, server, tmp_path):
     folder, = (path.parent for path in (tmp_path / "reports").rglob("params.yaml"))
     assert f"writer: {server.url}?version=2#m" in (folder / "params.yaml").read_text()
     assert str(Path.home()) not in (folder / "notebook.ipynb").read_text()
+    link = re.search('href="data:application/x-ipynb[+]json;base64,([^"]*)"', (folder / "report.html").read_text())
+    carried = base64.b64decode(link[1], validate=True).decode()
+    assert not leaks(carried) and str(Path.home()) not in carried and json.loads(carried)["nbformat"] == 4
 
 
 def test_a_failure_tells_none(planted, server, tmp_path):

@@ -128,6 +128,13 @@ def test_chat_without_a_chat_template_is_refused():
         generate(model_for(tokenizer), tokenizer, [{"prompt": "Who?", "response": "Anna"}], template="chat")
 
 
+@pytest.mark.parametrize("fault", ["1 // 0", "''.join()", "'%(a)s' % {}", "'a'.encode('no-such')"])
+def test_a_template_that_fails_is_refused_in_a_sentence(fault):
+    tokenizer = chat(TEMPLATES["ChatML"] + "{{ " + fault + " }}")
+    with pytest.raises(UnlearnError, match="the chat template can't write texts of user"):
+        encode(tokenizer, "Who?", "Anna", "chat")
+
+
 class Slow:
     """A tokenizer that does not tell where its tokens come from."""
 

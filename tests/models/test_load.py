@@ -78,14 +78,10 @@ def folder_of(model, path, change=None, **config):
 @pytest.mark.parametrize("change, config, part", [
     (lambda t: {k: v for k, v in t.items() if "norm" not in k}, {}, "lacks 5 tensors"),
     (lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"}, {}, r"lacks 1 tensor \(lm_head.weight\)"),
-    (lambda t: t | {"v_head.weight": torch.ones(1, 32)}, {}, r"holds 1 tensor \(v_head.weight\)"),
     (lambda t: {f"wrapper.{k}": v for k, v in t.items()}, {}, "lacks 21 tensors"),
     (dict, {"num_hidden_layers": 3}, "lacks 9 tensors"), (dict, {"num_hidden_layers": 1}, "holds 9 tensors"),
     (dict, {"vocab_size": 300}, "of shape .200, 32. in its file, but .300, 32. by its config.json"),
     (dict, {"hidden_size": 16}, "of shape"),
-    (dict, {"tie_word_embeddings": True}, "holds a lm_head.weight that differs"),
-    (lambda t: t | {"lm_head.weight": t["lm_head.weight"] * float("nan")}, {}, "NaN or infinite values"),
-    (lambda t: t | {"model.norm.weight": t["model.norm.weight"] + float("inf")}, {}, "NaN or infinite values"),
     (dict, {"pad_token_id": 200}, "Padding_idx must be within"), (dict, {"model_type": "nonsense"}, "can't be loaded"),
 ])
 def test_a_folder_that_is_not_the_model_of_its_config_is_refused(tmp_path, change, config, part):

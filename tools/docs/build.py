@@ -22,6 +22,7 @@ PLACE = ROOT / "_docs"
 GUIDES = ("tutorials/forget_my_rows.ipynb", "tutorials/my_own_method.ipynb", "tutorials/read_a_report.ipynb",
           "extending.ipynb")
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
+_FENCE_OR_HEADING = re.compile(r"```.*?```|^#+ [^\n]*$", re.S | re.M)
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$]+?)(?<=\S)\$(?![\d$])", re.S)
 Page = dict[str, object]  # title -> source, or a list of such
 
@@ -68,7 +69,10 @@ def with_formulas(text: str) -> str:
         except Exception:  # the converter raises many kinds: what it can't read is shown as it was written
             return f"<code>{escape(source)}</code>"
 
-    text = re.sub(r"^#+ .*$", lambda heading: heading[0].replace("`", ""), text, flags=re.M)  # contents name it so
+    def named(found: re.Match) -> str:  # as the contents name a heading
+        return found[0].replace("`", "") if found[0].startswith("#") else found[0]
+
+    text = _FENCE_OR_HEADING.sub(named, text)
     parts = _CODE.split(text)
     return "".join(part if i % 2 else _MATH.sub(drawn, part) for i, part in enumerate(parts))
 

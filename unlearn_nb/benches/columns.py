@@ -7,7 +7,7 @@ __all__ = ['PAIRS', 'CHATS', 'own_table', 'read_own_rows']
 
 # %% ../../nbs/01_benches/07_columns.ipynb #552e772e
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ _LISTS = {"paraphrase": "paraphrased_prompts", "paraphrased_prompt": "paraphrase
           "paraphrased_answer": "paraphrased_responses", "perturbed_response": "perturbed_responses",
           "perturbed_answer": "perturbed_responses"}
 _LISTS |= {f"{name}s": ours for name, ours in _LISTS.items()}
+_OURS = _LISTS | {"system_prompt": "system"}
 _OTHERS = ("id", "subject", "task", "kind", "part", "system")
 
 # %% ../../nbs/01_benches/07_columns.ipynb #a1815909
@@ -88,7 +89,7 @@ def _message(message: Any) -> tuple[str, Any]:
     if not isinstance(message, Mapping) or not {"role", "from"} & message.keys():
         raise UnlearnError("is not a list of messages, each with role and content; make it one")
     role, text = message.get("role", message.get("from")), message.get("content", message.get("value"))
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise UnlearnError(f"has a message of {role!r}; write user, assistant or system")
     if isinstance(text, list) and len(text) == 1 and isinstance(text[0], Mapping) and text[0].get("type") == "text":
         text = text[0].get("text")
@@ -126,15 +127,19 @@ def _texts(column: str, cell: Any) -> Any:
     return [cell] if isinstance(cell, str) and not column.endswith("s") else cell
 
 # %% ../../nbs/01_benches/07_columns.ipynb #4b5612a1
-def _optional(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any]:
-    """What else a row gives, under our names; an empty text is nothing."""
+def _optional(row: Mapping[str, Any], taken: set[str], error: Callable[[str, str], UnlearnError]) -> dict[str, Any]:
+    """What else a row gives, under our names; an empty text is nothing. `error` is of a column and its problem."""
     found: dict[str, Any] = {}
     for column, cell in row.items():
         if cell is None or cell == "" or column in taken:
             continue
-        ours = _LISTS.get(column, "system" if column == "system_prompt" else column)
+        ours = _OURS.get(column, column)
         cell = _texts(column, cell) if column in _LISTS else cell
-        found[ours] = [*found[ours], *cell] if isinstance(cell, list) and ours in found else cell
+        if isinstance(cell, list) and isinstance(found.get(ours), list):
+            cell = [*found[ours], *cell]
+        elif ours in found and found[ours] != cell:
+            raise error(column, f"is {ours} as another column is, and the two differ; leave one of them out")
+        found[ours] = cell
     return found
 
 # %% ../../nbs/01_benches/07_columns.ipynb #19b590d3
@@ -158,7 +163,7 @@ def own_table(source: str | Path | Sequence[Mapping], name: str = "rows") -> Tab
     pair = _layout(file, names)
     rows = [_own_row(file, i, row, pair=pair, names=names) for i, row in enumerate(given)]
     shown = {ours: names[theirs] for ours, theirs in zip(("prompt", "response"), pair)}
-    shown |= {_LISTS[column]: theirs for column, theirs in names.items() if column in _LISTS}
+    shown |= {_OURS[column]: theirs for column, theirs in names.items() if column in _OURS}
     table = Table(file, rows, {"prompt": "prompt", "response": "response"}, shown=shown,
                   told=tuple(_told(file, names, pair)))
     table.check()
@@ -172,15 +177,20 @@ def _check_objects(file: str, rows: Sequence[Any]) -> None:
         if not isinstance(row, Mapping):
             raise UnlearnError(f"{file}, row {i}: not an object with columns, but {type(row).__name__}")
 
-
+# %% ../../nbs/01_benches/07_columns.ipynb #dc4af8e6
 def _own_row(file: str, i: int, row: Mapping, *, pair: tuple[str, str], names: Mapping[str, str]) -> dict:
     row = {str(column).strip().lower(): cell for column, cell in row.items()}
+    error = lambda column, problem: _error(file, i, names[column], problem=problem)
+    more = _optional(row, {*pair}, error)
     if pair[0] not in CHATS:
-        return _optional(row, {*pair}) | _pair(file, i, row, pair=pair, names=names)
+        return more | _pair(file, i, row, pair=pair, names=names)
     try:
-        return _optional(row, {*pair}) | _chat(row.get(pair[0]))
-    except UnlearnError as error:
-        raise _error(file, i, names[pair[0]], problem=str(error)) from None
+        chat = _chat(row.get(pair[0]))
+    except UnlearnError as problem:
+        raise error(pair[0], str(problem)) from None
+    if more.get("system") not in (None, chat.get("system", more.get("system"))):
+        raise error(pair[0], "holds another system prompt than the row does; leave one of them out")
+    return more | chat
 
 # %% ../../nbs/01_benches/07_columns.ipynb #9d270f55
 def _told(file: str, names: Mapping[str, str], pair: tuple[str, str]) -> list[str]:
@@ -190,9 +200,9 @@ def _told(file: str, names: Mapping[str, str], pair: tuple[str, str]) -> list[st
         told.append(f"{file}: {names[pair[0]]} are chats of one question and one answer, the last message")
     elif (shown := tuple(names[column] for column in pair)) != PAIRS[0]:
         told.append(f"{file}: prompt and response are its columns {shown[0]} and {shown[1]}")
-    known = {*PAIRS[0], *_OTHERS, *_LISTS}
-    told += [f"{file}: {theirs} is read as {_LISTS[column]}" for column, theirs in names.items()
-             if column in _LISTS and theirs != _LISTS[column]]
+    known = {*PAIRS[0], *_OTHERS, *_OURS}
+    told += [f"{file}: {theirs} is read as {_OURS[column]}" for column, theirs in names.items()
+             if column in _OURS and theirs != _OURS[column]]
     return told + [f"{file}: the column {theirs} is not read (did you mean {near!r}?)" for column, theirs in
                    names.items() if column not in {*known, *pair} and (near := _near(column, [*_OTHERS[1:], *_LISTS]))]
 

@@ -7,7 +7,7 @@ __all__ = ['Format', 'dealt_bench', 'read_tables', 'template_of', 'given_text', 
 
 # %% ../../nbs/01_benches/08_formats.ipynb #34bb335f
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import isdir
 from pathlib import Path
 
@@ -153,7 +153,7 @@ def template_of(rows: Mapping[str, Sequence[dict]], template: str) -> str:
     given = Template.read(template)
     if system is None or given.system is not None:
         return template
-    return str(Template("chat", system=system, date=given.date))
+    return str(replace(given, kind="chat", system=system))
 
 # %% ../../nbs/01_benches/08_formats.ipynb #2e344c04
 def given_text(table: Table, i: int, column: str, *, default: str) -> str:

@@ -166,7 +166,7 @@ def _dataset(rows: list[dict]) -> Dataset:
 # %% ../../nbs/01_benches/12_generic.ipynb #9c03edd1
 @boundary("the generic rows can't be loaded")
 def load_generic(spec: str, count: int, seed: int = 0) -> Dataset:
-    """Exactly `count` generic rows from `embedded`, `jsonl:PATH` (prompt, response) or `wikiqa` (hub).
+    """Exactly `count` generic rows from `embedded`, `jsonl:PATH` (a file that `own_table` reads) or `wikiqa` (hub).
 
     Raises:
         UnlearnError: The source is unknown, can't be read, or holds fewer than `count` different prompts.

@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from random import Random
 
-from .bench import SPLITS, Bench
+from .bench import SPLITS, Bench, text_problem
 from .columns import own_table
 from .formats import Format, check_texts, dealt_bench, given_part, given_text, template_of, unlike
 from .general import general_facts
@@ -38,6 +38,8 @@ def _jsonl_row(table: Table, i: int, row_id: str) -> dict:
     row, kind = table.rows[i], given_text(table, i, "kind", default="qa")
     if kind not in ("qa", "completion"):
         raise table.error(i, "kind", f"{kind!r} is neither 'qa' nor 'completion'; use one of them")
+    if problem := text_problem(row.get("system", "")):
+        raise table.error(i, "system", problem)
     return {"id": row_id, "prompt": row["prompt"], "response": row["response"], "kind": kind, **_text_lists(table, i),
             "subject": given_text(table, i, "subject", default=row_id),
             "task": given_text(table, i, "task", default="all"),
@@ -114,7 +116,8 @@ def _meanings(splits: Mapping[str, Sequence], carve: float) -> list[str]:
 def _general(source: str | Path | Sequence[Mapping] | None, seed: int) -> tuple[list[dict], str, list[str]]:
     """General rows, where they come from, and what was told of their columns."""
     if source is None:
-        return general_facts(seed), "general 100 (embedded facts, which a small model may never have known)", []
+        facts = general_facts(seed)
+        return facts, f"general {len(facts)} (embedded facts, which a small model may never have known)", []
     if isinstance(source, str) and source == "none":
         return [], "general 0", []
     table = own_table(source, "general")

@@ -12,26 +12,9 @@ from typing import Any
 
 import click
 
-from .group import out_option, relative, stopped_by_signals
-from ..runs import BUDGETS, SUMMARY_FILE, read_summary, run_study
-
-# %% ../../nbs/16_cli/07_forgetting.ipynb #1088c719
-_OPTIONS = {
-    "model": "What is to forget: a folder, a hub id, or an adapter's folder.",
-    "forget": "File of the rows to be forgotten (jsonl, json, csv or parquet).",
-    "retain": "File of the rows to be kept; all of them are practised.",
-    "method": "A preset or an expression of objectives, such as npo-gdr; or merge(over, under).",
-    "holdout": "File of rows that the model has never seen: what unseen rows look like.",
-    "general": "File of rows that unlearning does not see, to measure damage.",
-    "oracle": "A model that was never trained on the forget rows, or none.",
-    "carve": "Share of the retain subjects that is set aside, to measure damage.",
-    "into": "adapter (new; on top of the model's own, if it is one) or merged (the whole model).",
-    "template": "How the model is asked: auto, chat or plain.",
-    "tolerance": "Share of the forgotten that may be left, and of the retained that may be lost.",
-    "seed": "Of training and draws.",
-    "device": "cpu, cuda or cuda:N.",
-    "dtype": "auto, float32 or bfloat16.",
-}
+from .group import out_option, relative
+from .running import carry_out, tell_report
+from ..runs import SUMMARY_FILE, find_study, read_summary, study_parameters
 
 # %% ../../nbs/16_cli/07_forgetting.ipynb #a6fd63e6
 _NEEDED = ("model", "forget", "retain")
@@ -39,30 +22,30 @@ _NEEDED = ("model", "forget", "retain")
 
 def _options(command: Callable) -> Callable:
     """The command with an option for each parameter of the study."""
-    for name, said in reversed(_OPTIONS.items()):
-        command = click.option(f"--{name}", required=name in _NEEDED, help=said)(command)
+    for name, one in reversed(study_parameters(find_study("forget")).items()):
+        if name != "run_dir":
+            command = click.option(f"--{name}", required=name in _NEEDED, help=one.help,
+                                   show_default=str(one.default) or None)(command)
     return command
 
 # %% ../../nbs/16_cli/07_forgetting.ipynb #86bd6acd
 @click.command()
 @_options
-@click.option("--budget", type=click.Choice(BUDGETS), help="How long the search may take; quick by default.")
 @click.option("--name", help="The run's name; by default made of its parameters.")
 @out_option
-def forget(budget: str | None, name: str | None, out: Path, **given: Any) -> None:
+def forget(name: str | None, out: Path, **given: Any) -> None:
     """Unlearn rows from a model, and print the path of the adapter and how to load it.
 
-    Nothing else is trained: the model is used as it is. How strongly it is unlearned is searched. Started again, a run
-    that was killed goes on after its last finished stage.
+    Rows come from jsonl, json, csv or parquet. Nothing else is trained: the model is used as it is. How strongly it is
+    unlearned is searched. Started again, a run that was killed goes on after its last finished stage.
     """
-    params = {key: value for key, value in {**given, "budget": budget}.items() if value is not None}
-    with stopped_by_signals():
-        report = run_study("forget", params, out=out, run_name=name)
+    params = {key: value for key, value in given.items() if value is not None}
+    report = carry_out("forget", params, out=out, name=name)
     from unlearn_nb.experiments import load_snippet, read_product  # heavy
 
     summary = read_summary(report.with_name(SUMMARY_FILE))
     product = read_product(report.parent)
-    click.echo("\n".join([summary.verdict, *summary.fails, f"report: {relative(report)}",
-                          f"{product.folder.name}: {relative(product.folder)}",
-                          load_snippet(relative(product.folder), product.base, into=product.into,
-                                       stacked=product.stacked)]))
+    place = relative(product.folder)
+    snippet = load_snippet(place, product.base, into=product.into, stacked=product.stacked)
+    tell_report(report, "\n".join([summary.verdict, *summary.fails, f"report: {relative(report)}",
+                                   f"{product.folder.name}: {place}", snippet]))

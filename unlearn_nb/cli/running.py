@@ -43,7 +43,8 @@ class _OfStudy(click.Command):
             formatter.write_dl([(f"{name} {one.default}".rstrip(), one.help or "-") for name, one in known])
 
 # %% ../../nbs/16_cli/01_running.ipynb #23786692
-def carry_out(study: str, params: dict[str, Any], *, out: Path, name: str | None, cell_timeout: int | None) -> Path:
+def carry_out(study: str, params: dict[str, Any], *, out: Path, name: str | None,
+              cell_timeout: int | None = None) -> Path:
     """`run_study` from a terminal: signals stop it, and a failure names its trace. Returns the report's path."""
     try:
         with stopped_by_signals():
@@ -54,10 +55,10 @@ def carry_out(study: str, params: dict[str, Any], *, out: Path, name: str | None
         raise
 
 # %% ../../nbs/16_cli/01_running.ipynb #7058b176
-def tell_report(report: Path) -> None:
-    """Print the path of a report on stdout."""
+def tell_report(report: Path, text: str = "") -> None:
+    """Print the path of a report on stdout, or a text in its place."""
     try:
-        click.echo(relative(report))
+        click.echo(text or relative(report))
     except OSError as error:  # the run has succeeded all the same
         give_up_stdout()
         click.echo(f"stdout can't be written ({told(error)}); the report is {relative(report)}", err=True)

@@ -16,8 +16,6 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import jinja2
-
 from .errors import UnlearnError, first_line
 from .templates import Template, chat_program
 
@@ -78,7 +76,7 @@ def _render(tokenizer: Any, template: Template, texts: dict[str, str], *, asks: 
                 date_string=f"{template.today:%d %b %Y}")
     except UnlearnError:
         raise
-    except (jinja2.TemplateError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
+    except Exception as error:  # whatever a template does wrong: it may divide by zero, too
         roles = " and ".join(texts)
         raise UnlearnError(f"the chat template can't write texts of {roles} ({first_line(error)}): use template='plain'"
                            " or a tokenizer whose template can") from None

@@ -7,12 +7,10 @@ __all__ = ['Paper', 'papers', 'paper']
 
 # %% ../../nbs/00_core/18_literature.ipynb #2fa428c4
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
-import yaml
-
 from .errors import unknown
+from .files import read_packaged
 
 # %% ../../nbs/00_core/18_literature.ipynb #60e89ac1
 class Paper(NamedTuple):
@@ -32,8 +30,7 @@ class Paper(NamedTuple):
 @cache
 def papers() -> dict[str, Paper]:
     """Key -> paper, read once from `papers.yaml`."""
-    text = files("unlearn_nb.core").joinpath("papers.yaml").read_text(encoding="utf-8")
-    return {key: Paper(**entry) for key, entry in yaml.safe_load(text).items()}
+    return {key: Paper(**entry) for key, entry in read_packaged("unlearn_nb.core", "papers.yaml").items()}
 
 
 def paper(key: str) -> Paper:

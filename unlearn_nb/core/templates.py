@@ -42,7 +42,8 @@ class Template:
         source: chat template (jinja) in the place of the tokenizer's own.
 
     Raises:
-        UnlearnError: an unknown kind, a date that is none, or a system prompt or a source of a plain text.
+        UnlearnError: an unknown kind, a date that is none, a system prompt or a source that is no text, or that of a
+            plain text.
     """
 
     kind: str = "plain"
@@ -55,6 +56,9 @@ class Template:
             raise unknown("template", self.kind, ("plain", "chat"))
         if self.kind == "plain" and (self.system, self.date, self.source) != (None, TEMPLATE_DATE, None):
             raise UnlearnError("the template plain has no system prompt, no date and no source: use chat(...)")
+        for name in ("system", "source"):
+            if not isinstance(text := getattr(self, name), (str, type(None))):
+                raise UnlearnError(f"template chat: {name} is {text!r}, must be a text in quotes")
         try:
             calendar.fromisoformat(self.date)
         except (TypeError, ValueError):
@@ -160,7 +164,10 @@ class _Generator(CodeGenerator):
 
     def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
         """Like the one of jinja2, measured where it isn't what is assigned to."""
-        (self._measure if node.ctx == "load" else lambda visit, *rest: visit(*rest))(super().visit_Tuple, node, frame)
+        if node.ctx == "load":
+            self._measure(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
         """Like the one of jinja2, measured."""

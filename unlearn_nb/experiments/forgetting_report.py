@@ -16,7 +16,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from ..core import words
-from .forgetting import CHOSEN_ON, UNSEEN, ForgetExperiment, chosen_on, short_format, spread
+from .forgetting import CHOSEN_ON, UNSEEN, ForgetExperiment, chosen_on
+from .forgetting import paraphrase_rows, short_format, spread
 from .truth import Truth
 from ..metrics import intervals, ratio, rouge_l_recall, weighted_mean
 from ..models import adapted, generate, load_model, model_identity, sequence_nll
@@ -36,8 +37,7 @@ def answered_rows(experiment: ForgetExperiment) -> list[dict]:
     """The rows that report, each with its `split`: at most the plan's number a split, the forget rows all of them."""
     bench, most = experiment.bench, experiment.plan.answered
     forget = list(bench.forget)
-    asked = [row | {"prompt": prompt} for row in forget for prompt in row["paraphrased_prompts"]]
-    splits = {"forget": forget, "paraphrase": spread(asked, most),
+    splits = {"forget": forget, "paraphrase": spread(paraphrase_rows(forget), most),
               **{name: spread(bench.split(name), most) for name in ("retain", "collateral", "holdout", "general")}}
     return [row | {"split": name} for name, rows in splits.items() for row in rows]
 
@@ -57,19 +57,19 @@ def _answers(model, tokenizer, rows: list[dict], *, template: str) -> pd.DataFra
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #ef90e9be
 def read_candidate(experiment: ForgetExperiment, which: str | Path) -> pd.DataFrame:
     """Answers and likelihoods of "target", "oracle" or an adapter's folder, a line a row and format."""
-    rows = answered_rows(experiment)
+    rows, oracle, adapter = answered_rows(experiment), which == "oracle", None
+    if which not in ("target", "oracle"):
+        adapter = Path(which)
 
     def build(folder: Path) -> None:
-        oracle = which == "oracle"
         model, tokenizer = load_model(experiment.oracle, experiment.device) if oracle else experiment.target
-        with adapted(model, None if isinstance(which, str) else which) as read:
+        with adapted(model, adapter) as read:
             tables = [_answers(read, tokenizer, rows, template=template) for template in experiment.formats]
         pd.concat(tables).to_json(folder / "answers.json", orient="records")
 
-    name, inputs = (which, {}) if isinstance(which, str) else ("unlearned", {"adapter": which})
-    if which == "oracle":
-        inputs["oracle"] = model_identity(experiment.oracle)
-    folder = experiment.stage(f"answers-{name}", build, answered=experiment.plan.answered, **inputs)
+    inputs = {"adapter": adapter} if adapter else {"oracle": model_identity(experiment.oracle)} if oracle else {}
+    folder = experiment.stage(f"answers-{'unlearned' if adapter else which}", build,
+                              answered=experiment.plan.answered, **inputs)
     return pd.read_json(folder / "answers.json", orient="records", dtype={"id": str, "subject": str})
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #eb7a2749
@@ -83,7 +83,7 @@ def paired(before: pd.DataFrame, after: pd.DataFrame, split: str, *, form: str) 
 def kept_share(rows: pd.DataFrame, column: str, name: str, *, note: str = "", seed: int = 0) -> Number:
     """The mean of a column as a share of what it was before, with a 95 % interval over resampled subjects."""
     if not len(rows) or not rows[f"{column} before"].mean() > 0:
-        return Number(name, None, note=note or "there was nothing to be kept")
+        return Number(name, None, note="there was nothing to be kept" + (f" ({note})" if note else ""))
 
     def summary(table: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
         everyone = np.ones(len(table), bool)
@@ -145,7 +145,7 @@ def _retained(told: Told) -> Number:
                       note=f"ROUGE-L recall of retain answers as a share of what it was; {same}")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a4e0479d
-KNOWN_LEAST = 0.05  # probability of answers below which their loss can't be told from noise
+KNOWN_LEAST = 0.05  # mean probability of answers below which their loss can't be told from noise
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #f87f5313
 def _collateral(told: Told) -> Number:
@@ -211,6 +211,9 @@ def fails(told: Told) -> list[str]:
     if told.taken["lost"] > told.tolerance:
         found.append(f"{told.taken['lost']:.0%} of what the model knew of the retain rows is lost; at most "
                      f"{told.tolerance:.0%} were wanted.")
+    if (had := told.rows("retain")["prob before"].mean()) < KNOWN_LEAST:
+        found.append(f"The model did not know the retain rows (mean probability of the answers {had:.2g}), so that "
+                     "what is retained says little.")
     if collateral.value is not None and collateral.value < 1 - told.tolerance:
         found.append(f"Damage: {1 - collateral.value:.0%} of the probability of answers that stand in neither file is "
                      "gone.")

@@ -172,17 +172,27 @@ def _way(base: str, place: Path) -> str:
 # %% ../../nbs/15_experiments/14_product.ipynb #ba512b14
 def _fill_product(new: Path, adapter: Path, product: Product, *, base: str, final: Path) -> None:
     if product.into == "adapter":
-        shutil.copytree(adapter, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md"))
-        for place in [new, *sorted(path.parent for path in new.glob("under/*/adapter_config.json"))]:
-            inside = place.relative_to(new)
-            _name_base(place, read_origin(adapter / inside), product, final=final / inside)
+        _copy_adapter(new, adapter, product, final=final)
     else:
         _write_merged(new, product, adapter, base=base)
-    said = {key: value for key, value in asdict(product).items() if key != "folder"}
-    (new / PRODUCT_FILE).write_text(to_json(said), encoding="utf-8")
+    _write_record(new, product)
     write_atomic(new / "README.md", model_card(product, KINDS[product.into]))
 
+
+def _write_record(new: Path, product: Product) -> None:
+    said = {key: value for key, value in asdict(product).items() if key != "folder"}
+    write_atomic(new / PRODUCT_FILE, to_json(said))
+
 # %% ../../nbs/15_experiments/14_product.ipynb #e8b5f848
+def _copy_adapter(new: Path, adapter: Path, product: Product, *, final: Path, base: str = "") -> None:
+    """Copy an adapter, with those that it lies on, so that it is read in `final`; `base`: if not as the files say."""
+    shutil.copytree(adapter, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md"))
+    for place in [new, *sorted(path.parent for path in new.glob("under/*/adapter_config.json"))]:
+        inside = place.relative_to(new)
+        origin = read_origin(adapter / inside)
+        _name_base(place, replace(origin, base=base or origin.base), product, final=final / inside)
+
+
 def _name_base(place: Path, origin: Origin, product: Product, *, final: Path) -> None:
     """Name the base in the files of a copied adapter, as they are read in `final`."""
     way = stored_base(origin.base, final)
@@ -301,8 +311,8 @@ def verify_product(run: str | Path | Run, *, device: str = "cpu") -> pd.DataFram
     table = pd.concat(found).groupby(["split", "format"], sort=False).agg(
         rows=("prob", "size"), **{"prob said": ("prob", "mean"), "prob found": ("prob found", "mean"),
                                   "same": ("same", "mean")}).reset_index()
-    apart = (table["prob said"] - table["prob found"]).abs() > PROB_APART
-    return table.assign(holds=~apart & ~(table["same"] < 1 - SAID_APART))
+    near = (table["prob said"] - table["prob found"]).abs() <= PROB_APART  # not of a NaN
+    return table.assign(holds=near & ~(table["same"] < 1 - SAID_APART))
 
 # %% ../../nbs/15_experiments/14_product.ipynb #6dc205ba
 def _read_check(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -337,16 +347,25 @@ def export_product(run: str | Path | Run, to: str | Path, *, merge: bool = False
     product, to = read_product(run), Path(to).expanduser()
     if to.exists():
         raise UnlearnError(f"{to} exists already: give another folder")
+    base = _base_name(product)
     if merge and product.into == "adapter":
-        base = _base_name(product)
         merged = replace(product, into="merged", stacked=False)
         make_folder(to, lambda new: _fill_export(new, base, merged))
     else:
-        hidden = shutil.ignore_patterns(".*")
-        make_folder(to, lambda new: shutil.copytree(product.folder, new, dirs_exist_ok=True, ignore=hidden))
+        make_folder(to, lambda new: _fill_copy(new, base, product, final=to.absolute()))
     return to
 
 # %% ../../nbs/15_experiments/14_product.ipynb #1e4f61db
 def _fill_export(new: Path, base: str, product: Product) -> None:
     _write_merged(new, product, product.folder, base=base)
     write_atomic(new / "README.md", model_card(product, KINDS["merged"]))
+
+
+def _fill_copy(new: Path, base: str, product: Product, *, final: Path) -> None:
+    """What was delivered, with the ways to its base as they are seen from `final`."""
+    if product.into == "adapter":
+        _copy_adapter(new, product.folder, product, final=final, base="" if product.stacked else base)
+    else:
+        shutil.copytree(product.folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    _write_record(new, replace(product, way=_way(base, final) if product.way else ""))
+    write_atomic(new / "README.md", model_card(product, KINDS[product.into]))

@@ -84,6 +84,12 @@ def pace(course: Mapping[str, float], names: Sequence[str], events: Sequence[Eve
     return (5 + sum(took.values())) / (5 + sum(course[name] for name in took))
 
 # %% ../../nbs/14_runs/17_course.ipynb #96c808d4
+def _seed(name: str) -> int:
+    """The seed of a stage, by which its run comes to it."""
+    found = re.match(r"s(\d+)-", name)
+    return int(found[1]) if found else -1
+
+# %% ../../nbs/14_runs/17_course.ipynb #6ed1a449
 def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: float, now: float,
             there: Iterable[str] = ()) -> Outlook:
     """How far a run is that has come to `events`.
@@ -96,7 +102,7 @@ def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: fl
     running = events[-1].stage if events and events[-1].state == "begun" else ""
     total = len(done | set(names) | {name for name in course if name != END and not name.startswith(">")})
     left = _left(course, names, events, since=now - (events[-1].at if events else started),
-                 skipped=set(without_seeds(sorted(there)))) if course else None
+                 skipped=set(without_seeds(sorted(there, key=_seed)))) if course else None
     return Outlook(stage=running, done=len(done), total=total, left=left)
 
 # %% ../../nbs/14_runs/17_course.ipynb #0a19be9f

@@ -199,7 +199,7 @@ def _watched(order: _Order, place: Path, starts: Starts, *, shows: bool) -> Iter
 # %% ../../nbs/14_runs/19_execute.ipynb #2b292d16
 def _keep_course(order: _Order, place: Path, started: float) -> None:
     study, params = order.folder.parent.name, order.params
-    with suppress(OSError):  # a convenience
+    with suppress(OSError, UnlearnError):  # a convenience
         course = course_of(read_events(place), started, time.time(), earlier=read_course(study, params))
         keep_course(study, params, course)
 
@@ -266,7 +266,7 @@ def _give_up(order: _Order, place: Path, error: BaseException, *, environment: d
     full = with_room(said, _places(order))
     sentence, text = (placeless(redacted(part)) for part in (full, full + text.removeprefix(said)))
     with suppress(OSError):  # a full disk takes no trace, but the sentence is said
-        for result in ("metrics.json", "summary.json", "report.html", ".finished.json", ".token"):
+        for result in ("metrics.json", SUMMARY_FILE, "report.html", ".finished.json", ".token"):
             (place / result).unlink(missing_ok=True)
         write_atomic(place / "environment.json", to_json(environment))
         if not stopped:

@@ -63,8 +63,7 @@ _NOT_CAUSAL = re.compile(r"For(MaskedLM|SequenceClassification|TokenClassificati
 class ModelFiles:
     """What a name leads to."""
 
-    parameters: int  # how many; 0: not known yet
-    adapter: bool = False  # whether an adapter was named, on a base
+    parameters: int  # how many, of an adapter's base; 0: not known yet
 
 # %% ../../nbs/14_runs/15_model_files.ipynb #b87eaf12
 def read_config(file: Path) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _adapter(folder: Path, depth: int) -> ModelFiles:
         raise UnlearnError(f"adapter {str(folder)!r} names no base model: set base_model_name_or_path in its "
                            "adapter_config.json")
     try:
-        return ModelFiles(find_model(base, depth=depth + 1).parameters, adapter=True)
+        return find_model(base, depth=depth + 1)
     except UnlearnError as error:
         raise UnlearnError(f"{error} (it is the base of the adapter {str(folder)!r})") from None
 

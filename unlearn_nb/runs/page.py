@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..core import UnlearnError, shown
+from ..core import UnlearnError, placeless, redacted, shown
 from .reading import read_start
 from .report import PAGE_POLICY, PAGE_SCRIPT, PAGE_STYLE, TEMPLATES, render, sanitized
 from .summary import Summary
@@ -102,8 +102,8 @@ def _sections(cells: Iterable[Any]) -> list[tuple[str, list]]:
 # %% ../../nbs/14_runs/08_page.ipynb #d307f3ea
 def _enclose(cells: list, closing: str, **opening: Any) -> list:
     """Cells of which the first opens a part of the page, and the last closes it."""
-    cells[0].metadata["page"] = dict(cells[0].metadata.get("page", {}), **opening)
-    cells[-1].metadata["page"] = dict(cells[-1].metadata.get("page", {}), closes=closing)
+    for cell, part in ((cells[0], opening), (cells[-1], {"closes": closing})):
+        cell.metadata = dict(cell.metadata, page=cell.metadata.get("page", {}) | part)
     return cells
 
 
@@ -137,14 +137,15 @@ def _table_words(cell: Any) -> Iterator[str]:
 
 
 def _download(notebook: Any) -> str:
-    """The notebook without outputs as an address that holds it."""
+    """The notebook without outputs as an address that holds it, as it may leave this machine."""
     from nbformat import writes
 
     bare = copy.deepcopy(notebook)
     for cell in bare.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    data = base64.b64encode(writes(bare).encode("utf-8", "backslashreplace")).decode()
+    text = redacted(placeless(writes(bare)))  # here, for in base64 nobody finds a secret or a folder any more
+    data = base64.b64encode(text.encode("utf-8", "backslashreplace")).decode()
     return f"data:application/x-ipynb+json;base64,{data}"
 
 # %% ../../nbs/14_runs/08_page.ipynb #7bae9553

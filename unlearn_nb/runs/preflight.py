@@ -67,13 +67,19 @@ def _check_server(name: str, url: str) -> str:
         raise UnlearnError(f"{name} {url!r} names {lacks}; write URL#MODEL, e.g. http://localhost:8000/v1#name")
     if importlib.util.find_spec("openai") is None:
         raise UnlearnError("an endpoint as writer needs the package openai: pip install openai")
-    if parts.scheme in getproxies():
-        return ""
     try:
-        socket.create_connection((parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]), 2).close()
-    except OSError as error:
+        _knock(address, 2)
+    except (OSError, UnicodeError) as error:  # the second for a name that none can have
         return f"{name} {address} does not answer now ({first_line(error)}); only answers that are kept can be used"
     return ""
+
+# %% ../../nbs/14_runs/16_preflight.ipynb #3bec5e6b
+def _knock(address: str, patience: float) -> None:
+    """Raise OSError where a server takes no connection; behind a proxy, which would be asked for it, do nothing."""
+    parts = urlsplit(address)
+    if parts.scheme not in getproxies():
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((parts.hostname, port), patience).close()
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #dead3b0f
 @CHECKS.register(name="bench")
@@ -103,8 +109,7 @@ def _check_hub(name: str, source: Mapping[str, str]) -> None:
         if config.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         if source["path"] == "json":
-            where = urlsplit(source["data_files"])
-            socket.create_connection((where.hostname, 443), PATIENCE).close()
+            _knock(source["data_files"], PATIENCE)
         else:
             HfApi().dataset_info(source["path"], timeout=PATIENCE)
     except Exception as error:  # the hub's client raises many kinds, all meaning: not to be had
@@ -122,11 +127,25 @@ def _check_generic(asked: Asked) -> str:
             load_generic(asked.value, 1)
     return ""
 
-
+# %% ../../nbs/14_runs/16_preflight.ipynb #e55492e4
 @CHECKS.register(name="prompts")
 def _check_prompts(asked: Asked) -> str:
-    if asked.value and not Path(asked.value).is_dir():
+    if not asked.value:
+        return ""
+    if not Path(asked.value).is_dir():
         raise UnlearnError(f"parameter 'prompts': {asked.value!r} is no folder; copy the package's and edit the copy")
+    from unlearn_nb.augmentation import load_prompts  # few runs have their own
+
+    load_prompts(asked.value)
+    return ""
+
+# %% ../../nbs/14_runs/16_preflight.ipynb #bbba47e8
+@CHECKS.register(name="template")
+def _check_template(asked: Asked) -> str:
+    if asked.parameter.default == "auto" and not asked.is_default:
+        from unlearn_nb.models import read_template  # brings torch along
+
+        read_template(asked.value)
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #a4b24025
@@ -151,11 +170,9 @@ def _check_rows(asked: Asked) -> str:
 @CHECKS.register(name="method")
 def _check_method(asked: Asked) -> str:
     if not asked.is_default and "expression of objectives" in asked.parameter.help:
-        from unlearn_nb.objectives import resolve  # brings torch along
+        from unlearn_nb.objectives import read_method  # brings torch along
 
-        inside = re.fullmatch(r"\s*merge\s*\((.*)\)\s*", asked.value, re.DOTALL)
-        for part in re.split(r",(?![^()]*\))", inside[1]) if inside else [asked.value]:
-            resolve(part.strip())
+        read_method(asked.value)
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #dc3dd7f0
@@ -237,10 +254,13 @@ def _check_disk(place: Path, needs: int, what: str) -> None:
         raise UnlearnError(f"{place} has {free / _GIB:.2f} GiB free, and {what} needs about {needs / _GIB:.2f} GiB: "
                            "free some space, or take a folder on another disk")
 
-
+# %% ../../nbs/14_runs/16_preflight.ipynb #149cd5b5
 def _check_room(values: Mapping[str, Any], out: Path) -> str:
-    size = 4 * find_model(values["model"]).parameters if values.get("model") else 0
-    makes = 2 * max(1, values.get("seeds") or 1) if values.get("bench") and not values.get("target") else 0
+    """A remark on memory. Raises UnlearnError where a run has no room. Of a study of one's own, values may be any."""
+    model, seeds = values.get("model"), values.get("seeds")
+    size = 4 * find_model(model).parameters if model and isinstance(model, str) else 0
+    makes = 2 * max(1, seeds if isinstance(seeds, int) else 1)
+    makes = makes if values.get("bench") and not values.get("target") else 0
     _check_disk(out, _FLOOR, "a run")
     _check_disk(cache_dir(), makes * size + _FLOOR, "the cache (set UNLEARN_NB_CACHE to move it)")
     return _check_memory(values, size) if size else ""

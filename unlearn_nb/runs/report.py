@@ -40,16 +40,17 @@ _TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, fi
 # %% ../../nbs/14_runs/07_report.ipynb #654e70d8
 _REMARKS = {"unchecked_stages": "reused, code not checked", "damaged_stages": "damaged and made anew"}
 
-
+# %% ../../nbs/14_runs/07_report.ipynb #7fee44eb
 def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """Parameters with what they stood for, time, memory, and links to the files that lie beside the page.
 
     `environment["effective"]` is what `Run.stood_for` was told: parameter -> value.
     """
-    revision = str(environment.get("git_revision") or "")[:12]
+    revision, plus, changes = str(environment.get("git_revision") or "").partition("+")
     facts = [environment["started"], f"{environment['seconds']:.0f} s",
              f"{environment.get('peak_memory_mib', '?')} MiB at most",
-             environment.get("cuda_device", environment["device"]), revision and f"revision {revision}"]
+             environment.get("cuda_device", environment["device"]),
+             revision and f"revision {revision[:12]}{plus}{changes}"]
     for key, said in _REMARKS.items():
         if stages := environment.get(key):
             facts.append(f"{said}: {', '.join(f'{name} ({why})' for name, why in stages.items())}")

@@ -12,11 +12,12 @@ from pathlib import Path
 from ..core import from_json, remove, to_json, write_atomic
 from .reading import read_all
 from .stages import LAST_TRY
+from .summary import SUMMARY_FILE
 
 # %% ../../nbs/14_runs/11_results.ipynb #97d76eef
 _COMPLETE = ".result.json"
 _LONGEST = 10_000_000  # bytes of it; it may be a stranger's
-_USUAL = ("params.yaml", "environment.json", "metrics.json", "summary.json", "report.html", "notebook.ipynb",
+_USUAL = ("params.yaml", "environment.json", "metrics.json", SUMMARY_FILE, "report.html", "notebook.ipynb",
           "figures", "error.txt")
 
 

@@ -34,7 +34,7 @@ class Number:
     """One number of a summary with the ends of its interval; without a value, `note` says why it is not available.
 
     Raises:
-        UnlearnError: no name; neither value nor note; a value outside of all reason, such as a text.
+        UnlearnError: no name; neither value nor note; a value that does not read as a number.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Number:
 
     @property
     def text(self) -> str:
-        """The value with three decimals, or "not available"."""
+        """The value with three decimals, from 100 on without any, or "not available"."""
         return "not available" if self.value is None else _digits(self.value)
 
     @property

@@ -1,0 +1,24 @@
+"""What a user may ask for: one objective, or two whose adapters are merged."""
+
+import pytest
+
+from unlearn_nb.core import UnlearnError
+from unlearn_nb.objectives import read_method
+
+
+def test_two_objectives_are_merged_and_one_is_not():
+    assert read_method("merge(npo-gdr, 0.3*npo(per=tokens, beta=0.5) + nll)")[0] == "npo-gdr"
+    assert read_method("simnpo-gdr") == ("simnpo-gdr",)
+
+
+def test_a_comma_between_arguments_parts_no_objectives():
+    parts = ("0.4*npo(per=tokens, beta=0.5) + nll", "npo(per=sequences, beta=0.1) + kl")
+    assert read_method(f"merge({', '.join(parts)})") == parts
+
+
+@pytest.mark.parametrize("method, part", [
+    ("erase(0.5)", "run the study eraser"), ("merge(npo-gdr, npo-gdr, npo-gdr)", "merges 3 objectives"),
+    ("merge(npo-gdr, nll)", "none that are to be forgotten"), ("merge(npo-gdr, relearn)", "reads augmented rows")])
+def test_what_can_not_be_computed_is_refused(method, part):
+    with pytest.raises(UnlearnError, match=part):
+        read_method(method)

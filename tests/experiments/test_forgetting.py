@@ -151,7 +151,10 @@ def test_there_is_a_plan_for_every_size_device_and_budget():
             assert steps == sorted(steps)
 
 
-def test_a_model_is_used_in_chat_where_it_has_a_template(chatty_folder):
+def test_a_model_is_used_in_chat_where_it_has_a_template(chatty_folder, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(chatty_folder / "model")
     assert [short_format(form) for form in formats_of(tokenizer)] == ["chat", "plain"]
     assert formats_of(tokenizer, "chat(system='Be brief.')")[0].startswith("chat(system='Be brief.'")
+    (tmp_path / "own.jinja").write_text("{{ messages[0].content }}")
+    assert formats_of(tokenizer, str(tmp_path / "own.jinja")) == (
+        "chat(date=2024-07-26, source='{{ messages[0].content }}')", "plain")

@@ -27,7 +27,7 @@ from .base import choose_dtype
 from .plan import read_plan
 from .truth import Truth, probe_rows, probed, truth_of
 from ..metrics import read_answers
-from ..models import NO_ORACLE, check_alike, load_model, model_identity
+from ..models import NO_ORACLE, check_alike, load_model, model_identity, read_template
 from ..objectives import read_method
 from ..runs import Run
 from ..unlearning import UnlearnSettings
@@ -61,14 +61,14 @@ def forget_plan(model: str, budget: str, *, device: str = "cpu", seed: int = 0, 
                      settings={"seed": seed, "dtype": dtype}, tolerance=tolerance)
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #5ce3b1ee
-def formats_of(tokenizer: Any, template: str | Template = "auto") -> tuple[str, ...]:
+def formats_of(tokenizer: Any, template: str = "auto") -> tuple[str, ...]:
     """The template that a model is used in, and the other one, where its tokenizer has a chat template.
 
     Args:
-        template: "auto" is chat where there is such a template; else as `Template.read` takes it.
+        template: "auto" is chat where there is such a template; else as `read_template` takes it.
     """
     chats = bool(getattr(tokenizer, "chat_template", None))
-    own = str(Template.read(("chat" if chats else "plain") if template == "auto" else template))
+    own = str(read_template(("chat" if chats else "plain") if template == "auto" else template))
     other = "plain" if own != "plain" else str(Template.read("chat"))
     return (own, other) if chats or own != "plain" else (own,)
 

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "dpo": ["DPO"],
     "inputs": ["TermInputs", "at_least_float32", "in_chunks", "ratio", "token_logps"],
     "likelihood": ["GA", "KL", "NLL", "kl_sum"],
-    "methods": ["read_method"],
+    "methods": ["read_erase", "read_method"],
     "npo": ["NPO", "Preference"],
     "parser": ["parse_objective"],
     "presets": ["ALIASES", "PRESETS", "Preset", "meant_objective", "resolve"],

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from .reading import captioned, counted, intervals_said, name_of
 from .style import GREY, WIDTH, checked, error_bars, label_of, line_styles, outside_legend, styled
 
-# %% ../../nbs/13_plots/04_erasing.ipynb #c21025c7
+# %% ../../nbs/13_plots/04_erasing.ipynb #87f648f9
 WANTED, TENTH = 0.8, 0.1  # of the gap; of retraining's cost
 EDGES = (-1.0, 1.5)  # recoveries beyond are drawn here, with their number
 
@@ -53,7 +53,7 @@ def _recovery_point(axis: Axes, y: int, line: pd.Series, *, style: dict, seeds: 
         axis.annotate(f"{line['recovery']:.1f}", (place, y), xytext=(0, 6), textcoords="offset points", ha="center",
                       fontsize=9)
 
-# %% ../../nbs/13_plots/04_erasing.ipynb #d9473dbe
+# %% ../../nbs/13_plots/04_erasing.ipynb #2628070b
 def _columns(counts: Sequence[int]) -> int:
     """After how many of the panels the second column begins, so that both have about as many rows."""
     sizes = np.cumsum([count + 2 for count in counts])  # a title and an axis take room as well
@@ -100,7 +100,7 @@ def recovery_points(table: pd.DataFrame, seeds: pd.DataFrame | None = None) -> F
     return captioned(fig, "How much of the gap to retraining each method closes, a panel a case "
                      f"({counted(len(cases), 'case')}).", _over_what(table, seeds), _beyond(table["recovery"]))
 
-# %% ../../nbs/13_plots/04_erasing.ipynb #b4812f37
+# %% ../../nbs/13_plots/04_erasing.ipynb #5e2f57f4
 def _trim(axes: Sequence[Axes]) -> None:
     """All panels have one scale, so only the lowest of a column needs its numbers and its name."""
     for axis, after in zip(axes, [*axes[1:], None]):
@@ -108,7 +108,7 @@ def _trim(axes: Sequence[Axes]) -> None:
             axis.set_xlabel("")
             axis.tick_params(labelbottom=False)
 
-# %% ../../nbs/13_plots/04_erasing.ipynb #cb60ea99
+# %% ../../nbs/13_plots/04_erasing.ipynb #a62c4f94
 def _over_what(table: pd.DataFrame, seeds: pd.DataFrame | None) -> str:
     """What the intervals of a table of recoveries were taken over, with what is missing and why."""
     repeated = table["seeds"] > 1 if "seeds" in table else pd.Series(False, table.index)
@@ -130,7 +130,7 @@ def _share_axis(axis: Axes, values: pd.Series) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axis.xaxis.set_minor_locator(NullLocator())
 
-# %% ../../nbs/13_plots/04_erasing.ipynb #8c0ab77b
+# %% ../../nbs/13_plots/04_erasing.ipynb #f32302ef
 @styled
 def effort_plot(table: pd.DataFrame, retraining: float) -> Figure:
     """Relative residual and recovery against cost, a line a solver.
@@ -187,7 +187,7 @@ def sweep_plot(table: pd.DataFrame, x: str, line: str, *, label: str, title: str
     return captioned(fig, f"Recovered share of the gap against {name_of(label[:1].lower() + label[1:])}, one seed; "
                      "markers of one place stand side by side.", intervals_said(table), _beyond(table["recovery"]))
 
-# %% ../../nbs/13_plots/04_erasing.ipynb #2a90b290
+# %% ../../nbs/13_plots/04_erasing.ipynb #00eea1db
 def _numbers_beyond(axis: Axes, place: pd.Series, found: pd.DataFrame) -> None:
     """The numbers of recoveries that lie beyond the edges."""
     for at, value, shown in zip(place, found["recovery"], found["value"]):

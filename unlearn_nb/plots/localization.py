@@ -28,7 +28,7 @@ AXES = {
 SCORES = ("rs", "fs", "utility", "aues", "auc")  # from 0 to 1
 _NAMES = {"oracle": "oracle region", "random": "random region"}
 
-# %% ../../nbs/13_plots/05_localization.ipynb #2a3068d1
+# %% ../../nbs/13_plots/05_localization.ipynb #4a6249a6
 def region_label(region: str) -> str:
     """Readable name of a region."""
     return label_of(_NAMES.get(region, region))
@@ -52,7 +52,7 @@ def _axis(axis: Axes, direction: str, metric: str, *, values: pd.Series) -> str:
     axis.set(**{f"{direction}label": AXES[metric]})
     return ""
 
-# %% ../../nbs/13_plots/05_localization.ipynb #438126c2
+# %% ../../nbs/13_plots/05_localization.ipynb #d15ace98
 def _mean_curve(points: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Mean of each measure over seeds, a row a step, with `MEASURE reach`: half its interval, 0 where unknown."""
     rows = []
@@ -102,7 +102,7 @@ def curve_plot(points: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (("rs", 
                      "model on, a marker a checkpoint; the goal is the upper right, as the retain-only model.",
                      runs, *dict.fromkeys(said))
 
-# %% ../../nbs/13_plots/05_localization.ipynb #f3de1c85
+# %% ../../nbs/13_plots/05_localization.ipynb #9e728157
 def _curve_panel(axis: Axes, points: pd.DataFrame, pair: tuple[str, str], *, objective: str,
                  oracle: pd.DataFrame | None) -> str:
     """One panel of `curve_plot`, on the scale of all objectives. Returns what the caption has to say about its axes."""
@@ -118,7 +118,7 @@ def _curve_panel(axis: Axes, points: pd.DataFrame, pair: tuple[str, str], *, obj
     cut = [_axis(axis, direction, metric, values=everything[metric]) for direction, metric in (("x", x), ("y", y))]
     return " ".join(filter(None, cut))
 
-# %% ../../nbs/13_plots/05_localization.ipynb #3e30f0d4
+# %% ../../nbs/13_plots/05_localization.ipynb #06967930
 _ORDER = ["random", "oracle"]
 
 # %% ../../nbs/13_plots/05_localization.ipynb #8e8e17dd
@@ -139,7 +139,7 @@ def paired_plot(scores: pd.DataFrame, metrics: Sequence[str] = ("aues", "mu95"))
     return captioned(fig, "A grey line a seed, from its random to its oracle region. Wide marks: means.",
                      seeds_said(seeds), "Above: mean difference, oracle minus random, with its paired interval.", *said)
 
-# %% ../../nbs/13_plots/05_localization.ipynb #93496d7f
+# %% ../../nbs/13_plots/05_localization.ipynb #c39dcdf6
 def _paired_panel(axis: Axes, scores: pd.DataFrame, metric: str, *, objectives: Sequence[str]) -> str:
     """One panel of `paired_plot`. Returns what the caption has to say about its axis."""
     for i, objective in enumerate(objectives):
@@ -160,7 +160,7 @@ def _paired_panel(axis: Axes, scores: pd.DataFrame, metric: str, *, objectives: 
     axis.grid(axis="x", visible=False)
     return _axis(axis, "y", metric, values=scores[metric])
 
-# %% ../../nbs/13_plots/05_localization.ipynb #0b181838
+# %% ../../nbs/13_plots/05_localization.ipynb #47832a0b
 def _difference(wide: pd.DataFrame) -> str:
     """The mean paired difference, oracle minus random, with its interval where there are enough seeds."""
     gaps = (wide["oracle"] - wide["random"]).dropna()

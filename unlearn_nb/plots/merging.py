@@ -59,7 +59,7 @@ def loss_curves(histories: pd.DataFrame | Mapping[str, pd.DataFrame], columns: S
     return captioned(fig, f"Training loss and its unweighted terms by step, {counted(len(histories), 'run')}, "
                      f"every panel on its own scale.{mean} One run each: no interval.")
 
-# %% ../../nbs/13_plots/02_merging.ipynb #1e53b3b4
+# %% ../../nbs/13_plots/02_merging.ipynb #edc5ac11
 def _loss_terms(histories: Mapping[str, pd.DataFrame]) -> list[str]:
     """The total loss, then every term that a run has."""
     found = dict.fromkeys(c for table in histories.values() for c in table.select_dtypes("number"))
@@ -73,7 +73,7 @@ def _smoothed(axis: Axes, table: pd.DataFrame, column: str, smooth: int, color: 
     mean = table[column].rolling(smooth, min_periods=1, center=True).mean()
     axis.plot(table["step"], mean, color=color, **options)
 
-# %% ../../nbs/13_plots/02_merging.ipynb #bc35d102
+# %% ../../nbs/13_plots/02_merging.ipynb #c19db7b7
 _MEASURES = {"regurgitation": "ROUGE-L recall", "knowledge": "exact match"}
 
 # %% ../../nbs/13_plots/02_merging.ipynb #93a6ff1a
@@ -144,7 +144,7 @@ def density_sweep_plot(sweep: pd.DataFrame, metrics: Sequence[str] = ("final", "
                      "" if oracle is None else "Short lines at the right edge: the oracle.",
                      intervals_said(pd.concat(drawn)))
 
-# %% ../../nbs/13_plots/02_merging.ipynb #dea79996
+# %% ../../nbs/13_plots/02_merging.ipynb #2d5b4fe0
 def _sweep_line(axis: Axes, sweep: pd.DataFrame, metric: str, *, i: int) -> pd.DataFrame:
     """One metric's line with its intervals, a little to the right of the one before. Returns what is drawn."""
     line = pd.DataFrame({"value": sweep[metric], "low": sweep.get(f"low {metric}", np.nan),
@@ -262,7 +262,7 @@ def cells_heatmap(scores: Mapping[str, Scores], oracle: Scores | None = None) ->
     return captioned(fig, "Number: the score as measured; colour: what it adds to the Task Aggregate, so that light is "
                      "good in both halves.", _widest(shown, cells), _rows_behind(shown))
 
-# %% ../../nbs/13_plots/02_merging.ipynb #7a643a85
+# %% ../../nbs/13_plots/02_merging.ipynb #d84f9653
 def _widest(shown: Mapping[str, Scores], metrics: Sequence[str]) -> str:
     """How wide the widest 95 % interval of these metrics is, in a sentence."""
     lines = pd.concat([score.ci[score.ci["metric"].isin(metrics)].assign(model=name) for name, score in shown.items()])
@@ -285,7 +285,7 @@ def _lines(shown: Mapping[str, Scores], metrics: Sequence[str]) -> pd.DataFrame:
     return pd.concat([score.ci.set_index("metric").reindex(list(metrics)).reset_index().assign(method=name)
                       for name, score in shown.items()], ignore_index=True)
 
-# %% ../../nbs/13_plots/02_merging.ipynb #d9edc016
+# %% ../../nbs/13_plots/02_merging.ipynb #cd0a035a
 _SIDES = {"mia_auc": " (0: over-forgetting, 0.5: goal, 1: under-forgetting)"}
 
 # %% ../../nbs/13_plots/02_merging.ipynb #6cd99394

@@ -6,7 +6,7 @@
 __all__ = ['LEAST_SPAN', 'captioned', 'caption_of', 'name_of', 'listed', 'counted', 'rows_said', 'intervals_said',
            'seed_interval', 'seeds_said', 'score_axis', 'metric_bars']
 
-# %% ../../nbs/13_plots/01_reading.ipynb #6e2a8775
+# %% ../../nbs/13_plots/01_reading.ipynb #fed974f9
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +20,7 @@ from scipy import stats
 from ..metrics import LEAST_N
 from .style import BLACK, WIDTH, error_bars, label_of, line_styles, outside_legend
 
-# %% ../../nbs/13_plots/01_reading.ipynb #9921a112
+# %% ../../nbs/13_plots/01_reading.ipynb #cf682855
 def captioned(fig: Figure, *sentences: str) -> Figure:
     """The figure with its caption: the sentences that are not empty."""
     fig.set_label(" ".join(sentence for sentence in sentences if sentence))
@@ -31,7 +31,7 @@ def caption_of(fig: Figure) -> str:
     """A figure's caption; empty where it has none."""
     return str(fig.get_label() or "")
 
-# %% ../../nbs/13_plots/01_reading.ipynb #594ed89e
+# %% ../../nbs/13_plots/01_reading.ipynb #a245b8f2
 def name_of(label: Any) -> str:
     """A label for a sentence: without the mark that keeps `$` from starting a formula."""
     return label_of(label).replace(r"\$", "$")
@@ -54,7 +54,7 @@ def rows_said(rows: pd.DataFrame, splits: Sequence[str] = ()) -> str:
              for split, part in rows.groupby("split", sort=False) if not splits or split in splits]
     return listed(parts) if parts else ""
 
-# %% ../../nbs/13_plots/01_reading.ipynb #166a493b
+# %% ../../nbs/13_plots/01_reading.ipynb #5a15ffc7
 def intervals_said(table: pd.DataFrame, what: str = "Bars", over: str = "subjects") -> str:
     """What the intervals of a table (columns low, high [, reason]) are, and how many values have none.
 
@@ -74,7 +74,7 @@ def _reasons(lacking: pd.DataFrame) -> str:
     reasons = [text.removeprefix("no interval: ") for text in lacking.get("reason", pd.Series(dtype=str)) if text]
     return f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
 
-# %% ../../nbs/13_plots/01_reading.ipynb #d5732928
+# %% ../../nbs/13_plots/01_reading.ipynb #ee304e20
 def seed_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of runs and the ends of its 95 % interval (Student's t); the ends are NaN for fewer than `LEAST_N` runs."""
     found = np.asarray(values, dtype=float)
@@ -89,7 +89,7 @@ def seeds_said(seeds: int, what: str = "Bars") -> str:
         return f"{what}: 95 % intervals of the mean over {seeds} seeds (Student's t)."
     return f"{counted(seeds, 'seed')}: no interval (that takes {LEAST_N})."
 
-# %% ../../nbs/13_plots/01_reading.ipynb #675ca716
+# %% ../../nbs/13_plots/01_reading.ipynb #b65a4efd
 LEAST_SPAN = 0.25  # of an axis of scores
 
 
@@ -106,14 +106,14 @@ def score_axis(axis: Axes, direction: str, values: Any, *, label: str) -> str:
     getattr(axis, f"set_{direction}label")(label + (f"\n(axis cut: {said})" if said else ""))
     return f"The axis of {label} is cut: it spans {said}, not 0 to 1." if said else ""
 
-# %% ../../nbs/13_plots/01_reading.ipynb #6cd8d0d1
+# %% ../../nbs/13_plots/01_reading.ipynb #de33e967
 def _cut(low: float, high: float) -> tuple[float, float]:
     """Ends of an axis around values close to each other: at least `LEAST_SPAN` apart, inside 0 to 1."""
     span = max(LEAST_SPAN, 1.2 * (high - low))
     start = min(max((low + high - span) / 2, 0.0), 1.0 - span)
     return np.floor(20 * start) / 20, np.ceil(20 * (start + span)) / 20
 
-# %% ../../nbs/13_plots/01_reading.ipynb #b5c3783d
+# %% ../../nbs/13_plots/01_reading.ipynb #8d548c3f
 def metric_bars(table: pd.DataFrame, metrics: Mapping[str, str], *, oracle: str = "oracle") -> Figure:
     """Bars of each method with 95 % intervals, one panel a metric; the oracle is a line with a band.
 
@@ -138,7 +138,7 @@ def metric_bars(table: pd.DataFrame, metrics: Mapping[str, str], *, oracle: str 
     outside_legend(fig, *axes.flat, columns=1)
     return fig
 
-# %% ../../nbs/13_plots/01_reading.ipynb #5ca2e2dc
+# %% ../../nbs/13_plots/01_reading.ipynb #ca9e6c04
 def _bar_panel(axis: Axes, found: pd.DataFrame, methods: Sequence[str], *, title: str) -> None:
     """A bar a method with its interval and its number; "n/a" where there is none."""
     bars, styles = found.reindex(methods), line_styles(methods)
@@ -154,7 +154,7 @@ def _bar_panel(axis: Axes, found: pd.DataFrame, methods: Sequence[str], *, title
     axis.locator_params(axis="x", nbins=5)
     axis.grid(axis="y", visible=False)
 
-# %% ../../nbs/13_plots/01_reading.ipynb #67c4efe8
+# %% ../../nbs/13_plots/01_reading.ipynb #f66686e0
 def _oracle_line(axis: Axes, line: pd.Series, oracle: str) -> None:
     """The oracle's value and, as a band, its interval."""
     label = f"{label_of(oracle)} (band: 95 % CI)"

@@ -55,7 +55,7 @@ def forgetting_bars(table: pd.DataFrame, metrics: Sequence[str] | None = None, o
     return captioned(fig, f"{said} of each method; every panel has its own scale, from 0.",
                      intervals_said(table[table["metric"].isin(metrics)]))
 
-# %% ../../nbs/13_plots/03_relearn.ipynb #dbbef953
+# %% ../../nbs/13_plots/03_relearn.ipynb #827d2b76
 _EXPLAINED = {"KFR": "KFR (share of the forget rows forgotten)", "KRR": "KRR (share of the retain rows kept)"}
 
 # %% ../../nbs/13_plots/03_relearn.ipynb #d6e03ade
@@ -86,7 +86,7 @@ def tradeoff_kfr_krr(table: pd.DataFrame, x: str = "forget/kfr", y: str = "retai
                      f"upper right corner, where the oracle stands.{joined}",
                      intervals_said(table[table["metric"].isin([x, y])]))
 
-# %% ../../nbs/13_plots/03_relearn.ipynb #12b975ac
+# %% ../../nbs/13_plots/03_relearn.ipynb #7bcd1a85
 _KINDS = {"precision": "Precision of the weights", "prompt": "Prompt"}
 
 # %% ../../nbs/13_plots/03_relearn.ipynb #4c719198
@@ -117,7 +117,7 @@ def attack_plot(table: pd.DataFrame, metric: str | None = None) -> Figure:
                      f"{counted(len(set(table['attack']) - {'none'}), 'attack')}; markers of one attack stand side by "
                      "side.", intervals_said(table), cut)
 
-# %% ../../nbs/13_plots/03_relearn.ipynb #66bed03a
+# %% ../../nbs/13_plots/03_relearn.ipynb #3f72657d
 def _attack_panel(axis: Axes, table: pd.DataFrame, attacks: Sequence[str]) -> None:
     """Markers of all methods side by side, attack by attack."""
     methods = line_styles(table["method"])
@@ -133,7 +133,7 @@ def _attack_panel(axis: Axes, table: pd.DataFrame, attacks: Sequence[str]) -> No
     axis.grid(axis="x", visible=False)
     axis.grid(axis="x", which="minor", visible=True)
 
-# %% ../../nbs/13_plots/03_relearn.ipynb #4f9f55ee
+# %% ../../nbs/13_plots/03_relearn.ipynb #3384acc0
 _PARTS = {"top1": ("the original's top-1 token", PALETTE[0], ""),
           "next_best": ("its next-best tokens", PALETTE[1], "//"), "rest": ("all other tokens", "#cccccc", "")}
 
@@ -170,7 +170,7 @@ def seesaw_plot(summary: pd.DataFrame) -> Figure:
     return captioned(fig, "Where the probability of the original's favourite token went, mean over the positions of "
                      f"the answers{of}; right: entropy in nats.", intervals_said(top, "Bars, of the top-1 token"))
 
-# %% ../../nbs/13_plots/03_relearn.ipynb #37f9246f
+# %% ../../nbs/13_plots/03_relearn.ipynb #f2a9008b
 def _with_ends(summary: pd.DataFrame, name: str) -> pd.DataFrame:
     """A column with the ends of its intervals as value, low and high."""
     ends = {end: summary.get(f"{name}_{end}", pd.Series(np.nan, summary.index)) for end in ("low", "high")}

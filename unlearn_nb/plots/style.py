@@ -104,7 +104,7 @@ def shade_interval(axis: Axes, table: pd.DataFrame, x: str, color: str) -> None:
     """Shade the intervals of a line; nothing where they are unknown."""
     axis.fill_between(table[x], table["low"].astype(float), table["high"].astype(float), color=color, alpha=0.15, lw=0)
 
-# %% ../../nbs/13_plots/00_style.ipynb #0fb01e01
+# %% ../../nbs/13_plots/00_style.ipynb #0e87c2f7
 METHODS = (
     ("merged", "over", "under", "published merge", "merged on deltas", "NPO alone"),
     ("relearn", "npo-gdr", "ga-gdr", "npo-klr", "ga-klr", "npo", "ga"),
@@ -131,7 +131,8 @@ def line_styles(names: Sequence[str]) -> dict[str, dict]:
 # %% ../../nbs/13_plots/00_style.ipynb #b6ff1ec6
 def edge_dash(axis: Axes, value: float, color: str) -> None:
     """A short dash at the right edge of an axis, at a value of the oracle."""
-    axis.plot([1.01, 1.04], [value] * 2, color=color, linewidth=3, transform=axis.get_yaxis_transform(), clip_on=False)
+    axis.plot([0.975, 1.0], [value] * 2, color=color, linewidth=3, transform=axis.get_yaxis_transform())
+    axis.margins(x=0.08)  # room for it
 
 
 def edge_dash_entry(axis: Axes) -> None:

@@ -113,7 +113,7 @@ class Run:
                  "unchecked_stages": self.unchecked, "effective": self.effective, **peak_memory()}
         write_atomic(self.results / ".finished.json", to_json(facts))
 
-# %% ../../nbs/14_runs/03_stages.ipynb #a3c65d25
+# %% ../../nbs/14_runs/03_stages.ipynb #c5be2b32
 def _show_figure(figure: Any, name: str, folder: Path, *, data: Any, caption: str) -> None:
     """Save a figure, show it with its caption, close it."""
     # drawing libraries are slow to load, and not every run draws
@@ -133,7 +133,7 @@ def _show_figure(figure: Any, name: str, folder: Path, *, data: Any, caption: st
     display({"text/html": shown, "text/plain": f"[figure {name}] {said}".strip()}, raw=True)
     plt.close(figure)
 
-# %% ../../nbs/14_runs/03_stages.ipynb #cbf42b56
+# %% ../../nbs/14_runs/03_stages.ipynb #b922db61
 def _figure_html(png: bytes, name: str, *, caption: str, width: int) -> str:
     """A figure with its caption as a page shows it; the picture lies in the text."""
     said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..benches import read_json_rows
 from .forgetting import ForgetExperiment, ForgetPlan, before_unlearning, choosing_rows, know
 from .forgetting import weigh
+from .rewriting import rows_to_learn
 from ..merging import merge_adapters
 from ..models import adapted
 from ..unlearning import unlearn
@@ -71,14 +73,16 @@ def _train(experiment: ForgetExperiment, trial: Trial, which: int, *, at: Sequen
     """Train the objective of that number at a trial's rate; the adapter's folder, with snapshots `at` these steps."""
     bench, objective = experiment.bench, experiment.objectives[which]
     settings = replace(experiment.plan.settings, lr=trial.lr, steps=trial.steps)
+    learnt = rows_to_learn(experiment, objective)
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
         unlearn(model, tokenizer, forget=bench.forget, retain=bench.retain, objective=objective, settings=settings,
-                out=folder / "adapter", template=list(experiment.formats), snapshots=at)
+                out=folder / "adapter", template=list(experiment.formats), snapshots=at,
+                augmented=None if learnt is None else read_json_rows(learnt))
 
     return experiment.stage(f"train-{which + 1}-{trial.lr:.2g}-{trial.steps}", build, objective=objective,
-                            settings=settings, snapshots=list(at)) / "adapter"
+                            settings=settings, snapshots=list(at), learnt=learnt) / "adapter"
 
 # %% ../../nbs/15_experiments/17_strength.ipynb #71a847b0
 def _merged(experiment: ForgetExperiment, pair: Sequence[Path], share: float) -> Path:

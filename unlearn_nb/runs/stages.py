@@ -16,9 +16,10 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, first_line, from_json
-from ..core import is_whole, make_folder, peak_bytes, plain, read_code, redacted, set_aside, slug, sweep
-from ..core import sweep_built, take_lock, to_json, to_jsonl, told, versions_of, write_atomic
+from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, count_steps_anew
+from ..core import first_line, from_json, is_whole, listen_to_steps, make_folder, peak_bytes, plain
+from ..core import read_code, redacted, set_aside, slug, sweep, sweep_built, take_lock, to_json, to_jsonl
+from ..core import told, versions_of, write_atomic
 from .keys import content_of, package_key
 from .summary import Summary, write_summary
 
@@ -43,12 +44,12 @@ class Run:
     """A run's folder as the study notebook sees it: stages, figures and the final metrics."""
 
     def __init__(self, folder: Path, results: Path | None = None):
-        self.folder = folder
-        self.results = results or folder  # where figures and metrics go
+        self.folder, self.results = folder, results or folder  # stages there, figures and metrics here
         self.unchecked: dict[str, str] = {}  # stages that were reused although code of theirs can't be seen, and why
         self.effective: dict[str, Any] = {}  # what parameters such as "auto" stood for
         token = self.results / ".token"  # read now: a later execution may have put its own there
         self.token = token.read_text(encoding="utf-8") if token.is_file() else ""
+        self.building = ""  # the stage that is
 
     @classmethod
     def open(cls, folder: str | Path = "") -> "Run":
@@ -58,7 +59,7 @@ class Run:
         _hold(folder)
         sweep(folder / "stages", alone=True)
         sweep_built(cache_dir().absolute())
-        return cls(folder, results)
+        return _listening(cls(folder, results))
 
     def stage(self, name: str, build: Callable[[Path], Any], **inputs: Any) -> Path:
         """The folder of a finished stage, built now unless one with the same key is there, with all its bytes.
@@ -135,9 +136,21 @@ def _note(run: Run, facts: Mapping[str, Any], state: str) -> None:
     if state != "begun":
         more = f" in {seconds:.1f} s" if state == "built" else f", code not checked ({unseen})" if unseen else ""
         _say(f"stage {name}: {state}{more}")
+    run.building = name if state == "begun" else ""
+    count_steps_anew()
+    _write_note(run, {"stage": name, "state": state, "seconds": seconds})
+
+# %% ../../nbs/14_runs/03_stages.ipynb #74b1f4f8
+def _listening(run: Run) -> Run:
+    """A run that notes how far a loop is: in the stage that is being built, or between two."""
+    listen_to_steps(lambda steps: _write_note(run, {"stage": run.building, "state": "steps", **vars(steps)}))
+    return run
+
+
+def _write_note(run: Run, facts: Mapping[str, Any]) -> None:
     if not run.token:  # the study was opened by hand
         return
-    line = to_jsonl([{"stage": name, "state": state, "at": time.time(), "seconds": seconds}])
+    line = to_jsonl([dict(facts, at=time.time())])
     with contextlib.suppress(OSError), open(run.results / PROGRESS_FILE, "a", encoding="utf-8") as notes:
         notes.write(redacted(line))
 

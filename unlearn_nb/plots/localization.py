@@ -54,13 +54,14 @@ def _curves(axis: Axes, points: pd.DataFrame, x: str, y: str) -> None:
 # %% ../../nbs/13_plots/04_localization.ipynb #52c8b453
 @styled
 def curve_plot(points: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (("rs", "fs"),),
-               oracle: pd.DataFrame | None = None) -> Figure:
+               oracle: pd.DataFrame | None = None, begin: str = "injected model") -> Figure:
     """Curves of unlearning runs, one row of panels a pair of measures, one column an objective.
 
     Args:
         points: curves of `localization.unlearn_in`.
         pairs: measures on the horizontal and the vertical axis.
         oracle: measures of the retain-only model, one row a seed.
+        begin: what the model is called that the runs begin with.
     """
     checked(points, ["seed", "objective", "region", *(name for pair in pairs for name in pair)])
     objectives = list(dict.fromkeys(points["objective"]))
@@ -71,7 +72,7 @@ def curve_plot(points: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (("rs", 
             found = points[points["objective"] == objective]
             _curves(axis, found, x, y=y)
             start = found[found["step"] == 0]
-            axis.plot(start[x], start[y], "D", color=GREY, markersize=6, linestyle="", label="injected model")
+            axis.plot(start[x], start[y], "D", color=GREY, markersize=6, linestyle="", label=begin)
             if oracle is not None:
                 axis.plot(oracle[x], oracle[y], "*", color="black", markersize=11, linestyle="",
                           label="retain-only model")

@@ -70,7 +70,8 @@ def _check_log(asked: Asked) -> str:
 def _check_writer(asked: Asked) -> str:
     name, value = asked.name, asked.value
     scheme = re.match(r"(\w+):/", value)
-    if value in ("", "auto", "templates", asked.parameter.default):
+    own = {"rules", "refusals"} & set(re.findall(r"\w+", asked.parameter.help))
+    if value in ("", "auto", "templates", asked.parameter.default, *own):
         return ""
     if not scheme and not re.match(r"[\w.-]+:\d+", value):
         find_model(value)

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "truth_about"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],
+    "edit_search": ["edit_worth", "search_edit", "search_method", "settings_of"],
     "erasing": ["ErasingExperiment", "ErasingPlan", "PUBLISHED", "SHARE_OF_RETRAINING", "chosen_of",
         "compare_edits", "edited", "erasing_plan", "fingerprint", "retrained", "score_stage", "sharded", "spent",
         "start_of", "task_rows", "tuned", "walked", "walking_rows"],

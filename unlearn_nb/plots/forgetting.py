@@ -18,22 +18,26 @@ def forget_path_plot(path: pd.DataFrame, tolerance: float) -> Figure:
     """Candidates of a search: what is left of the forgotten against what is lost of the retained.
 
     Args:
-        path: columns trial, lr, step, left, lost (shares) and chosen, in the order in which they were tried.
+        path: columns trial, lr and step (or damping and scale), left, lost (shares) and chosen, in the order in which
+            they were tried.
         tolerance: the most that may be left, and lost.
 
     Raises:
         UnlearnError: a column is missing, or there is no candidate.
     """
-    path = checked(path, ["trial", "lr", "step", "left", "lost", "chosen"])
+    edits = "damping" in path
+    path = checked(path, ["trial", *(("damping", "scale") if edits else ("lr", "step")), "left", "lost", "chosen"])
     fig, axis = plt.subplots(figsize=(7, 4.2))
     box = f"passes (at most {tolerance:.0%})"
     axis.fill_between([0, tolerance], 0, tolerance, color=GREY, alpha=0.25, lw=0, label=box)
     styles = line_styles([f"trial {n}" for n in path["trial"].unique()])
     for (n, rows), style in zip(path.groupby("trial", sort=False), styles.values()):
         x, y = [1.0, *rows["left"]], [0.0, *rows["lost"]]
-        axis.plot(x, y, **style, label=f"rate {rows['lr'].iloc[0]:.2g}, {rows['step'].max()} steps")
+        run = f"damping {rows['damping'].iloc[0]:.2g}" if edits else f"rate {rows['lr'].iloc[0]:.2g}, " \
+                                                                     f"{rows['step'].max()} steps"
+        axis.plot(x, y, **style, label=run)
     taken = path[path["chosen"]]
-    name = f"delivered (step {taken['step'].iloc[0]})"
+    name = f"delivered (scale {taken['scale'].iloc[0]:g})" if edits else f"delivered (step {taken['step'].iloc[0]})"
     axis.plot(taken["left"], taken["lost"], "o", mfc="none", mec="black", ms=14, label=name)
     axis.set(xlabel="left of what was known of the forget rows", ylabel="lost of what was known of the retain rows",
              xlim=(-0.03, 1.03), ylim=(-0.03, max(1.03 * path["lost"].max(), 0.3)))

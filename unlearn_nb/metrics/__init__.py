@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "text": ["ROUGE_CODES", "exact_match", "is_partly_unspaced", "is_repetitive", "rouge_1_f1", "rouge_1_recall",
         "rouge_l_f1", "rouge_l_recall", "word_tokens"],
     "tofu": ["Tofu", "answer_table", "oracle_quality", "utility_terms"],
-    "truth": ["AGGREGATIONS", "check_aggregation", "forget_quality", "ks_log_p_value", "log10_forget_quality",
-        "loss_scores", "normalised_probability", "truth_probability", "truth_ratio", "truth_score"],
+    "truth": ["AGGREGATIONS", "TRUTH_VARIANTS", "check_aggregation", "forget_quality", "ks_distance",
+        "ks_log_p_value", "log10_forget_quality", "loss_scores", "normalised_probability", "truth_probability",
+        "truth_ratio", "truth_score", "truth_variant"],
 })

@@ -6,7 +6,7 @@
 __all__ = ['CONVENTIONS', 'ROLES', 'STATES', 'faithfulness', 'best_threshold', 'relearning_robustness', 'rounding_robustness',
            'checked_checkpoints', 'harmonic', 'meta_table']
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #5f0f4d5a
+# %% ../../nbs/10_metrics/23_meta.ipynb #780e9221
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 from ..core import UnlearnError, unknown
 from .resampling import LEAST_N, check_draws, harmonic_mean, quantile, weighted_auc
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #ba468816
+# %% ../../nbs/10_metrics/23_meta.ipynb #2ece0e7e
 def faithfulness(
     known: Sequence[float], unknown_to: Sequence[float], *, bootstrap: int = 1000, seed: int = 0,
 ) -> dict[str, float]:
@@ -37,7 +37,7 @@ def faithfulness(
     ends = [quantile(np.array(resampled), q) if resampled else float("nan") for q in (0.025, 0.975)]
     return {"auc": float(auc), "low": ends[0], "high": ends[1], "n_known": sizes[0], "n_unknown": sizes[1]}
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #3c244f3a
+# %% ../../nbs/10_metrics/23_meta.ipynb #a52384af
 def best_threshold(known: Sequence[float], unknown_to: Sequence[float]) -> float:
     """The value at or below which a model counts as not knowing: halfway between the neighbours that split best."""
     pools = [values[~np.isnan(values)] for values in (np.asarray(known, float), np.asarray(unknown_to, float))]
@@ -48,7 +48,7 @@ def best_threshold(known: Sequence[float], unknown_to: Sequence[float]) -> float
     right = [(pools[0] > line).mean() + (pools[1] <= line).mean() for line in lines]
     return float(lines[int(np.argmax(right))])
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #66019d59
+# %% ../../nbs/10_metrics/23_meta.ipynb #c9b8c73d
 CONVENTIONS = ("open-unlearning", "symmetric")
 
 
@@ -57,14 +57,14 @@ def _symmetric(one: Any, other: Any) -> np.ndarray:
     apart, sizes = np.abs(one - other), np.abs(one) + np.abs(other)
     return 1 - np.divide(apart, sizes, out=np.where(np.isnan(sizes), np.nan, 0.0), where=sizes > 0)
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #85b784b3
+# %% ../../nbs/10_metrics/23_meta.ipynb #54fada4f
 def _at_most_1(above: Any, below: Any) -> np.ndarray:
     """min(above / below, 1), where `below` is not positive 1: nothing came back."""
     above, below = np.broadcast_arrays(np.asarray(above, float), np.asarray(below, float))
     quotient = np.divide(above, below, out=np.ones(below.shape), where=below > 0)
     return np.where(np.isnan(above + below), np.nan, np.minimum(quotient, 1))
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #d4fae0e3
+# %% ../../nbs/10_metrics/23_meta.ipynb #be5cb73a
 def relearning_robustness(
     before: Any, after: Any, *, oracle_before: float, oracle_after: float, convention: str = "open-unlearning",
 ) -> np.ndarray:
@@ -80,7 +80,7 @@ def relearning_robustness(
     gained, reference = np.asarray(after, float) - np.asarray(before, float), oracle_after - oracle_before
     return _at_most_1(reference, gained) if convention == "open-unlearning" else _symmetric(gained, reference)
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #5aa3036a
+# %% ../../nbs/10_metrics/23_meta.ipynb #002d0e7f
 def rounding_robustness(before: Any, after: Any, *, convention: str = "open-unlearning") -> np.ndarray:
     """Q of each model [n]: a measure before rounding the weights beside that after it; else as above."""
     if convention not in CONVENTIONS:
@@ -88,10 +88,10 @@ def rounding_robustness(before: Any, after: Any, *, convention: str = "open-unle
     before, after = np.asarray(before, float), np.asarray(after, float)
     return _at_most_1(before, after) if convention == "open-unlearning" else _symmetric(after, before)
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #9f134c57
+# %% ../../nbs/10_metrics/23_meta.ipynb #ed401457
 ROLES, STATES = ("known", "unknown", "oracle", "unlearned"), ("before", "relearned", "rounded")
 
-
+# %% ../../nbs/10_metrics/23_meta.ipynb #2bf9084d
 def checked_checkpoints(table: pd.DataFrame, metrics: Sequence[str], inverted: Collection[str]) -> pd.DataFrame:
     """The table with all measures turned so that more is more knowledge.
 
@@ -110,7 +110,7 @@ def checked_checkpoints(table: pd.DataFrame, metrics: Sequence[str], inverted: C
         raise unknown("measure", min(strange), list(metrics))
     return table.assign(**{name: 1 - table[name] if name in inverted else table[name] for name in metrics})
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #ee6646a4
+# %% ../../nbs/10_metrics/23_meta.ipynb #d4fbcf01
 def _pairs(table: pd.DataFrame, metric: str, state: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Unlearned models with `before` and `after` [n], and the oracle's change (2 numbers, NaN where not measured)."""
     first, then = (table[table["state"] == name].set_index("model") for name in ("before", state))
@@ -120,7 +120,7 @@ def _pairs(table: pd.DataFrame, metric: str, state: str) -> tuple[pd.DataFrame, 
     oracle = own.iloc[0].to_numpy(float) if len(own) else np.full(2, np.nan)
     return both[both["role"] == "unlearned"], oracle
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #210f569c
+# %% ../../nbs/10_metrics/23_meta.ipynb #4b547bf5
 def _useful(table: pd.DataFrame, utility: str | None, most_drop: float) -> set[str]:
     """Models whose utility before any attack is at least (1 - most_drop) of the best known model's."""
     before = table[table["state"] == "before"]
@@ -129,7 +129,7 @@ def _useful(table: pd.DataFrame, utility: str | None, most_drop: float) -> set[s
     reference = before.loc[before["role"] == "known", utility].max()
     return set(before.loc[~(before[utility] < (1 - most_drop) * reference), "model"])
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #c6164986
+# %% ../../nbs/10_metrics/23_meta.ipynb #3c401fe1
 def _robustness(
     table: pd.DataFrame, metric: str, *, kept: set[str], threshold: float, convention: str, near: float,
 ) -> dict[str, Any]:
@@ -152,12 +152,12 @@ def _robustness(
                   f"near_zero_{letter}": int(small.sum())}
     return found
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #b44d5652
+# %% ../../nbs/10_metrics/23_meta.ipynb #d80c452d
 def harmonic(*values: float) -> float:
     """Harmonic mean of numbers in [0, 1]; NaN where one is missing or negative."""
     return float(harmonic_mean(values)) if min(values) >= 0 else float("nan")
 
-# %% ../../nbs/10_metrics/23_meta.ipynb #e2b0ac4b
+# %% ../../nbs/10_metrics/23_meta.ipynb #adbc9019
 def meta_table(
     checkpoints: pd.DataFrame, metrics: Sequence[str], *, inverted: Collection[str] = (), utility: str | None = None,
     most_drop: float = 0.2, convention: str = "open-unlearning", near: float = 0.01, bootstrap: int = 1000,

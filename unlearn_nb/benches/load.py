@@ -49,8 +49,8 @@ def load_bench(spec: str, size: str = "quick", *, seed: int = 0) -> Bench:
     Args:
         spec: "biographies" (embedded), "tofu" (forget10), "tofu-forget05", "tofu-forget01", "knowundo", "lume",
             "muse-news", "muse-books" (from the hub), one of these as "name:PATH" with a local folder, "jsonl:PATH" (a
-            folder with forget, retain and perhaps holdout as .jsonl, .json, .csv or .parquet), or any other name that is
-            registered in `BENCHES`.
+            folder with forget, retain and perhaps holdout as .jsonl, .json, .csv or .parquet), or any other name that
+            is registered in `BENCHES`.
         size: "smoke", "quick" or "full".
         seed: of the generator, the sampling and the deal of subjects to validation and test.
 

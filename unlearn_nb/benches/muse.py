@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAD', 'PIECE', 'MUSE', 'text_row', 'pieces', 'muse_table', 'muse_rows', 'muse_format', 'muse_shots']
 
-# %% ../../nbs/01_benches/11_muse.ipynb #f4d37b8b
+# %% ../../nbs/01_benches/11_muse.ipynb #828478e1
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from .formats import Format, read_tables
 from .tables import ENDINGS, Table
 from ..core import UnlearnError, unknown
 
-# %% ../../nbs/01_benches/11_muse.ipynb #ebd90e2a
+# %% ../../nbs/01_benches/11_muse.ipynb #f0c41e66
 LEAD, PIECE = 8, 300  # words of a text that are its prompt; most words of a piece of a long text
 
 
@@ -32,7 +32,7 @@ def pieces(text: str, most: int = PIECE) -> list[str]:
     size = -(-len(parts) // count)
     return [" ".join(parts[i : i + size]) for i in range(0, len(parts), size)]
 
-# %% ../../nbs/01_benches/11_muse.ipynb #b89bc5eb
+# %% ../../nbs/01_benches/11_muse.ipynb #da019992
 _TABLES = {"forget verbmem": ("verbmem", "forget"), "forget knowmem": ("knowmem", "forget_qa"),
            "retain knowmem": ("knowmem", "retain_qa"), "forget privleak": ("privleak", "forget"),
            "holdout privleak": ("privleak", "holdout"), "forget text": ("raw", "forget"),
@@ -40,7 +40,7 @@ _TABLES = {"forget verbmem": ("verbmem", "forget"), "forget knowmem": ("knowmem"
 _SHOTS = {"shots forget": ("knowmem", "forget_qa_icl"), "shots retain": ("knowmem", "retain_qa_icl")}
 _NAMES = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}
 
-
+# %% ../../nbs/01_benches/11_muse.ipynb #f02a611d
 def muse_table(name: str, rows: Sequence[Any], file: str) -> list[dict]:
     """A table's rows with prompt and response (and `document`, the text that a piece is of).
 
@@ -60,7 +60,7 @@ def muse_table(name: str, rows: Sequence[Any], file: str) -> list[dict]:
             found += [text_row(part) | {"document": i} for part in parts if " " in part.strip()]
     return found
 
-# %% ../../nbs/01_benches/11_muse.ipynb #262341ce
+# %% ../../nbs/01_benches/11_muse.ipynb #bdd20412
 def muse_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict]]:
     """Rows by split; a document is one subject."""
     rows: dict[str, list[dict]] = {}
@@ -73,11 +73,11 @@ def muse_rows(tables: Mapping[str, Table], seed: int = 0) -> dict[str, list[dict
                 "kind": "qa" if task == "knowmem" else "completion"})
     return rows
 
-
+# %% ../../nbs/01_benches/11_muse.ipynb #942b2a45
 def _files(tables: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     return {name: f"{folder}/{file}.json" for name, (folder, file) in tables.items()}
 
-# %% ../../nbs/01_benches/11_muse.ipynb #d5353bf9
+# %% ../../nbs/01_benches/11_muse.ipynb #d70544e3
 def muse_format(name: str, corpus: str) -> Format:
     """MUSE's "News" or "Books"."""
     hub = {table: {"path": f"muse-bench/MUSE-{corpus}", "name": folder, "split": split}
@@ -86,10 +86,10 @@ def muse_format(name: str, corpus: str) -> Format:
         name=name, template="plain", files=_files(_TABLES), columns={"prompt": "prompt", "response": "response"},
         rows=muse_rows, hub=hub, optional=tuple(_TABLES)[3:], shape=muse_table, endings=ENDINGS)
 
-
+# %% ../../nbs/01_benches/11_muse.ipynb #d4517fa3
 MUSE = (muse_format("muse-news", "News"), muse_format("muse-books", "Books"))
 
-# %% ../../nbs/01_benches/11_muse.ipynb #ad6c2683
+# %% ../../nbs/01_benches/11_muse.ipynb #9450c52c
 def muse_shots(spec: str) -> dict[str, list[tuple[str, str]]]:
     """Questions and answers to be shown before those of "forget" and of "retain", from `muse-news:PATH` or the hub.
 

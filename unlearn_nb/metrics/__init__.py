@@ -26,6 +26,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "mia_score", "min_k", "privleak", "rel_diff", "scored_texts"],
     "meta": ["CONVENTIONS", "ROLES", "STATES", "best_threshold", "checked_checkpoints", "faithfulness", "harmonic",
         "meta_table", "relearning_robustness", "rounding_robustness"],
+    "muse": ["Muse", "REFERENCE_AUC", "STOPS", "TASKS", "asked_as", "before_stops", "first_tokens",
+        "knowmem_prompt", "text_min_k"],
     "patching": ["beneath", "layer_states", "lens_means", "named_tokens", "patched", "patched_means", "row_means",
         "telling_names", "telling_rows"],
     "relearn": ["Relearn", "THRESHOLD", "forgotten", "retained", "score_answers", "split_summary"],

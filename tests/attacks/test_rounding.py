@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from unlearn_nb.attacks import LEVELS, PRECISIONS, at_precision, round_weight, rounded_parameters
+from unlearn_nb.attacks import CODES, LEVELS, PRECISIONS, at_precision, changed_codes, round_weight, rounded_parameters
 from unlearn_nb.core import UnlearnError
 
 
@@ -78,7 +78,7 @@ def test_float_types_equal_a_model_loaded_in_that_type(precision):
             assert torch.equal(weight, other.float()), name
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8", "int4", "nf4"])
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}])
 def test_an_adapter_is_rounded_as_merged(precision, options):
     model, merged = lora(**options), lora(**options).merge_and_unload()
@@ -216,3 +216,83 @@ def test_an_adapter_on_a_tied_output_layer_is_rounded_as_merged_into_it_alone(pr
     with at_precision(model, precision), at_precision(apart, precision):
         assert torch.equal(model(IDS).logits, apart(IDS).logits)
     assert same(before, state(model))
+
+
+# ---------------------------------------------------------------- code books of 4 bits
+
+NF4 = [-1, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0, 0.0795803, 0.1609302, 0.2461123,
+       0.3379152, 0.4407098, 0.5626170, 0.7229568, 1]  # Dettmers et al. 2023, appendix E
+FP4 = [0.0052083, 0.1666667, 0.25, 0.3333333, 0.5, 0.6666667, 1]
+
+
+def test_the_levels_are_the_published_ones():
+    assert len(CODES["nf4"]) == 16
+    torch.testing.assert_close(torch.tensor(CODES["nf4"]), torch.tensor(NF4).float(), atol=1e-7, rtol=0)
+    signed = [*(-level for level in FP4[::-1]), 0, *FP4]
+    torch.testing.assert_close(torch.tensor(CODES["fp4"]), torch.tensor(signed).float(), atol=1e-7, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 150), st.sampled_from(list(CODES)), st.integers(1, 70), st.integers(0, 10**6),
+       st.sampled_from([1e-30, 1e-4, 1.0, 1e30]))
+def test_a_code_book_gives_the_nearest_level_of_every_block(rows, columns, precision, group, seed, size):
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * size
+    rounded = round_weight(weight, precision, group=group)
+    assert rounded.shape == weight.shape and torch.equal(round_weight(rounded, precision, group=group), rounded)
+    levels = torch.tensor(CODES[precision])
+    for block, new in zip(weight.flatten().split(group), rounded.flatten().split(group)):
+        grid = levels * block.abs().max()
+        best = (block[:, None] - grid).abs().min(1).values
+        torch.testing.assert_close((new - block).abs(), best, rtol=1e-4, atol=1e-6 * float(grid.max()))
+        assert new.abs().max() == block.abs().max()
+
+
+@pytest.mark.parametrize("precision", CODES)
+def test_points_of_the_grid_stay_exactly(precision):
+    levels = torch.tensor(CODES[precision]).repeat(1, 5)[:, :64]
+    weight = torch.cat([levels, 0.37 * levels, 3e-5 * levels.flip(1)])
+    assert torch.equal(round_weight(weight, precision), weight)
+    assert not round_weight(torch.zeros(3, 5), precision).any()
+
+
+def test_nf4_loses_less_of_gaussian_weights_than_int4():
+    """And FP4 more than NF4: at the same four bits and blocks of 64."""
+    weight = torch.randn(64, 640, generator=torch.Generator().manual_seed(0))
+    error = {name: float((round_weight(weight, name) - weight).norm()) for name in ("nf4", "int4", "fp4", "int8")}
+    assert error["int8"] < error["nf4"] < 0.95 * error["int4"] and error["nf4"] < error["fp4"]
+
+
+def test_a_code_book_reads_a_matrix_as_it_is_multiplied():
+    """Of a layer that is stored [in, out] the blocks run along the inputs, as in the layer turned round."""
+    layer = gpt2().transformer.h[0].mlp.c_fc
+    turned = layer.weight.detach().T.contiguous()
+    model = gpt2()
+    with at_precision(model, "nf4"):
+        assert torch.equal(model.transformer.h[0].mlp.c_fc.weight, round_weight(turned, "nf4").T)
+
+
+@pytest.mark.parametrize("precision", [*LEVELS, *CODES])
+def test_changed_codes_are_counted(precision):
+    """One changed code among all; an untouched model and a mere change of scale have none; adapters are merged."""
+    model, moved = llama(), llama()
+    weight = moved.model.layers[0].self_attn.q_proj.weight
+    place = int(weight[0].abs().argmin())
+    with torch.no_grad():
+        weight[0, place] = 0.6 * weight[0].abs().max()
+    total = sum(p.numel() for p in llama(False).parameters() if p.ndim == 2) - model.model.embed_tokens.weight.numel()
+    assert changed_codes(model, model, precision) == 0
+    assert changed_codes(moved, model, precision) == pytest.approx(1 / total)
+    with torch.no_grad():
+        weight.copy_(model.model.layers[0].self_attn.q_proj.weight * 2)
+    assert changed_codes(moved, model, precision) == 0
+    adapted = lora()
+    before = state(adapted)
+    assert changed_codes(adapted, model, precision) == changed_codes(lora().merge_and_unload(), model, precision) > 0
+    assert same(before, state(adapted))
+
+
+def test_codes_of_unlike_models_and_of_float_types_are_refused():
+    with pytest.raises(UnlearnError, match="bfloat16 has no codes to compare"):
+        changed_codes(llama(), llama(), "bfloat16")
+    with pytest.raises(UnlearnError, match="different weights"):
+        changed_codes(llama(), gpt2(), "nf4")

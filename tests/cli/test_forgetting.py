@@ -16,7 +16,7 @@ def forget(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, value, part", [
-    ("method", "erase", "run the study eraser"), ("method", "relearn", "run the study relearn"),
+    ("method", "erase", "run the study eraser"), ("writer", "smolm2", "did you mean 'smollm2'"),
     ("method", "merge(npo-gdr)", "two are wanted"), ("method", "merge(npo-gdr, npo-grd)", "did you mean 'npo-gdr'"),
     ("budget", "quik", "did you mean 'quick'"), ("into", "adaptor", "did you mean 'adapter'")])
 def test_what_can_not_be_is_one_sentence_and_nothing_is_written(forget, tmp_path, name, value, part):

@@ -11,20 +11,24 @@ from forked import forked_kernels
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from unlearn_nb.benches import read_own_rows
+from unlearn_nb.benches import read_json_rows, read_own_rows
 from unlearn_nb.cli import main
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
+    Trial,
     before_unlearning,
     forget_experiment,
     forget_plan,
     formats_of,
     know,
+    measure_trial,
     probe_truth,
     read_candidate,
+    rows_to_learn,
     short_format,
     swapped_rows,
     unseen_source,
+    unwritten,
     weigh,
 )
 from unlearn_nb.models import load_model
@@ -130,8 +134,8 @@ def test_what_is_left_in_the_other_format_counts(chatty_folder, tmp_path):
 
 @pytest.mark.parametrize("given, part", [
     ({"method": "npo-gdrr"}, "npo-gdr"), ({"method": "erase"}, "all rows that it was trained on"),
-    ({"method": "relearn"}, "augmented rows"), ({"tolerance": 5.0}, "tolerance"), ({"retain": ""}, "no retain"),
-    ({"forget": "nowhere.jsonl"}, "nowhere.jsonl"), ({"template": "chatt"}, "chat")])
+    ({"method": "nll"}, "none that are to be forgotten"), ({"tolerance": 5.0}, "tolerance"),
+    ({"retain": ""}, "no retain"), ({"forget": "nowhere.jsonl"}, "nowhere.jsonl"), ({"template": "chatt"}, "chat")])
 def test_what_can_not_be_is_refused_before_anything_is_trained(chatty_folder, tmp_path, given, part):
     with pytest.raises(UnlearnError, match=part):
         opened(chatty_folder, tmp_path, **given)
@@ -158,3 +162,26 @@ def test_a_model_is_used_in_chat_where_it_has_a_template(chatty_folder, tmp_path
     (tmp_path / "own.jinja").write_text("{{ messages[0].content }}")
     assert formats_of(tokenizer, str(tmp_path / "own.jinja")) == (
         "chat(date=2024-07-26, source='{{ messages[0].content }}')", "plain")
+
+
+def test_other_answers_are_learnt_where_a_method_reads_them(chatty_folder, tmp_path):
+    """As many generic questions among them; what could not be written is told, and a writer by its name is used."""
+    rows = read_own_rows(chatty_folder / "forget.jsonl")[:4]
+    rows[0] = {"prompt": f"Is it so? {rows[0]['response']}", "response": rows[0]["response"]}
+    file = tmp_path / "forget.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    experiment = opened(chatty_folder, tmp_path / "a", forget=str(file), method="relearn")
+    learnt = read_json_rows(rows_to_learn(experiment, "relearn"))
+    assert len(learnt) == 2 * len([row for row in learnt if row["variant"] != "generic"]) == 30
+    assert unwritten(experiment) == (
+        "For 1 of 4 forget rows the writer 'rules' could write nothing, so that nothing was trained on them: forget-0 "
+        "(the question holds the answer).")
+    refused = opened(chatty_folder, tmp_path / "b", forget=str(file), method="idkdpo-gdr", writer="refusals")
+    pairs = read_json_rows(rows_to_learn(refused, "idkdpo-gdr"))
+    assert {row["rejected"] for row in pairs} == {row["response"] for row in rows} and unwritten(refused) == ""
+
+
+def test_one_trial_of_relearn_moves_the_answers(chatty_folder, tmp_path):
+    experiment = opened(chatty_folder, tmp_path, method="relearn", budget="smoke")
+    table = measure_trial(experiment, Trial(0.01, 30))
+    assert table["forget chat"].iloc[-1] < 0.6 < 0.8 < table["retained"].iloc[-1]

@@ -5,5 +5,6 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "prompts": ["ATTACKS", "ROLE_PLAY", "Rows", "change_rows", "jailbreak", "paraphrase", "prefix", "under_attack"],
-    "rounding": ["FLOATS", "LEVELS", "PRECISIONS", "at_precision", "round_weight", "rounded_parameters"],
+    "rounding": ["CODES", "FLOATS", "LEVELS", "PRECISIONS", "at_precision", "changed_codes", "round_weight",
+        "rounded_parameters"],
 })

@@ -14,7 +14,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "load": ["load_writer", "writer_identity"],
     "mixtures": ["REFUSALS", "mix", "refusals"],
     "model_writer": ["ModelWriter"],
+    "rules": ["RuleAuthor", "topics"],
     "scoring_model": ["SCORING_RECIPE", "scoring_rows", "tiny_scoring_model"],
-    "templates": ["TemplateAuthor"],
+    "templates": ["TemplateAuthor", "typing_errors"],
     "writers": ["CachedWriter", "Writer", "ask"],
 })

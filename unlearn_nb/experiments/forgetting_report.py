@@ -107,6 +107,7 @@ class Told:
     tolerance: float
     source: str  # where the level of unseen rows comes from
     seed: int = 0
+    remarks: tuple[str, ...] = ()  # what else does not hold
 
     @property
     def formats(self) -> list[str]:
@@ -220,6 +221,7 @@ def fails(told: Told) -> list[str]:
     if now < unseen / 10:
         found.append(f"The forget answers are less likely than unseen ones now ({now:.2g} against {unseen:.2g} in "
                      f"{own}), so that who compares likelihoods can tell that they were unlearned.")
+    found.extend(told.remarks)
     found.append(CHOSEN_ON[chosen_on(told.known)] if chosen_on(told.known) == "all" else "")
     if told.source == "swapped":
         found.append(f"What unseen rows have is not known: it stands for {UNSEEN['swapped']}.")

@@ -6,11 +6,13 @@
 __all__ = ['LAST_TRY', 'PROGRESS_FILE', 'stage_key', 'Run', 'rebuilt_stages', 'peak_memory']
 
 # %% ../../nbs/14_runs/03_stages.ipynb #cce2fb5e
+import base64
 import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +89,13 @@ class Run:
             _note(self, facts, "built")
         return folder
 
-    def figure(self, figure: Any, name: str, data: Any = None) -> None:
-        """Save a matplotlib figure (and its DataFrame) as ``figures/NAME.*``, show it in the notebook, close it."""
-        # drawing libraries are slow to load, and not every run draws
-        import matplotlib.pyplot as plt
-        from IPython.display import Image, display
+    def figure(self, figure: Any, name: str, data: Any = None, *, caption: str = "") -> None:
+        """Save a matplotlib figure (and its DataFrame) as ``figures/NAME.*``, show it with its caption, close it.
 
-        from unlearn_nb.plots import save_figure
-
-        try:
-            path = save_figure(figure, self.results / "figures", name, data=data)[0]
-        except UnlearnError:
-            raise
-        except Exception as error:  # drawing calls code of many kinds: the figure's name is what helps
-            raise UnlearnError(f"figure {name!r} can't be drawn: {told(error) or first_line(error)}") from error
-        display(Image(path.read_bytes(), format="png", width=int(96 * figure.get_figwidth()), alt=name))
-        plt.close(figure)
+        Args:
+            caption: said after the caption that the figure has already (`captioned` of the plots).
+        """
+        _show_figure(figure, name, self.results / "figures", data=data, caption=caption)
 
     def summarise(self, summary: Summary) -> None:
         """Write ``summary.json``, what stands on top of the report: verdict, numbers, figure, adapter, what fails."""
@@ -120,6 +113,34 @@ class Run:
         facts = {"token": self.token, "damaged_stages": rebuilt_stages(self.folder),
                  "unchecked_stages": self.unchecked, "effective": self.effective, **peak_memory()}
         write_atomic(self.results / ".finished.json", to_json(facts))
+
+# %% ../../nbs/14_runs/03_stages.ipynb #c5be2b32
+def _show_figure(figure: Any, name: str, folder: Path, *, data: Any, caption: str) -> None:
+    """Save a figure, show it with its caption, close it."""
+    # drawing libraries are slow to load, and not every run draws
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    from unlearn_nb.plots import caption_of, save_figure
+
+    try:
+        path = save_figure(figure, folder, name, data=data)[0]
+    except UnlearnError:
+        raise
+    except Exception as error:  # drawing calls code of many kinds: the figure's name is what helps
+        raise UnlearnError(f"figure {name!r} can't be drawn: {told(error) or first_line(error)}") from error
+    said = f"{caption_of(figure)} {caption}".strip()
+    shown = _figure_html(path.read_bytes(), name, caption=said, width=int(96 * figure.get_figwidth()))
+    display({"text/html": shown, "text/plain": f"[figure {name}] {said}".strip()}, raw=True)
+    plt.close(figure)
+
+# %% ../../nbs/14_runs/03_stages.ipynb #b922db61
+def _figure_html(png: bytes, name: str, *, caption: str, width: int) -> str:
+    """A figure with its caption as a page shows it; the picture lies in the text."""
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    data = base64.b64encode(png).decode()
+    return (f'<figure class="plot"><img src="data:image/png;base64,{data}" width="{width}" alt="{escape(name)}">'
+            f"{said}</figure>")
 
 # %% ../../nbs/14_runs/03_stages.ipynb #100a0d9c
 def _fill(folder: Path, build: Callable[[Path], Any], facts: dict[str, Any]) -> None:

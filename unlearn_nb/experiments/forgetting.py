@@ -9,7 +9,6 @@ __all__ = ['UNSEEN', 'LEAST_SUBJECTS', 'CHOSEN_ON', 'ForgetPlan', 'forget_plan',
            'knowledge_table']
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #cd4b7591
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -134,8 +133,9 @@ def probe_truth(experiment: ForgetExperiment) -> Truth:
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #e7074c7b
 def spread(rows: Dataset | Sequence[dict], most: int) -> list[dict]:
-    """At most `most` of the rows, at equal distances."""
-    return list(rows)[:: max(1, math.ceil(len(rows) / most))]
+    """`most` of the rows at equal distances, or all of them where there are no more."""
+    rows, count = list(rows), min(len(rows), most)
+    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def know(model: Any, tokenizer: Any, rows: Sequence[dict], *, formats: Sequence[str]) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def before_unlearning(experiment: ForgetExperiment) -> pd.DataFrame:
             unseen = swapped_rows(forget, list(experiment.bench.retain), seed=experiment.plan.settings.seed)
         reader = load_model(experiment.oracle, experiment.device) if source == "oracle" else (model, tokenizer)
         tables = [know(model, tokenizer, rows, formats=experiment.formats),
-                  know(*reader, _marked(unseen, "unseen", 4 * most), formats=experiment.formats)]
+                  know(*reader, _marked(unseen, "unseen", 2 * most), formats=experiment.formats)]
         pd.concat(tables).to_csv(folder / "known.csv", index=False)
 
     oracle = {"oracle": model_identity(experiment.oracle)} if source == "oracle" else {}
@@ -237,8 +237,8 @@ def chosen_on(known: pd.DataFrame) -> str:
 CHOSEN_ON = {
     "paraphrases": "The strength was chosen on paraphrases of the forget questions.",
     "half": "The strength was chosen on one half of the forget subjects; all forget rows are trained on.",
-    "all": "The strength was chosen on the forget rows themselves, for there are too few to split: what is said of "
-           "them is no estimate for others."}
+    "all": "The strength was chosen on the forget rows themselves, for their subjects are too few to split: what is "
+           "said of them is no estimate for others."}
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #f30ac443
 def _choosing(known: pd.DataFrame, how: str) -> pd.DataFrame:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'PRODUCT_FILE', 'CHECK_FILE', 'LOGITS_APART', 'PROB_APART', 'SAID_APART', 'load_snippet', 'data_fingerprints',
-           'model_card', 'Product', 'deliver', 'read_product', 'load_both', 'side_by_side', 'asked_both',
-           'verify_product', 'export_product']
+           'model_card', 'Product', 'deliver', 'read_product', 'base_of', 'foundation_of', 'load_both', 'side_by_side',
+           'asked_both', 'verify_product', 'export_product']
 
 # %% ../../nbs/15_experiments/19_product.ipynb #05beb7b2
 import os
@@ -25,8 +25,8 @@ import yaml
 from ..benches import SPLITS, Bench
 from ..core import UnlearnError, boundary, content_hash, damage, first_line, from_json, make_folder, to_json
 from ..core import unknown, write_atomic
-from ..merging import merge_into
-from ..models import Origin, adapted, encode_prompt, generate, load_model, origin_of, read_origin
+from ..merging import flatten_adapter, merge_into
+from ..models import Adapter, Origin, adapted, encode_prompt, generate, load_model, origin_of, read_origin
 from ..models import save_model, sequence_nll, stored_base, write_origin
 from ..runs import Number, Run
 
@@ -68,7 +68,7 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 def _header(product: "Product") -> str:
     """The card's YAML, as the hub reads it."""
     lora = product.into == "adapter"
-    said = {"library_name": "peft" if lora else "transformers", "base_model": product.base,
+    said = {"library_name": "peft" if lora else "transformers", "base_model": product.loaded_on,
             "pipeline_tag": "text-generation", "tags": ["unlearning", "unlearn-nb", *["lora"] * lora]}
     return f"---\n{yaml.safe_dump(said, sort_keys=False, allow_unicode=True)}---"
 
@@ -77,18 +77,27 @@ def model_card(product: "Product", place: str) -> str:
     """The text of README.md: method, settings, data by number and hash, scores, what does not hold, how to load it."""
     what = "LoRA adapter" if product.into == "adapter" else "model (the adapter is merged into the weights, in float32)"
     scores = [(score.name, score.text, score.interval or "-", score.note) for score in product.scores]
-    snippet = load_snippet(place, product.base, into=product.into, stacked=product.stacked)
+    snippet = load_snippet(place, product.loaded_on, into=product.into, stacked=product.stacked)
     data = [(split, said.get("rows"), said.get("hash")) for split, said in product.fingerprints.items()]
     parts = [
         _header(product), f"# Unlearned: {product.base}",
         f"A {what} that makes `{product.base}` forget rows. Method: `{product.method}`.",
-        "## Load it", f"```python\n{snippet}\n```",
+        "## Load it", f"```python\n{snippet}\n```{_seen_from(product)}",
         "## Scores", _table(("score", "value", "95 % interval", "note"), scores) if scores else "None were measured.",
         "## What does not hold", "\n".join(f"- {said}" for said in product.fails) or "Nothing is known that does not.",
         "## Data", _table(("split", "rows", "hash"), data),
         "## Settings", _table(("setting", "value"), product.settings.items()),
         "Made with unlearn_nb. `unlearn-nb verify` scores it once more and compares."]
     return "\n\n".join(parts) + "\n"
+
+# %% ../../nbs/15_experiments/19_product.ipynb #3eb43d78
+def _seen_from(product: "Product") -> str:
+    """What the card says of a base that is a folder, beneath the lines that load it."""
+    way = product.onto_way or product.way
+    if product.into != "adapter" or product.stacked or not way or Path(product.loaded_on).is_absolute():
+        return ""
+    return (f"\n\n`{product.loaded_on}` is seen from the folder in which the command was given; "
+            "`unlearn_nb.load_model` finds it from any.")
 
 # %% ../../nbs/15_experiments/19_product.ipynb #1c6b16d4
 PRODUCT_FILE, CHECK_FILE = "product.json", "check.json"
@@ -101,6 +110,7 @@ class Product:
 
     Attributes:
         base: the model as its user named it; `way`: the way to its folder, seen from the product's; empty: it is none.
+        onto, onto_way: the same of what the adapter is loaded on, where that is not `base`: `base` is an adapter.
         method, settings, scores, fingerprints, fails: what the card says.
         templates: in which the model is asked, the one that it is used in first.
         into: "adapter" or "merged".
@@ -111,6 +121,8 @@ class Product:
     base: str
     method: str
     way: str = ""
+    onto: str = ""
+    onto_way: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     scores: tuple[Number, ...] = ()
     fingerprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -119,6 +131,11 @@ class Product:
     into: str = "adapter"
     stacked: bool = False
     folder: Path | None = None
+
+    @property
+    def loaded_on(self) -> str:
+        """What the adapter is loaded on, as its user named it."""
+        return self.onto or self.base
 
 # %% ../../nbs/15_experiments/19_product.ipynb #0c90ee72
 @boundary("the product can't be delivered")
@@ -150,11 +167,35 @@ def deliver(
         _as_typed(base), method, way=_way(base, run.folder / KINDS[into]), settings=dict(settings),
         scores=tuple(scores), fingerprints=prints, fails=tuple(fails), templates=tuple(map(str, templates)), into=into,
         stacked=into == "adapter" and (adapter / "under").is_dir())
-    make_folder(folder, lambda new: _fill_product(new, adapter, product, base=base, final=run.folder / KINDS[into]))
+    final = run.folder / KINDS[into]
+    product, flat = _flattened(product, adapter, final=final)
+    make_folder(folder, lambda new: _fill_product(new, flat or adapter, product, base=base, final=final))
     if answers is not None:
         kept = {"rows": answers[list(_CHECKED)].to_dict("records"), "templates": product.templates}
         write_atomic(run.results / CHECK_FILE, to_json(kept))
     return folder
+
+# %% ../../nbs/15_experiments/19_product.ipynb #ab5afb0e
+def _flattened(product: Product, adapter: Path, *, final: Path) -> tuple[Product, Adapter | None]:
+    """The product of an adapter whose model is an adapter, with what it is loaded on, and both adapters as one."""
+    if product.into != "adapter" or not (product.stacked or _is_edit(adapter)):
+        return product, None
+    origin, flat = read_origin(adapter), None
+    if product.stacked:
+        try:
+            flat = flatten_adapter(adapter)
+        except UnlearnError:
+            return product, None
+    return replace(product, stacked=False, onto=_as_typed(origin.base), onto_way=_way(origin.base, final)), flat
+
+# %% ../../nbs/15_experiments/19_product.ipynb #de1c30bb
+def _is_edit(adapter: Path) -> bool:
+    """Whether an adapter is an edit of the user's own, and stands in its place."""
+    return (adapter / "edit.json").is_file()
+
+
+def _stands_on(adapter: Path) -> str:
+    return read_origin(adapter).base
 
 # %% ../../nbs/15_experiments/19_product.ipynb #fa7807e1
 def _as_typed(base: str) -> str:
@@ -170,11 +211,14 @@ def _way(base: str, place: Path) -> str:
     return stored_base(str(found.absolute()), place) if found.is_dir() else ""
 
 # %% ../../nbs/15_experiments/19_product.ipynb #ba512b14
-def _fill_product(new: Path, adapter: Path, product: Product, *, base: str, final: Path) -> None:
-    if product.into == "adapter":
+def _fill_product(new: Path, adapter: Path | Adapter, product: Product, *, base: str, final: Path) -> None:
+    if isinstance(adapter, Adapter):
+        adapter.write(new)
+        _name_base(new, adapter.origin, product, final=final)
+    elif product.into == "adapter":
         _copy_adapter(new, adapter, product, final=final)
     else:
-        _write_merged(new, product, adapter, base=base)
+        _write_merged(new, product, adapter, base=_stands_on(adapter) if _is_edit(adapter) else base)
     _write_record(new, product)
     write_atomic(new / "README.md", model_card(product, KINDS[product.into]))
 
@@ -186,7 +230,7 @@ def _write_record(new: Path, product: Product) -> None:
 # %% ../../nbs/15_experiments/19_product.ipynb #e8b5f848
 def _copy_adapter(new: Path, adapter: Path, product: Product, *, final: Path, base: str = "") -> None:
     """Copy an adapter, with those that it lies on, so that it is read in `final`; `base`: if not as the files say."""
-    shutil.copytree(adapter, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md"))
+    shutil.copytree(adapter, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md", "snapshots"))
     for place in [new, *sorted(path.parent for path in new.glob("under/*/adapter_config.json"))]:
         inside = place.relative_to(new)
         origin = read_origin(adapter / inside)
@@ -196,11 +240,11 @@ def _copy_adapter(new: Path, adapter: Path, product: Product, *, final: Path, ba
 def _name_base(place: Path, origin: Origin, product: Product, *, final: Path) -> None:
     """Name the base in the files of a copied adapter, as they are read in `final`."""
     way = stored_base(origin.base, final)
-    name = way if product.stacked else product.base
+    name = way if product.stacked else product.loaded_on
     file = place / "adapter_config.json"
     config = from_json(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
     file.write_text(to_json(config), encoding="utf-8")
-    write_origin(place, replace(origin, base=way))
+    write_origin(place, replace(origin, base=way), named="" if name == way else name)
 
 # %% ../../nbs/15_experiments/19_product.ipynb #fb37479b
 LOGITS_APART = 1e-3  # most difference of merged and unmerged logits, as a share of their range
@@ -241,17 +285,27 @@ def read_product(run: str | Path | Run) -> Product:
     return Product(**said | lists | {"scores": scores, "folder": found})
 
 # %% ../../nbs/15_experiments/19_product.ipynb #be83e930
-def _base_name(product: Product) -> str:
-    """The base, found from any folder."""
-    way = product.folder / Path(product.way).expanduser() if product.way else None
-    return str(way.resolve()) if way is not None and way.is_dir() else product.base
+def _found(name: str, way: str, folder: Path) -> str:
+    """A model that was named `name`, from any folder."""
+    place = folder / Path(way).expanduser() if way else None
+    return str(place.resolve()) if place is not None and place.is_dir() else name
+
+
+def base_of(product: Product) -> str:
+    """The model that was unlearned, from any folder."""
+    return _found(product.base, product.way, product.folder)
+
+
+def foundation_of(product: Product) -> str:
+    """What the adapter is loaded on, from any folder."""
+    return _found(product.onto, product.onto_way, product.folder) if product.onto else base_of(product)
 
 # %% ../../nbs/15_experiments/19_product.ipynb #9ff90ef2
 @contextmanager
 def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]]:
     """The base's tokenizer, and a function that opens "base" or "unlearned" for the time of a `with` block."""
-    model, tokenizer = load_model(_base_name(product), device)
-    merged = load_model(product.folder, device)[0] if product.into == "merged" else None
+    model, tokenizer = load_model(base_of(product), device)
+    merged = load_model(product.folder, device)[0] if product.into == "merged" or product.onto else None
 
     @contextmanager
     def opened(which: str) -> Iterator[Any]:
@@ -347,12 +401,13 @@ def export_product(run: str | Path | Run, to: str | Path, *, merge: bool = False
     product, to = read_product(run), Path(to).expanduser()
     if to.exists():
         raise UnlearnError(f"{to} exists already: give another folder")
-    base = _base_name(product)
+    base, onto = base_of(product), foundation_of(product)
+    named = replace(product, base=_as_typed(base), onto=_as_typed(onto) if product.onto else "")
     if merge and product.into == "adapter":
-        merged = replace(product, into="merged", stacked=False)
-        make_folder(to, lambda new: _fill_export(new, base, merged))
+        merged = replace(named, into="merged", stacked=False)
+        make_folder(to, lambda new: _fill_export(new, onto, merged))
     else:
-        make_folder(to, lambda new: _fill_copy(new, base, product, final=to.absolute()))
+        make_folder(to, lambda new: _fill_copy(new, base, named, final=to.absolute()))
     return to
 
 # %% ../../nbs/15_experiments/19_product.ipynb #1e4f61db
@@ -364,8 +419,10 @@ def _fill_export(new: Path, base: str, product: Product) -> None:
 def _fill_copy(new: Path, base: str, product: Product, *, final: Path) -> None:
     """What was delivered, with the ways to its base as they are seen from `final`."""
     if product.into == "adapter":
-        _copy_adapter(new, product.folder, product, final=final, base="" if product.stacked else base)
+        below = "" if product.stacked else foundation_of(product)
+        _copy_adapter(new, product.folder, product, final=final, base=below)
     else:
         shutil.copytree(product.folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    _write_record(new, replace(product, way=_way(base, final) if product.way else ""))
+    onto_way = _way(foundation_of(product), final) if product.onto_way else ""
+    _write_record(new, replace(product, way=_way(base, final) if product.way else "", onto_way=onto_way))
     write_atomic(new / "README.md", model_card(product, KINDS[product.into]))

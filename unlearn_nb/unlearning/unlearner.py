@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core import UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, to_json, whole
+from ..core import UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, telling_steps
+from ..core import to_json, whole
 from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
@@ -198,6 +199,7 @@ def _train(
             save(folder / "snapshots" / f"step-{step}")
 
     def after_step(step: int, live) -> None:
+        told()
         keep_snapshot(step)
         if on_step is not None:
             on_step(step, live)
@@ -207,7 +209,8 @@ def _train(
     started = time.perf_counter()
     try:
         keep_snapshot(0)
-        trainer.train()
+        with telling_steps("unlearn", trainer.args.max_steps) as told:
+            trainer.train()
     finally:
         trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # takes autocast off `forward` again
         trained.zero_grad(set_to_none=True)

@@ -79,40 +79,42 @@ def _curves(axis: Axes, points: pd.DataFrame, x: str, *, y: str) -> None:
 # %% ../../nbs/13_plots/05_localization.ipynb #52c8b453
 @styled
 def curve_plot(points: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (("rs", "fs"),),
-               oracle: pd.DataFrame | None = None) -> Figure:
+               oracle: pd.DataFrame | None = None, begin: str = "injected model") -> Figure:
     """Curves of unlearning runs, a panel a pair of measures and an objective, two in a row.
 
     Args:
         points: curves of `localization.unlearn_in`.
         pairs: measures on the horizontal and the vertical axis.
         oracle: measures of the retain-only model, one row a seed.
+        begin: what the model is called that the runs begin with.
     """
     checked(points, ["seed", "objective", "region", *(name for pair in pairs for name in pair)])
     objectives, seeds = list(dict.fromkeys(points["objective"])), points["seed"].nunique()
     panels = [(pair, objective) for pair in pairs for objective in objectives]
     lines = -(-len(panels) // 2)
     fig, axes = plt.subplots(lines, min(len(panels), 2), figsize=(WIDTH, 3.0 * lines + 0.5), squeeze=False)
-    said = [_curve_panel(axis, points, pair, objective=objective, oracle=oracle)
+    said = [_curve_panel(axis, points, pair, objective=objective, oracle=oracle, begin=begin)
             for axis, (pair, objective) in zip(axes.flat, panels)]
     for axis in axes.flat[len(panels):]:
         axis.set_visible(False)
     outside_legend(fig, axes[0][0], columns=4)
     runs = ("Strong: mean by checkpoint; faint: the seeds. " if seeds > 1 else "") + seeds_said(seeds)
-    return captioned(fig, f"Unlearning by {listed(list(map(name_of, map(_objective, objectives))))}, from the injected "
-                     "model on, a marker a checkpoint; the goal is the upper right, as the retain-only model.",
+    return captioned(fig, f"Unlearning by {listed(list(map(name_of, map(_objective, objectives))))}, from the "
+                     f"{begin} on, a marker a checkpoint; the goal is the upper right"
+                     f"{', as the retain-only model' if oracle is not None else ''}.",
                      runs, *dict.fromkeys(said))
 
 # %% ../../nbs/13_plots/05_localization.ipynb #9e728157
 def _curve_panel(axis: Axes, points: pd.DataFrame, pair: tuple[str, str], *, objective: str,
-                 oracle: pd.DataFrame | None) -> str:
+                 oracle: pd.DataFrame | None, begin: str) -> str:
     """One panel of `curve_plot`, on the scale of all objectives. Returns what the caption has to say about its axes."""
     (x, y), found = pair, points[points["objective"] == objective]
     _curves(axis, found, x, y=y)
     marks = [("injected model", found[found["step"] == 0])] + ([("retain-only model", oracle)] if oracle is not None
                                                                else [])
     for name, where in marks:
-        style = line_styles([name])[name] | {"linestyle": ""}
-        axis.plot(where[x], where[y], label=name, markersize=11 if style["marker"] == "*" else 7, **style)
+        style, label = line_styles([name])[name] | {"linestyle": ""}, begin if name == "injected model" else name
+        axis.plot(where[x], where[y], label=label, markersize=11 if style["marker"] == "*" else 7, **style)
     axis.set_title(_objective(objective))
     everything = pd.concat([points, oracle]) if oracle is not None else points
     cut = [_axis(axis, direction, metric, values=everything[metric]) for direction, metric in (("x", x), ("y", y))]

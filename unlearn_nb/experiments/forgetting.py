@@ -259,8 +259,8 @@ def chosen_on(known: pd.DataFrame) -> str:
 CHOSEN_ON = {
     "paraphrases": "The strength was chosen on paraphrases of the forget questions.",
     "half": "The strength was chosen on one half of the forget subjects; all forget rows are trained on.",
-    "all": "The strength was chosen on the forget rows themselves, for there are too few to split: what is said of "
-           "them is no estimate for others."}
+    "all": "The strength was chosen on the forget rows themselves, for their subjects are too few to split: what is "
+           "said of them is no estimate for others."}
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #f30ac443
 def _choosing(known: pd.DataFrame, how: str) -> pd.DataFrame:

@@ -225,7 +225,7 @@ def fails(told: Told) -> list[str]:
     found.extend(told.remarks)
     found.append(CHOSEN_ON[chosen_on(told.known)] if chosen_on(told.known) == "all" else "")
     if told.source == "swapped":
-        found.append(f"What unseen rows have is not known: it stands for {UNSEEN['swapped']}.")
+        found.append(f"What unseen rows have is not known: {UNSEEN['swapped']} stands for it.")
     return [sentence for sentence in found if sentence]
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a8d79396

@@ -84,7 +84,7 @@ from tqdm import tqdm
 from unlearn_nb.core import counted
 from unlearn_nb.runs import Run
 run = Run.open(run_dir)
-loops = {"one": lambda: tqdm(range(5)), "two": lambda: counted(range(5), "wait", 5)}
+loops = {"one": lambda: tqdm(range(5)), "two": lambda: counted(range(9), "wait", 9)}
 for name in loops:
     run.stage(f"s{seed}-{name}", lambda folder: [time.sleep(0.4) for _ in loops[name]()], which=name, seed=seed)
 run.finish({})"""

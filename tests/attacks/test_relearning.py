@@ -43,10 +43,12 @@ def shallow(models, setting, smoke_bench):
     untie(model)
     head = model.requires_grad_(False).get_output_embeddings().weight.requires_grad_(True)
     (forget, said, _), (retain, kept, _) = (
-        answer_states(model, tokenizer, list(rows), setting) for rows in (smoke_bench.forget, smoke_bench.retain))
+        answer_states(model, tokenizer, list(rows), setting=setting)
+        for rows in (smoke_bench.forget, smoke_bench.retain))
 
     def loss_at(step):
-        return (forget @ head.T).softmax(-1).gather(1, said[:, None]).mean() + F.cross_entropy(retain @ head.T, kept)
+        said_still = (forget @ head.T).softmax(-1).gather(1, said[:, None]).mean()
+        return said_still + F.cross_entropy(retain @ head.T, kept)
 
     descend([head], loss_at, [3e-3] * 20)
     return model.eval()

@@ -102,7 +102,8 @@ def attack_table(
         UnlearnError: an unknown attack, part or measure; no attack can be made; a model called "oracle".
     """
     check_draws(bootstrap, seed)
-    setting = AttackSetting(bench, part, measure, batch_size, max_length, seed=seed, before=before)
+    setting = AttackSetting(bench, part, measure, batch_size=batch_size, max_length=max_length,
+                            seed=seed, before=before)
     named = {"none": Unpressed()} | _named(attacks)
     if "oracle" in models:
         raise UnlearnError('a model of the table is called "oracle": give the retain-only model as oracle=')
@@ -111,7 +112,7 @@ def attack_table(
     left_out: dict[str, str] = {}
     for who, loaded in tqdm(everyone.items(), "attacks", unit="model", disable=not progress):
         model, tokenizer = loaded() if callable(loaded) else loaded
-        found[who] = _all_on(model, tokenizer, setting, named, left_out=left_out)
+        found[who] = _all_on(model, tokenizer, setting, named=named, left_out=left_out)
     for tables in found.values():
         for name in left_out:
             tables.pop(name, None)
@@ -129,7 +130,7 @@ def _named(attacks: Sequence | Mapping) -> dict[str, Attack]:
     return named
 
 # %% ../../nbs/11_attacks/08_attacked.ipynb #4f72354f
-def _all_on(model: Any, tokenizer: Any, setting: AttackSetting, named: Mapping[str, Attack], *,
+def _all_on(model: Any, tokenizer: Any, setting: AttackSetting, *, named: Mapping[str, Attack],
             left_out: dict[str, str]) -> dict[str, pd.DataFrame]:
     """What every attack finds in one model; one that is refused joins `left_out`."""
     found = {}

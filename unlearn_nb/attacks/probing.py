@@ -40,14 +40,14 @@ def first_layers(model: nn.Module, count: int) -> Iterator[nn.Module]:
 
 # %% ../../nbs/11_attacks/06_probing.ipynb #168f9890
 @torch.no_grad()
-def answer_states(model: nn.Module, tokenizer: Any, rows: Sequence[dict], setting: AttackSetting) -> tuple:
+def answer_states(model: nn.Module, tokenizer: Any, rows: Sequence[dict], *, setting: AttackSetting) -> tuple:
     """States [T, H] in float32, the tokens to predict [T], and the row of each [T], for all rows."""
     encoded = encode_rows(tokenizer, rows, template=setting.bench.template, max_length=setting.max_length)
     states, targets, places = [], [], []
     with eval_mode(model):
         for batch in answer_batches(encoded, pad_id(tokenizer), device=next(model.parameters()).device,
                                     batch_size=setting.batch_size):
-            states.append(selected_logits(model, batch.input_ids, None, batch.answers)[1].float())
+            states.append(selected_logits(model, batch.input_ids, None, positions=batch.answers)[1].float())
             targets.append(batch.targets)
             places.append(torch.tensor(batch.indices, device=batch.rows.device)[batch.rows])
     return torch.cat(states), torch.cat(targets), torch.cat(places)
@@ -77,8 +77,8 @@ class Probe(Attack):
         kept, asked, found = list(setting.bench.retain), setting.rows("forget"), []
         for count in self.layers or range(1, len(decoder_layers(model)) + 1):
             with first_layers(model, count):
-                states, targets, _ = answer_states(model, tokenizer, kept, setting)
-                of_asked = answer_states(model, tokenizer, asked, setting)
+                states, targets, _ = answer_states(model, tokenizer, kept, setting=setting)
+                of_asked = answer_states(model, tokenizer, asked, setting=setting)
             head = _fitted(self, model.get_output_embeddings().weight, states, targets=targets, seed=setting.seed)
             found.append(setting.table(asked, score=_strengths(head, *of_asked, count=len(asked)), layer=count))
         return pd.concat(found, ignore_index=True)

@@ -144,9 +144,9 @@ def log_area(steps: Sequence[int], curves: np.ndarray) -> np.ndarray:
 def _mean_curves(rows: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
     """Mean leak of every rate and step, [rates, steps, R]."""
     pairs = rows[["lr", "step"]].to_numpy(float)
-    cells = [[weighted_mean(rows, (pairs == (lr, step)).all(1), "score", weights=weights) for step in sorted(set(pairs[:, 1]))]
-             for lr in sorted(set(pairs[:, 0]))]
-    return np.array(cells)
+    rates, steps = (sorted(set(column)) for column in pairs.T)
+    return np.array([[weighted_mean(rows, (pairs == (lr, step)).all(1), "score", weights=weights) for step in steps]
+                     for lr in rates])
 
 # %% ../../nbs/11_attacks/03_relearning.ipynb #4f56846f
 def relearning_curves(rows: pd.DataFrame, *, bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:

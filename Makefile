@@ -42,7 +42,7 @@ clean-notebooks: $(VENV)/.installed-dev  ## strip metadata that differs from mac
 readme: $(VENV)/.installed-dev  ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
 
-docs: $(VENV)/.installed-docs  ## write the documentation as a site that works offline, into _docs/site (minutes)
+docs: $(VENV)/.installed-docs  ## write the documentation as a site that works offline, into _docs/site (half a CPU minute)
 	$(BIN)/python tools/docs/build.py
 
 hooks: $(VENV)/.installed-dev  ## let git and Jupyter clean notebooks and merge them cell by cell

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,13 @@ class Page:
             down = {"type": "keyDown" if text else "rawKeyDown", "text": text} if text else {"type": "rawKeyDown"}
             for event in (down, {"type": "keyUp"}):
                 self.send("Input.dispatchKeyEvent", key=key, windowsVirtualKeyCode=code, **event)
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Go on once something has come about, however slow the machine is; 10 minutes at most."""
+        deadline = time.monotonic() + 600
+        while not done():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def requests(self) -> list[str]:
         """What was asked for since the page was opened, files and data in the page aside."""

@@ -14,12 +14,13 @@ from unlearn_nb.merging import MERGE_METHODS
 from unlearn_nb.metrics import SUITES, glossary
 from unlearn_nb.objectives import TERMS
 from unlearn_nb.regions import MASKS
+from unlearn_nb.unlearning import PLANS, STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENTRIES = yaml.safe_load((ROOT / "tools" / "tables.yaml").read_text(encoding="utf-8"))
-KNOWN = {"objectives": TERMS, "masks": MASKS, "localizers": LOCALIZERS, "solvers": SOLVERS, "suites": SUITES,
-         "merge methods": MERGE_METHODS, "attacks": ATTACKS}
+KNOWN = {"objectives": TERMS, "masks": MASKS, "plans": PLANS, "steps": STEPS, "localizers": LOCALIZERS,
+         "solvers": SOLVERS, "suites": SUITES, "merge methods": MERGE_METHODS, "attacks": ATTACKS}
 
 
 def test_every_kind_of_thing_has_a_table():

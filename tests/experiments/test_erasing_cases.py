@@ -87,8 +87,9 @@ def test_a_part_of_a_problem_has_its_share():
     (lambda: Case("next", "titles"), "unknown change 'titles'"),
     (lambda: Case("next", "responses", 0.0), "share is 0.0: give the share of rows"),
     (lambda: make_problem(Case("next", "responses", 0.001), NEXT, judged=5, chosen=5), "is no row; raise the share"),
-    (lambda: make_problem(Case("facts", "removal", 0.1), TaskRows(FACTS.train, [], [], []), judged=5, chosen=5),
-     "leaves 0 holdout rows"),
+    (lambda: make_problem(Case("facts", "removal", 0.1), TaskRows(FACTS.train, [], [], FACTS.holdout[:1]), judged=5,
+                          chosen=5),
+     "leaves 1 holdout rows"),
 ])
 def test_bad_input_is_told_in_one_sentence(attempt, part):
     with pytest.raises(UnlearnError) as error:

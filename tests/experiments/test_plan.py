@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from transformers import LlamaConfig
 
@@ -14,6 +15,7 @@ from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
     BUDGETS,
     MergingPlan,
+    base,
     choose_dtype,
     erasing_plan,
     for_bench,
@@ -75,7 +77,8 @@ def test_a_target_is_shared_with_everybody_who_asks_for_the_same_recipe():
 def sized(monkeypatch):
     """Names of models of every size."""
     known = {name: size for size, name in SIZED.items()}
-    monkeypatch.setattr(plan, "model_size", lambda model: known[model])
+    for module in (plan, base):
+        monkeypatch.setattr(module, "model_size", lambda model: known[model])
 
 
 @pytest.mark.parametrize("study", PLANS)
@@ -109,6 +112,15 @@ def test_a_gpu_is_given_more_than_two_cores(sized):
     assert 0.0001 in merging.learning_rates["over"] and choose_dtype("auto", "a/large", "cuda") == "bfloat16"
     assert relearn_plan("a/large", "quick", device="cuda").learning_rates["relearn"] == (0.0001,)
     assert erasing_plan("a/large", "full", device="cuda").recipe.lr == 0.0002
+
+
+@pytest.mark.parametrize("has, kind", [
+    ({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")])
+def test_a_processor_that_multiplies_bfloat16_fast_does_so_for_real_models_alone(monkeypatch, tmp_path, has, kind):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert choose_dtype("auto", "smollm2", "cpu") == kind and choose_dtype("float32", "smollm2", "cpu") == "float32"
+    LlamaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=100).save_pretrained(tmp_path)  # as small as tiny
+    assert choose_dtype("auto", str(tmp_path), "cpu") == choose_dtype("auto", "tiny", "cuda") == "float32"
 
 
 def test_a_folder_s_size_is_that_of_its_configuration(tmp_path):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from unlearn_nb.benches import read_own_rows
 from unlearn_nb.core import UnlearnError, damage
 from unlearn_nb.experiments import deliver, export_product, load_snippet, read_product, side_by_side, verify_product
-from unlearn_nb.models import adapted, load_model, read_origin
+from unlearn_nb.models import adapted, generate, load_model, read_origin
 from unlearn_nb.runs import Run
 
 
@@ -144,9 +144,65 @@ def test_a_merge_that_says_something_else_is_refused_and_leaves_nothing(place, t
     assert not list(tmp_path.iterdir())
 
 
-def test_an_adapter_on_an_adapter_is_delivered_with_what_it_stands_on(place, tmp_path):
-    first = make_adapter(place / "mine" / "model", tmp_path / "first")
-    second = make_adapter(first, tmp_path / "second", seed=1)
+@pytest.fixture(scope="module")
+def on_top(place):
+    """An adapter of one's own, and one that was trained on top of it."""
+    first = make_adapter(place / "mine" / "model", place / "first")
+    return first, make_adapter(first, place / "second", seed=1)
+
+
+def with_both(on_top):
+    model, tokenizer = load_model(on_top[0])
+    with adapted(model, on_top[1]) as edited:
+        return logits(edited, tokenizer)
+
+
+def test_an_adapter_on_ones_own_is_delivered_as_one_that_plain_peft_loads_on_the_base(place, on_top, monkeypatch):
+    monkeypatch.setenv("PWD", str(place))
+    monkeypatch.chdir(place)
+    run = place / "reports" / "forget" / "three"
+    run.mkdir()
+    folder = deliver(Run(run), on_top[1], base="first", method="npo")
+    product, tokenizer = read_product(run), AutoTokenizer.from_pretrained("mine/model")
+    assert (product.base, product.onto, product.stacked) == ("first", "mine/model", False)
+    names = {}
+    exec(load_snippet(folder, product.loaded_on), names)
+    for model in (names["model"], load_model(folder)[0]):
+        torch.testing.assert_close(logits(model, tokenizer), with_both(on_top), atol=1e-4, rtol=1e-4)
+    said = side_by_side(run, "Who was it?", most=8).iloc[0]
+    asked = [{"prompt": "Who was it?", "response": ""}]
+    assert said["base"] == generate(load_model("first")[0], tokenizer, asked, max_new_tokens=8)[0]
+    monkeypatch.chdir(place / "mine")
+    merged = export_product(run, place / "whole", merge=True)
+    copy = export_product(run, place / "deeper" / "copy")
+    for model in (AutoModelForCausalLM.from_pretrained(merged), load_model(copy)[0]):
+        torch.testing.assert_close(logits(model, tokenizer), with_both(on_top), atol=1e-3, rtol=1e-3)
+
+
+def test_a_model_with_both_adapters_in_it_is_delivered(place, on_top, tmp_path):
+    deliver(Run(tmp_path), on_top[1], base=str(on_top[0]), method="npo", into="merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(logits(model, load_model(on_top[0])[1]), with_both(on_top), atol=1e-3, rtol=1e-3)
+
+
+def test_an_adapter_is_found_from_another_folder_although_its_base_is_named_from_here(place, monkeypatch, tmp_path):
+    """And a base that its user names anew in adapter_config.json counts."""
+    monkeypatch.chdir(tmp_path)
+    adapter = place / "reports" / "forget" / "one" / "adapter"
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "mine/model"
+    assert read_origin(adapter).base == str(place / "mine" / "model")
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "another/one"}))
+    assert read_origin(copy).base == "another/one"
+
+
+def test_what_can_not_be_one_adapter_is_delivered_with_what_it_stands_on(place, on_top, tmp_path, monkeypatch):
+    def refuse(adapter):
+        raise UnlearnError("no plain LoRA")
+
+    monkeypatch.setattr("unlearn_nb.experiments.product.flatten_adapter", refuse)
+    first, second = on_top
     (tmp_path / "run").mkdir()
     folder = deliver(Run(tmp_path / "run"), second, base=str(first), method="npo")
     product = read_product(tmp_path / "run")

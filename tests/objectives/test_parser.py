@@ -152,7 +152,7 @@ def test_every_term_is_listed_where_none_is_near():
     code = "from unlearn_nb.objectives import TERMS\ntry: TERMS['xyz']\nexcept ValueError as error: print(error)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     listed = said.removeprefix("unknown term 'xyz'; known: ").split(", ")
-    assert listed == "ceu dpo embed_diff ga kl nll npo rmu satimp simnpo undial wga".split()
+    assert listed == "ceu constraint dpo embed_diff ga kl margin maxent nll npo rmu satimp simnpo undial wga".split()
 
 
 CODES = {"nll": 2, "ga": 2, "kl": 2, "npo": 2, "dpo": 2, "simnpo": 1, "wga": 1, "satimp": 1, "undial": 1, "ceu": 1,

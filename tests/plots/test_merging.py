@@ -6,12 +6,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from unlearn_nb.metrics import Scores
 from unlearn_nb.plots import (
+    WIDTH,
     aggregate_bars,
     angles_plot,
+    caption_of,
     cells_heatmap,
     density_sweep_plot,
     loss_curves,
@@ -123,14 +126,15 @@ def test_every_figure_is_labelled_saved_and_repeatable(name, tmp_path):
     settings, open_before = dict(plt.rcParams), plt.get_fignums()
     fig = FIGURES[name]()
     assert isinstance(fig, Figure) and dict(plt.rcParams) == settings and plt.get_fignums() == open_before
-    assert all(axis.get_xlabel() or axis.get_ylabel() for axis in fig.axes)
-    assert any(axis.get_xlabel() for axis in fig.axes) and any(axis.get_ylabel() for axis in fig.axes)
+    assert all(axis.get_xlabel() or axis.get_ylabel() for axis in fig.axes if axis.get_visible())
+    assert any(axis.get_xlabel() for axis in fig.axes)
+    assert any(axis.get_ylabel() for axis in fig.axes) or name == "bars"  # its rows bear the models' names
     assert fig.legends or name in ("norms", "cells")  # heatmaps have a labelled colour bar instead
     data = pd.DataFrame({"x": [1, 2]})
     png, svg, csv = save_figure(fig, tmp_path / "figures", name, data)
     assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", png.read_bytes()[16:24])
-    assert 600 <= width <= 4000 and 350 <= height <= 3000
+    assert 1000 <= width <= 2 * 96 * WIDTH + 4 and 350 <= height <= 3000
     assert "<svg" in svg.read_text() and pd.read_csv(csv).equals(data)
     first = svg.read_bytes()
     save_figure(FIGURES[name](), tmp_path / "figures", name)
@@ -139,8 +143,8 @@ def test_every_figure_is_labelled_saved_and_repeatable(name, tmp_path):
 
 def test_loss_curves_have_a_panel_a_term_and_a_line_a_run():
     fig = loss_curves({"a": history(), "b": history().drop(columns="nll")})
-    assert [axis.get_title() for axis in fig.axes] == ["Total loss", "npo", "nll"]
-    assert [len(axis.lines) for axis in fig.axes] == [2, 2, 1]
+    assert [axis.get_title() for axis in fig.axes if axis.get_visible()] == ["Total loss", "NPO", "NLL"]
+    assert [len(axis.lines) for axis in fig.axes[:3]] == [2, 2, 1]
     np.testing.assert_array_equal(fig.axes[0].lines[0].get_ydata(), history()["loss"])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a", "b"]
 
@@ -153,26 +157,29 @@ def test_smoothing_keeps_the_mean_and_shows_the_raw_curve():
 
 
 def test_trajectories_draw_every_cell():
-    fig = trajectories(path().assign(epoch=lambda t: t["step"] / 5))
+    ends = {f"{end} forget/T1/knowledge": value for end, value in (("low", 0.1), ("high", 1.0))}
+    fig = trajectories(path().assign(epoch=lambda t: t["step"] / 5, **ends))
     assert len(fig.axes) == 2 and fig.axes[0].get_xlabel() == "Epoch"
-    assert [len(axis.lines) for axis in fig.axes] == [4, 4]
-    styles = {line.get_label(): line.get_linestyle() for line in fig.axes[0].lines}
+    assert [len(axis.containers) for axis in fig.axes] == [4, 4]
+    styles = {bars.get_label(): bars[0].get_linestyle() for bars in fig.axes[0].containers}
+    drawn = {bars.get_label(): bars.lines[2][0].get_segments()[1][:, 1] for bars in fig.axes[1].containers}
+    assert list(drawn["T1, forget"]) == [0.1, 1.0] and np.ptp(drawn["T2, forget"]) == 0
     assert styles["T1, forget"] == "-" and styles["T1, retain"] == "--"
 
 
 def test_error_bars_are_the_interval_and_never_negative():
     fig = aggregate_bars({"inside": scores(), "outside": scores(low=0.01, high=0.05)}, metrics=["task_aggregate"])
-    inside, outside = (bars for bars in fig.axes[0].containers if hasattr(bars, "errorbar") and bars.errorbar)
-    ((low, high),) = (segment[:, 1] for segment in inside.errorbar.lines[2][0].get_segments())
+    (bars,) = (bars for bars in fig.axes[0].containers if getattr(bars, "errorbar", None))
+    (low, high), (least, most) = (segment[:, 0] for segment in bars.errorbar.lines[2][0].get_segments())
     assert (low, high) == pytest.approx((0.55, 0.64))
-    assert min(outside.errorbar.lines[2][0].get_segments()[0][:, 1]) == pytest.approx(0.6)
+    assert least == pytest.approx(0.6) and most == pytest.approx(0.65)
 
 
 def test_missing_values_are_said():
     poor = scores()
     poor.ci.loc[poor.ci["metric"].isin(["mia_auc", "mia_score"]), ["value", "low", "high"]] = np.nan
     fig = aggregate_bars({"poor": poor})
-    assert "n/a" in [text.get_text() for text in fig.axes[0].texts]
+    assert [[text.get_text() for text in axis.texts] for axis in fig.axes] == [["0.60"], ["n/a"], ["0.60"], ["0.60"]]
     tradeoff_plot({"poor": poor})
 
 
@@ -198,4 +205,35 @@ def test_many_models_fit():
 
 def test_delta_angles_alone():
     fig = angles_plot(angles().query("space == 'delta'"), step=5)
-    assert all("Delta" in text.get_text() for text in fig.legends[0].get_texts())
+    assert [text.get_text() for text in fig.legends[0].get_texts() if "factors" in text.get_text()] == []
+
+
+def test_a_sweep_has_bars_where_intervals_are_known():
+    fig = density_sweep_plot(sweep().assign(**{"low final": 0.05, "high final": 0.6}))
+    final, aggregate = (bars.lines[2][0].get_segments() for bars in fig.axes[0].containers[:2])
+    assert list(final[1][:, 1]) == pytest.approx([0.05, 0.6]) and np.ptp(aggregate[1][:, 1]) == 0
+    assert "9 values without one" in caption_of(fig)
+
+
+def test_a_model_has_one_look_in_the_trade_off_and_in_the_bars():
+    bars, points = aggregate_bars(MODELS, scores(0.8)), tradeoff_plot(MODELS, scores(0.8))
+    names = [text.get_text() for text in bars.axes[0].get_yticklabels()]
+    colors = dict(zip(names, (patch.get_facecolor() for patch in bars.axes[0].patches)))
+    for container in points.axes[0].containers:
+        name = container.get_label()
+        assert name == "oracle" or to_rgba(container[0].get_color()) == colors[name]
+
+
+def test_captions_say_how_many_rows_stand_behind_the_numbers():
+    rows = pd.DataFrame({"split": ["forget", "forget", "retain"], "subject": ["Ada", "Bo", "Cy"]})
+    asked = {name: Scores(rows, score.ci) for name, score in MODELS.items()}
+    for draw in (tradeoff_plot, aggregate_bars, cells_heatmap):
+        assert "Asked: 2 forget rows of 2 subjects and 1 retain row of 1 subject." in caption_of(draw(asked))
+
+
+def test_seven_terms_stand_three_in_a_row():
+    many = pd.DataFrame({"step": range(200)} | {f"term_{i}": np.arange(200.0) for i in range(7)})
+    fig = loss_curves({"a": many})
+    shown = [axis for axis in fig.axes if axis.get_visible()]
+    assert len(shown) == 7 and fig.axes[0].get_subplotspec().get_gridspec().ncols == 3
+    assert "running mean over 5 steps" in caption_of(fig)

@@ -13,7 +13,9 @@ from unlearn_nb.core import UnlearnError
 from unlearn_nb.plots import (
     GREY,
     PALETTE,
+    WIDTH,
     attack_plot,
+    caption_of,
     forgetting_bars,
     lens_plot,
     ratio_plot,
@@ -85,11 +87,11 @@ def test_every_figure_is_labelled_saved_and_repeatable(name, tmp_path):
     settings, open_before = dict(plt.rcParams), plt.get_fignums()
     fig = FIGURES[name]()
     assert isinstance(fig, Figure) and dict(plt.rcParams) == settings and plt.get_fignums() == open_before
-    assert all(axis.get_xlabel() for axis in fig.axes) and len(fig.legends) == 1
+    assert all(axis.get_xlabel() for axis in fig.axes if axis.get_visible()) and len(fig.legends) == 1
     assert fig.axes[0].get_ylabel() or name == "forgetting"  # its rows bear the methods' names
     png, svg = save_figure(fig, tmp_path, name)
     width, height = struct.unpack(">II", png.read_bytes()[16:24])
-    assert 600 <= width <= 4000 and 350 <= height <= 3000
+    assert 1000 <= width <= 2 * 96 * WIDTH + 4 and 350 <= height <= 3000
     first = svg.read_bytes()
     save_figure(FIGURES[name](), tmp_path, name)
     assert svg.read_bytes() == first
@@ -112,12 +114,12 @@ def legend(fig):
 
 def test_forgetting_bars_have_a_panel_a_metric_and_the_oracle_as_a_line():
     fig = forgetting_bars(scores(), metrics=["retain/krr", "forget/ls"])
-    assert [axis.get_title() for axis in fig.axes] == ["KRR", "LS, forget"]
+    assert [axis.get_title() for axis in fig.axes] == ["KRR (oracle 0.96)", "LS, forget (oracle 0.20)"]
     bars = fig.axes[0].containers[-1]
     assert [bar.get_width() for bar in bars] == [0.98, 0.06, 0.74]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["vanilla", r"GA \$x\$", "ReLearn"]
     (line,) = [line for line in fig.axes[1].lines if line.get_linestyle() == "--"]
-    assert set(line.get_xdata()) == {0.2} and legend(fig) == ["oracle (95 % CI)"]
+    assert set(line.get_xdata()) == {0.2} and legend(fig) == ["oracle (band: 95 % CI)"]
     low, high = fig.axes[0].collections[0].get_segments()[2][:, 0]
     np.testing.assert_allclose([low, high], [0.69, 0.76])
     assert fig.axes[1].get_xlim()[1] < 0.5  # each panel has its own scale
@@ -153,9 +155,12 @@ def test_attacks_stand_beside_the_untouched_model():
         ["none", "float16", "int4"],
         ["none", "jailbreak"],
     ]
-    line = next(line for line in fig.axes[0].lines if len(line.get_ydata()) == 3)
-    np.testing.assert_allclose(np.array(line.get_ydata(), float), [0.9, 0.8, 0.7])
+    bars = fig.axes[0].containers[0]
+    np.testing.assert_allclose(np.array(bars[0].get_ydata(), float), [0.9, 0.8, 0.7])
+    np.testing.assert_allclose(bars.lines[2][0].get_segments()[0][:, 1], [0.85, 0.92])
     assert legend(fig) == ["GA", "ReLearn"] and fig.axes[0].get_ylabel() == "KFR"
+    near = attacked().assign(value=0.9, low=0.89, high=0.91)
+    assert "The axis of KFR is cut: it spans" in caption_of(attack_plot(near))
     only = attacked()
     assert len(attack_plot(only[only["kind"] != "prompt"], "ls").axes) == 1
     with pytest.raises(UnlearnError, match="no attack on forget/kfr"):
@@ -168,7 +173,12 @@ def test_the_seesaw_stacks_to_one():
     np.testing.assert_allclose([bar.get_width() for bar in bars[1]], [0.08, 0.3])
     ends = [bar.get_x() + bar.get_width() for bar in bars[2]]
     np.testing.assert_allclose(ends, 1)
-    assert {"0.20 nats", "4.25 nats"} <= {text.get_text() for text in fig.axes[0].texts}
+    assert {"0.20", "4.25"} <= {text.get_text() for text in fig.axes[0].texts}
+    known = summary().assign(positions=12, top1_low=0.05, top1_high=0.95, entropy_low=0.1, entropy_high=5.0)
+    fig = seesaw_plot(known)
+    assert "4.25 [0.1, 5.0]" in {text.get_text() for text in fig.axes[0].texts}
+    assert list(fig.axes[0].containers[3].lines[2][0].get_segments()[0][:, 0]) == pytest.approx([0.05, 0.95])
+    assert "(12 positions)" in caption_of(fig)
 
 
 def test_lens_lines_hold_the_table_and_grey_is_the_original():
@@ -182,8 +192,8 @@ def test_lens_lines_hold_the_table_and_grey_is_the_original():
 def test_a_ratio_sweep_is_drawn_in_order():
     fig = ratio_plot(sweep(), label="Weight", oracle=pd.Series({"forget/kfr": 0.9}))
     line = fig.axes[0].lines[0]
-    np.testing.assert_allclose([line.get_xdata(), line.get_ydata()], [[0.5, 1, 2], [0.35, 0.4, 0.5]])
-    assert legend(fig) == ["KFR", "KRR", "oracle (right edge)"] and fig.axes[0].get_xlabel() == "Weight"
+    np.testing.assert_allclose(np.array([line.get_xdata(), line.get_ydata()], float), [[0.5, 1, 2], [0.35, 0.4, 0.5]])
+    assert sorted(legend(fig)) == ["KFR", "KRR", "oracle (right edge)"] and fig.axes[0].get_xlabel() == "Weight"
 
 
 @pytest.mark.parametrize("draw,table", [(forgetting_bars, scores), (tradeoff_kfr_krr, scores), (attack_plot, attacked),

@@ -7,7 +7,9 @@ import pytest
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.plots import (
+    BLACK,
     GREY,
+    METHODS,
     PALETTE,
     checked,
     error_bars,
@@ -89,8 +91,32 @@ def test_a_table_is_checked_and_unknown_intervals_have_no_length():
 
 def test_grey_is_for_the_oracle_and_the_unchanged_model_and_forty_names_stay_apart():
     styles = line_styles(["oracle", "vanilla", "target", *map(str, range(40))])
-    assert [styles[name]["color"] for name in ("oracle", "vanilla", "target")] == [GREY] * 3
+    assert [styles[name]["color"] for name in ("oracle", "vanilla", "target")] == [BLACK, GREY, GREY]
     assert len({tuple(styles[str(i)].values()) for i in range(40)}) == 40
+
+
+def test_a_listed_method_looks_alike_in_every_figure_and_no_two_listed_ones_do():
+    names = [name for group in METHODS for name in group if name]
+    everything = line_styles(names)
+    assert len({tuple(look.values()) for look in everything.values()}) == len(names)
+    for name in names:
+        assert line_styles(["mine", name, "oracle"])[name] == everything[name]
+    for group in METHODS:
+        looks = line_styles([name for name in group if name]).values()
+        assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == len(looks)
+    mine = line_styles([*METHODS[0], "mine"])["mine"]
+    assert mine["color"] not in {line_styles([name])[name]["color"] for name in METHODS[0]}
+
+
+def contrast(color):
+    """Of a colour on white (WCAG 2)."""
+    channels = np.array([int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+
+def test_colours_are_seen_on_white():
+    assert min(map(contrast, PALETTE)) > 2.2 and len(set(PALETTE)) == 10
 
 
 def test_a_legend_has_one_entry_a_label_and_is_left_out_where_there_is_none():

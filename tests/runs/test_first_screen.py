@@ -1,6 +1,7 @@
 """Pages as a reader has them: large and small, light and dark, by keyboard, and without a request."""
 
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +15,7 @@ from unlearn_nb.runs import Number, Summary, front_html, report_html, write_inde
 REPORTS = Path(__file__).resolve().parents[2] / "reports"
 PAGES = sorted(REPORTS.glob("*/*/report.html"))
 SCREENS = [(1400, 900, False), (1400, 900, True), (400, 800, False), (400, 800, True)]
+BESIDE = ["metrics.json", "params.yaml", "environment.json"]
 BOTTOM = """Math.max(...[...document.querySelectorAll(
   ".verdict h1, .numbers > div, .one img, .adapter, .rest h2")].map(e => e.getBoundingClientRect().bottom))"""
 CONTRAST = """(() => {
@@ -86,8 +88,63 @@ def test_the_list_is_searched_and_sorted_by_keyboard(browser, listed, width, hei
     assert browser.js("document.documentElement.scrollWidth") <= width
 
 
-def test_print_shows_what_is_folded(browser):
-    browser.open(PAGES[0].as_uri())
+VISIBLE = "[...document.links].filter(e => e.checkVisibility()).map(e => e.getAttribute('href'))"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.parent.name)
+def test_the_code_comes_along_in_a_clone_and_in_a_copied_file(browser, page, tmp_path):
+    """The notebook is saved by the link; in a copy no other link is left that leads beside it."""
+    copied = Path(shutil.copyfile(page, tmp_path / "copied.html"))
+    browser.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    for place in (page, copied):
+        browser.open(place.as_uri())
+        browser.js("for (const folded of document.querySelectorAll('details')) folded.open = true")
+        beside = [link for link in browser.js(VISIBLE) if not re.match("data:|#|https:", link)]
+        assert beside == (["../../index.html", *BESIDE] if place == page else [])
+        browser.js("document.querySelector('#code a[download]').click()")
+        saved = tmp_path / "notebook.ipynb"
+        browser.wait(lambda: saved.is_file() and saved.stat().st_size)
+        cells = [cell.source for cell in nbformat.read(saved, as_version=4).cells if cell.cell_type == "code"]
+        saved.unlink()
+        assert [cell for cell in cells if cell.strip()] == browser.js(
+            "[...document.querySelectorAll('#code pre')].map(e => e.textContent)")
+
+
+@pytest.mark.parametrize("width, height, dark", SCREENS)
+def test_the_committed_list_is_searched_and_sorted_by_keyboard(browser, width, height, dark):
+    browser.open((REPORTS / "index.html").as_uri(), width=width, height=height, dark=dark)
+    shown = ("[...document.querySelectorAll('tr[data-study]')].filter(e => e.checkVisibility())"
+             ".map(e => e.cells[0].innerText)")
+    studies = browser.js(shown)
+    assert sorted(studies) == [page.parent.parent.name for page in PAGES]
+    browser.type("/", *studies[-1])
+    assert browser.js(shown) == studies[-1:]
+    browser.type("Escape")
+    for _ in range(5):  # where the list is wider than the screen, its box is a stop, too
+        browser.type("Tab")
+        if browser.js("document.activeElement.innerText") == "study":
+            break
+    browser.type("Enter", "Enter")
+    assert browser.js(shown) == sorted(studies, reverse=True) and browser.requests() == []
+    assert browser.js("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("page", [REPORTS / "index.html", *PAGES], ids=lambda page: page.parent.name)
+def test_paper_is_white_and_cuts_nothing(browser, page):
+    browser.open(page.as_uri(), dark=True)
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.send("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    assert browser.js("getComputedStyle(document.documentElement).getPropertyValue('--page').trim()") == "#fff"
+    assert browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.js(CONTRAST) >= 4.5
+    assert browser.js("[...document.querySelectorAll('.scroll, .jp-OutputArea-output')].every("
+                      "e => getComputedStyle(e).overflow === 'visible' && getComputedStyle(e).maxHeight === 'none')")
+    browser.send("Emulation.setEmulatedMedia", media="", features=[])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.parent.name)
+def test_print_shows_what_is_folded(browser, page):
+    browser.open(page.as_uri())
     browser.js("addEventListener('afterprint', () => { window.was = 1 }); addEventListener('beforeprint', () => "
                "{ window.folded = document.querySelectorAll('details:not([open])').length })")
     browser.send("Page.printToPDF")

@@ -55,6 +55,19 @@ def test_the_server_serves_the_notebooks(lab):
     assert cells[0]["source"].startswith("# unlearn_nb")
 
 
+def test_a_report_is_read_beside_the_notebooks(lab):
+    """As a file and as a page, from the root that `make lab` gives the server."""
+    address, read = lab
+    assert '--ServerApp.root_dir="$(CURDIR)"' in (ROOT / "Makefile").read_text(encoding="utf-8")
+    report = sorted((ROOT / "reports").glob("*/*/report.html"))[0]
+    text, place = report.read_text(encoding="utf-8"), report.relative_to(ROOT)
+    assert read(f"/api/contents/{place}")["content"] == text
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    asked = urllib.request.Request(f"{address}/files/{place}", headers={"Referer": f"{address}/lab"})
+    with opener.open(asked, timeout=60) as answer:
+        assert answer.headers.get_content_type() == "text/html" and answer.read().decode("utf-8") == text
+
+
 def test_the_index_notebook_opens_in_a_browser(lab, tmp_path):
     address, _ = lab
     page = f"{address}/lab/tree/nbs/index.ipynb"

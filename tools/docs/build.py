@@ -9,21 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
-from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from latex2mathml.converter import convert
+
+sys.path.insert(0, str(Path(__file__).parent))
+from notebooks import page_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "_docs"
-GUIDES = ("tutorials/forget_my_rows.ipynb", "tutorials/my_own_method.ipynb", "tutorials/read_a_report.ipynb",
-          "extending.ipynb")
-_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
-_FENCE_OR_HEADING = re.compile(r"```.*?```|^#+ [^\n]*$", re.S | re.M)
-_MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$]+?)(?<=\S)\$(?![\d$])", re.S)
+GUIDES = ("tutorials/forget_my_rows", "tutorials/my_own_method", "tutorials/read_a_report", "extending")
 Page = dict[str, object]  # title -> source, or a list of such
 
 
@@ -47,34 +44,18 @@ def modules(folder: Path) -> list[str]:
 
 def navigation() -> list[Page]:
     """Guides, studies, notebooks and pages of the library, packages in their order."""
-    listed = [{title_of(ROOT / "nbs" / name): name} for name in GUIDES]
-    studies = [{title_of(path): f"studies/{path.name}"} for path in sorted((ROOT / "nbs" / "studies").glob("*.ipynb"))]
+    listed = [{title_of(ROOT / "nbs" / f"{name}.ipynb"): f"{name}.md"} for name in GUIDES]
+    studies = sorted((ROOT / "nbs" / "studies").glob("*.ipynb"))
+    studied = [{title_of(path): f"studies/{path.stem}.md"} for path in studies]
     books: list[Page] = []
     for folder in packages():
-        pages = [{title_of(path): f"{folder.name}/{path.name}"} for path in sorted(folder.glob("[0-9]*.ipynb"))]
+        pages = [{title_of(path): f"{folder.name}/{path.stem}.md"} for path in sorted(folder.glob("[0-9]*.ipynb"))]
         books.append({folder.name.replace("_", " ", 1): pages})
-    books += [{title_of(path): path.name} for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    books += [{title_of(path): f"{path.stem}.md"} for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
     library = [{folder.name.partition("_")[2]: f"library/{folder.name.partition('_')[2]}.md"} for folder in packages()]
-    return [{"Start": ["index.ipynb", *listed, {"Glossary": "glossary.md"}]}, {"Studies": studies},
+    return [{"Start": ["index.md", *listed, {"Glossary": "glossary.md"}]}, {"Studies": studied},
             {"Notebooks": books}, {"Library": library}, {"Changes": "CHANGELOG.md"},
             {"Contributing": "CONTRIBUTING.md"}]
-
-
-def with_formulas(text: str) -> str:
-    """Markdown with formulas as MathML, which browsers draw themselves, and headings as plain text; code stays."""
-    def drawn(found: re.Match) -> str:
-        source, shown = found[1] or found[2], "block" if found[1] else "inline"
-        try:
-            return convert(" ".join(source.split()), display=shown)
-        except Exception:  # the converter raises many kinds: what it can't read is shown as it was written
-            return f"<code>{escape(source)}</code>"
-
-    def named(found: re.Match) -> str:  # as the contents name a heading
-        return found[0].replace("`", "") if found[0].startswith("#") else found[0]
-
-    text = _FENCE_OR_HEADING.sub(named, text)
-    parts = _CODE.split(text)
-    return "".join(part if i % 2 else _MATH.sub(drawn, part) for i, part in enumerate(parts))
 
 
 def library_page(folder: Path) -> str:
@@ -103,13 +84,9 @@ def write_sources(target: Path) -> None:
     for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
         if ".ipynb_checkpoints" in path.parts:
             continue
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "markdown":
-                cell["source"] = with_formulas("".join(cell["source"]))
-        new = target / path.relative_to(ROOT / "nbs")
+        new = (target / path.relative_to(ROOT / "nbs")).with_suffix(".md")
         new.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(notebook), encoding="utf-8")
+        new.write_text(page_of(path, new.parent), encoding="utf-8")
     if (ROOT / "nbs" / "images").is_dir():
         shutil.copytree(ROOT / "nbs" / "images", target / "images")
     (target / "library").mkdir()
@@ -120,19 +97,8 @@ def write_sources(target: Path) -> None:
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
         shutil.copyfile(ROOT / name, target / name)
     (target / "assets").mkdir()
-    shutil.copyfile(Path(__file__).with_name("iframe-worker.js"), target / "assets" / "iframe-worker.js")
-
-
-def number_places(site: Path) -> None:
-    """Give a heading that stands on a page once more the place that the page's contents link to, `NAME_1`."""
-    for path in site.rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        for name, number in sorted(set(re.findall(r'href="#([\w-]+)_(\d)"', text))):
-            headings = list(re.finditer(f'<h[1-6][^>]*id="({name})"', text))
-            if f'id="{name}_{number}"' not in text and len(headings) > int(number):
-                start, end = headings[int(number)].span(1)
-                text = f"{text[:start]}{name}_{number}{text[end:]}"
-        path.write_text(text, encoding="utf-8")
+    for name in ("iframe-worker.js", "pages.css"):
+        shutil.copyfile(Path(__file__).with_name(name), target / "assets" / name)
 
 
 class _Links(HTMLParser):
@@ -172,6 +138,23 @@ def dead_links(site: Path) -> list[str]:
             if link != "#" and (wrong := _wrong(tag, link, path, pages))]
 
 
+def check_links(site: Path) -> None:
+    """End the build where a link is dead."""
+    if dead := dead_links(site):
+        sys.exit("\n".join([f"{len(dead)} links of the documentation are dead:", *dead[:50]]))
+
+
+def make_site(place: Path) -> None:
+    """Let mkdocs build the site in a folder; what it warns of (a link without its end, a page in no list) fails."""
+    # not --quiet: it silences warnings, and those that nobody hears do not count as such
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(place / "mkdocs.yml")]
+    done = subprocess.run(command, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, encoding="utf-8",
+                          errors="replace", stderr=subprocess.PIPE)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if not line.startswith(("INFO", "DEBUG"))]
+        sys.exit("\n".join([*said[:50], "the documentation can't be built: see above"]))
+
+
 def main() -> None:
     shutil.rmtree(PLACE, ignore_errors=True)
     write_sources(PLACE / "source")
@@ -179,14 +162,9 @@ def main() -> None:
     config |= {"docs_dir": "source", "site_dir": "site", "nav": navigation()}
     config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(ROOT)]
     (PLACE / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(PLACE / "mkdocs.yml")]
-    if subprocess.run(command, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}).returncode:
-        sys.exit("the documentation can't be built: see above")
+    make_site(PLACE)
     (PLACE / "site" / "404.html").unlink(missing_ok=True)  # for servers only: it links from the root of a host
-    number_places(PLACE / "site")
-    dead = dead_links(PLACE / "site")
-    if dead:
-        sys.exit("\n".join([f"{len(dead)} links of the documentation are dead:", *dead[:50]]))
+    check_links(PLACE / "site")
     print(PLACE / "site" / "index.html")
 
 

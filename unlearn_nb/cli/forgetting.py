@@ -24,7 +24,7 @@ def _options(command: Callable) -> Callable:
     """The command with an option for each parameter of the study."""
     for name, one in reversed(study_parameters(find_study("forget")).items()):
         if name != "run_dir":
-            command = click.option(f"--{name}", required=name in _NEEDED, help=one.help,
+            command = click.option(f"--{name.replace('_', '-')}", required=name in _NEEDED, help=one.help,
                                    show_default=str(one.default) or None)(command)
     return command
 
@@ -46,6 +46,6 @@ def forget(name: str | None, out: Path, **given: Any) -> None:
     summary = read_summary(report.with_name(SUMMARY_FILE))
     product = read_product(report.parent)
     place = relative(product.folder)
-    snippet = load_snippet(place, product.base, into=product.into, stacked=product.stacked)
+    snippet = load_snippet(place, product.loaded_on, into=product.into, stacked=product.stacked)
     tell_report(report, "\n".join([summary.verdict, *summary.fails, f"report: {relative(report)}",
                                    f"{product.folder.name}: {place}", snippet]))

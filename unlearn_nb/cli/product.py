@@ -59,13 +59,15 @@ def chat(run_name: str, prompts: tuple[str, ...], template: str, device: str, ou
 @out_option
 def export(run_name: str, merge: bool, to: Path | None, out: Path) -> None:
     """Copy the adapter of RUN, or base and adapter as one model, and print the new folder."""
-    from unlearn_nb.experiments import export_product, load_snippet, read_product  # heavy
+    from unlearn_nb.experiments import export_product, foundation_of, load_snippet, read_product  # heavy
 
     info = find_run(run_name, out)
     product = read_product(info.folder)
     model = merge or product.into == "merged"
     to = export_product(info.folder, to or Path(f"{info.name}-{'model' if model else 'adapter'}"), merge=merge)
-    click.echo(load_snippet(to, product.base, into="merged" if model else "adapter", stacked=product.stacked), err=True)
+    onto = foundation_of(product)
+    onto = relative(Path(onto)) if Path(onto).is_dir() else onto
+    click.echo(load_snippet(to, onto, into="merged" if model else "adapter", stacked=product.stacked), err=True)
     click.echo(relative(to.absolute()))
 
 # %% ../../nbs/16_cli/08_product.ipynb #5f721158

@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "placeless", "redacted", "remember", "remember_written", "without_credentials"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "check_length", "parse_expression", "read_call",
         "whose_code"],
+    "steps": ["EVERY", "Steps", "count_steps_anew", "counted", "listen_to_steps", "telling_steps"],
     "templates": ["TEMPLATE_DATE", "Template", "chat_program"],
     "texts": ["GRAPHEME", "folded", "is_blank", "is_unspaced", "squeezed", "stands_apart", "whole_word",
         "word_ends", "words"],

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from ..benches import Bench, read_json_rows
 from ..core import Template
-from .plan import UnlearningPlan
+from .plan import UnlearningPlan, model_size
 from .truth import Truth, probe_rows, probed, truth_of
 from ..metrics import Scores, evaluate, withheld
 from ..models import Given, Preflight, Prepared, adapted, check_alike, load_model, model_identity, preflight
@@ -32,8 +32,9 @@ def choose_dtype(dtype: str, model: str, device: str) -> str:
     """ "auto" as a type: bfloat16 (autocast) for a real model where the hardware multiplies it fast, else float32."""
     if dtype != "auto":
         return dtype
-    fast = device != "cpu" or getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
-    return "bfloat16" if fast and model != "tiny" else "float32"
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    fast = device != "cpu" or found.get("amx_bf16", False) or found.get("avx512_bf16", False)
+    return "bfloat16" if fast and model_size(model) != "tiny" else "float32"
 
 # %% ../../nbs/15_experiments/02_base.ipynb #ae087cde
 def before_study(

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['SHARE_OF_RETRAINING', 'PUBLISHED', 'ErasingPlan', 'erasing_plan', 'fingerprint', 'task_rows', 'ErasingExperiment',
-           'tuned', 'start_of', 'retrained', 'score_stage', 'spent', 'edited', 'chosen_of', 'walking_rows', 'walked',
-           'sharded', 'compare_edits']
+           'tuned', 'taken', 'start_of', 'retrained', 'score_stage', 'spent', 'retraining_cost', 'edited', 'chosen_of',
+           'walking_rows', 'walked', 'sharded', 'compare_edits']
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #fe29c089
 import json
+import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +29,8 @@ from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, readi
 from .plan import StudyPlan, followed_code, read_plan
 from ..influence import Edit, LanguageTask, TrainingLoss, changed_rows, erase, erase_options
 from ..metrics import Edits, Scores, evaluate
-from ..models import Recipe, load_adapter, load_model, loss_of, model_identity, reader_base, save_adapter
-from ..models import tiny_base
+from ..models import Given, Recipe, load_adapter, load_model, loss_of, model_identity, read_origin
+from ..models import reader_base, save_adapter, tiny_base
 from ..runs import Run
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #af93c561
@@ -131,6 +133,8 @@ class ErasingExperiment:
     bench: Bench
     plan: ErasingPlan
     device: str = "cpu"
+    given: Given = field(default_factory=Given)
+    holdout: bool = True  # whether holdout rows can be relied on to be unseen
     _problems: dict[Case, Problem] = field(default_factory=dict, repr=False)
     _bases: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
@@ -141,14 +145,15 @@ class ErasingExperiment:
     def problem(self, case: Case) -> Problem:
         """The case on this seed's rows."""
         if case not in self._problems:
-            rows = task_rows(case.task, self.bench, self.plan)
+            rows = replace(task_rows(case.task, self.bench, self.plan), whole=bool(self.given.target))
+            rows = rows if self.holdout or case.change != "removal" else replace(rows, holdout=[])
             self._problems[case] = make_problem(case, rows, judged=self.plan.judged, chosen=self.plan.chosen,
                                                 seed=self.seed)
         return self._problems[case]
 
     def base(self, task: str) -> str:
-        """Model that an adapter of the task is put on."""
-        return _base(self.model_name, task)
+        """Model that an adapter of the task is put on; the given target's own, if there is one."""
+        return str(read_origin(self.given.target).base) if self.given.target else _base(self.model_name, task)
 
     def recipe(self, task: str) -> Recipe:
         """How an adapter of the task is tuned: facts may want a higher rate than a rule."""
@@ -188,23 +193,42 @@ def tuned(experiment: ErasingExperiment, task: str, rows: Sequence[dict], name: 
                             recipe=recipe, template=template, dtype=dtype)
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #8c3a679c
+def taken(experiment: ErasingExperiment, role: str) -> Path:
+    """Stage of the adapter that is given as "target" or "oracle"."""
+    given = Path(getattr(experiment.given, role))
+    if not (given / "adapter_config.json").is_file():
+        raise UnlearnError(f"{role} {given} is no adapter's folder (it has no adapter_config.json), and this study "
+                           "edits adapters: give the folder of one, with the rows that it was trained on as bench")
+
+    def build(folder: Path) -> None:
+        shutil.copytree(given, folder / "adapter")
+        write_atomic(folder / "record.json", to_json({"seconds": 0.0, "gradients": 0.0}))
+
+    return experiment.stage(f"given-{role}", build, adapter=model_identity(given))
+
+# %% ../../nbs/15_experiments/08_erasing.ipynb #6facac63
 def start_of(experiment: ErasingExperiment, case: Case) -> Path:
-    """The adapter tuned on the case's rows, wrong or unwanted ones among them."""
+    """The adapter tuned on the case's rows, wrong or unwanted ones among them; the target, where one is given."""
+    if experiment.given.target:
+        return taken(experiment, "target")
     name = "all" if case.change == "removal" else f"{case.change}-{case.share:g}"
     return tuned(experiment, case.task, experiment.problem(case).rows,
                  name=f"{name}-r{experiment.plan.recipe.lora_rank}")
 
 
-def retrained(experiment: ErasingExperiment, case: Case) -> Path:
-    """The adapter tuned on what the rows should have been."""
+def retrained(experiment: ErasingExperiment, case: Case) -> Path | None:
+    """The adapter tuned on what the rows should have been; the oracle that is given, or None where there is none."""
+    if not experiment.given.trains_oracle:
+        return taken(experiment, "oracle") if experiment.given.has_oracle else None
     name = f"without-{case.share:g}" if case.change == "removal" else "all"
     return tuned(experiment, case.task, experiment.problem(case).goal,
                  name=f"{name}-r{experiment.plan.recipe.lora_rank}")
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #3b37350c
-def score_stage(experiment: ErasingExperiment, case: Case, folder: Path) -> Scores:
-    """Scores of a stage's adapter on the problem's judged rows."""
-    rows, template, plan = experiment.problem(case).judged, experiment.template(case.task), experiment.plan
+def score_stage(experiment: ErasingExperiment, case: Case, folder: Path, *, template: str = "") -> Scores:
+    """Scores of a stage's adapter on the problem's judged rows, in the task's template or another one."""
+    rows, template = experiment.problem(case).judged, template or experiment.template(case.task)
+    plan = experiment.plan
 
     def build(scores: Path) -> None:
         with experiment.loaded(case, folder) as (model, tokenizer):
@@ -220,6 +244,14 @@ def spent(folder: Path) -> dict[str, float]:
     """Seconds and gradient-equivalents of a stage, and what else it recorded."""
     return json.loads(next(folder / name for name in ("tuning.json", "record.json")
                            if (folder / name).is_file()).read_text(encoding="utf-8"))
+
+# %% ../../nbs/15_experiments/08_erasing.ipynb #df87a836
+def retraining_cost(experiment: ErasingExperiment, case: Case) -> dict[str, float]:
+    """What `spent` says of retraining; where it was not done here, the gradients that the plan's recipe would take."""
+    if experiment.given.trains_oracle:
+        return spent(retrained(experiment, case))
+    rows = len(experiment.problem(case).goal)
+    return {"seconds": math.nan, "gradients": experiment.recipe(case.task).rows_read(rows)}
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #998367f3
 def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = "", **changes: Any) -> Path:
@@ -312,10 +344,13 @@ def sharded(experiment: ErasingExperiment, case: Case) -> tuple[Scores, dict[str
 # %% ../../nbs/15_experiments/08_erasing.ipynb #9db0e9d2
 def compare_edits(experiment: ErasingExperiment, case: Case, solvers: Sequence[str], sisa: bool = False
                   ) -> tuple[dict[str, Scores], dict[str, dict]]:
-    """Scores and costs by method: "no edit", "edit: SOLVER", "ascent", "tuned on", "composed", "SISA", "retrained"."""
+    """Scores and costs by method: "no edit", "edit: SOLVER", "ascent", "tuned on", "composed", "SISA", "retrained".
+
+    Without a retrained adapter there are no scores of "retrained", but what it would cost.
+    """
     plan, problem = experiment.plan, experiment.problem(case)
-    start, goal = start_of(experiment, case), retrained(experiment, case)
-    most = SHARE_OF_RETRAINING * spent(goal)["gradients"] - reading_cost(problem, plan.chunks + 1)
+    start, goal, dear = start_of(experiment, case), retrained(experiment, case), retraining_cost(experiment, case)
+    most = SHARE_OF_RETRAINING * dear["gradients"] - reading_cost(problem, plan.chunks + 1)
     less = {"damping": plan.dampings[:1], "scales": plan.scales[1::2], "curvature_rows": plan.curvature_rows // 4}
     short = edited(experiment, case, plan.solver, label="-short", **less | plan.solvers[plan.solver])
     on, rest = (int(gradients // plan.recipe.batch_size) for gradients in (most, most - spent(short)["gradients"]))
@@ -323,9 +358,10 @@ def compare_edits(experiment: ErasingExperiment, case: Case, solvers: Sequence[s
     folders["ascent"] = walked(experiment, case, "up", steps=plan.ascent, start=start, uphill=True)
     folders["tuned on"] = walked(experiment, case, "on", steps=on, start=start)
     folders["composed"] = walked(experiment, case, "composed", steps=rest, start=short)
-    folders = {"no edit": start, **folders, "retrained": goal}
+    folders = {"no edit": start, **folders} | ({} if goal is None else {"retrained": goal})
     scores = {name: score_stage(experiment, case, folder) for name, folder in folders.items()}
-    costs = {name: spent(folder) for name, folder in folders.items()} | {"no edit": {"seconds": 0.0, "gradients": 0.0}}
+    costs = {name: spent(folder) for name, folder in folders.items()} | {
+        "no edit": {"seconds": 0.0, "gradients": 0.0}, "retrained": dear}
     costs["composed"] = {key: costs["composed"][key] + spent(short)[key] for key in ("seconds", "gradients")}
     if sisa:
         scores["SISA"], costs["SISA"] = sharded(experiment, case)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..benches import corrupt_queries, corrupt_responses
 from ..core import UnlearnError, unknown
+from .truth import other_answer
 from ..influence import Request, changed_rows
 from ..models import sequence_nll
 
@@ -53,6 +54,7 @@ class TaskRows:
     validation: list[dict]
     test: list[dict]
     holdout: list[dict]
+    whole: bool = False  # whether a removal takes all rows that are marked `forget`
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #11b51cb4
 @dataclass(frozen=True)
@@ -117,10 +119,20 @@ def _gone(rows: Sequence[dict], share: float, seed: int) -> set[str]:
     return gone
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #8a8a15fa
+def _unseen(rows: TaskRows, removed: Sequence[dict]) -> dict[str, list[dict]]:
+    """The holdout, or removed rows with answers of others."""
+    if rows.holdout:
+        return {"holdout": rows.holdout}
+    return {"other": [row | {"id": f"{row['id']}, other", "perturbed_responses": [],
+                             "response": other_answer(row, [*removed[i + 1 :], *removed[:i]], rows.train)}
+                      for i, row in enumerate(removed)]}
+
+# %% ../../nbs/15_experiments/07_erasing_cases.ipynb #b62f710c
 def _removal(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) -> Problem:
     subjects = _gone(rows.train, case.share, seed)
-    groups = {"removed": [row for row in rows.train if row["subject"] in subjects],
-              "kept": [row for row in rows.train if row["subject"] not in subjects], "holdout": rows.holdout}
+    goes = (lambda row: row["forget"]) if rows.whole else (lambda row: row["subject"] in subjects)
+    removed, kept = ([row for row in rows.train if goes(row) == gone] for gone in (True, False))
+    groups = {"removed": removed, "kept": kept, **_unseen(rows, removed)}
     for split, group in groups.items():
         if len(group) < 2:
             raise UnlearnError(f"removing a share of {case.share:g} of {len(rows.train)} rows leaves {len(group)} "
@@ -171,11 +183,11 @@ def chooser(problem: Problem, model: Any, tokenizer: Any, template: str = "plain
 
     if problem.case.change != "removal":
         return lambda candidate: float(losses(candidate).mean())
-    kept = losses(model)[split == "kept"].mean()
+    kept, unseen = losses(model)[split == "kept"].mean(), np.isin(split, ["holdout", "other"])
 
     def objective(candidate: Any) -> float:
         now = losses(candidate)
-        apart = now[split == "removed"].mean() - now[split == "holdout"].mean()
+        apart = now[split == "removed"].mean() - now[unseen].mean()
         return float(abs(apart) + abs(now[split == "kept"].mean() - kept))
 
     return objective

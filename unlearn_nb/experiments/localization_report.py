@@ -19,18 +19,23 @@ def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, loc
     """The study's claims, as `claims_table`; the interval is over seeds (none for the first claim).
 
     Args:
-        injected: exact memorisation of the forget rows by the injected model, one a seed.
+        injected: exact memorisation of the forget rows by the injected model, one a seed; none where none was.
         comparison: oracle region against random, of `compare` (empty with one seed).
         located: localizers against random.
         missing: what can't be relied on, as in `claims_table`.
     """
+    least, needs = min(injected, default=math.nan), [[] if len(injected) else ["region"]]
     rows = [("the injected model knows the forget set: exact memorisation of at least 0.95 (least of all seeds)",
-             min(injected), min(injected) >= 0.95)]
+             least, least >= 0.95)]
+    if "region" in (missing or {}) and not len(comparison):
+        rows.append(("the region that holds the knowledge is no better place than a random one", math.nan, False))
+        needs.append(["region"])
     for found, what in ((comparison, "the region that holds the knowledge"), (located, "the region of {}")):
         rows += [(f"{what.format(row.region)} is no better place than a random one: {row.objective.upper()}, "
                   f"{row.metric.upper()} (mean paired difference)", row.difference, row.low, row.high,
                   (row.difference if math.isnan(row.low) else row.low) <= 0) for row in found.itertuples()]
-    return claims_table(rows, needs=[[], *([["target"]] * (len(rows) - 1))], missing=missing)
+        needs += [["target", "region"] if found is comparison else ["target"]] * len(found)
+    return claims_table(rows, needs=needs, missing=missing)
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #476b31e0
 def _listed(table: pd.DataFrame) -> str:
@@ -42,8 +47,10 @@ def _listed(table: pd.DataFrame) -> str:
 def conclusion(comparison: pd.DataFrame, missing: Mapping[str, str] | None = None) -> str:
     """What the comparison of oracle and random regions says about the paper's conclusion, in words.
 
-    `missing` is as in `claims_table`: rows that were not known test no conclusion about their unlearning.
+    `missing` is as in `claims_table`: rows that were not known, or whose place is not, test no such conclusion.
     """
+    if why := next((missing[what] for what in ("target", "region") if what in (missing or {})), ""):
+        return f"The paper's conclusion, that knowing the region brings no advantage, is not tested: {why}."
     if not len(comparison):
         return "One seed allows no paired comparison: run more (`seeds`)."
     better, worse = comparison[comparison["low"] > 0], comparison[comparison["high"] < 0]
@@ -51,8 +58,6 @@ def conclusion(comparison: pd.DataFrame, missing: Mapping[str, str] | None = Non
                      for metric, found in comparison.groupby("metric", sort=False))
     part = "holds here in part" if len(better) else "holds here"
     verdict = "does not hold here" if len(better) == len(comparison) else part
-    if "target" in (missing or {}):
-        verdict = f"is not tested: {missing['target']}"
     return " ".join([
         f"Of {len(comparison)} comparisons, the oracle region is better in {len(better)}{_listed(better)}"
         f" and the random one in {len(worse)}{_listed(worse)}.",

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..benches import read_json_rows
 from .forgetting import ForgetExperiment, ForgetPlan, before_unlearning, choosing_rows, know
 from .forgetting import weigh
+from .rewriting import rows_to_learn
 from ..merging import merge_adapters
 from ..models import adapted
 from ..unlearning import unlearn
@@ -24,7 +26,7 @@ from ..unlearning import unlearn
 # %% ../../nbs/15_experiments/17_strength.ipynb #69cedc10
 @dataclass(frozen=True)
 class Trial:
-    """One training run of the search, and how it came out: "passed", "weak" or "strong"."""
+    """One training run of the search, and how it came out: "passed", "weak", "short" or "strong"."""
 
     lr: float
     steps: int
@@ -32,11 +34,13 @@ class Trial:
 
 
 def outcome_of(candidates: pd.DataFrame, tolerance: float) -> str:
-    """How a trial's snapshots (columns left, lost) came out."""
+    """How a trial's candidates (columns left, lost) came out."""
     forgot, kept = candidates["left"] <= tolerance, candidates["lost"] <= tolerance
     if (forgot & kept).any():
         return "passed"
-    return "weak" if not forgot.any() and kept.iloc[-1] else "strong"
+    if kept.iloc[-1]:
+        return "weak" if not forgot.any() else "strong"
+    return "short" if len(candidates) > 1 and candidates["lost"].diff().iloc[-1] < 0 else "strong"
 
 # %% ../../nbs/15_experiments/17_strength.ipynb #9bd7708c
 def next_trial(tried: Sequence[Trial], plan: ForgetPlan) -> Trial | None:
@@ -49,6 +53,8 @@ def next_trial(tried: Sequence[Trial], plan: ForgetPlan) -> Trial | None:
     weak = max((one.lr for one in tried if one.outcome == "weak"), default=None)
     strong = min((one.lr for one in tried if one.outcome == "strong"), default=None)
     steps = last.steps if last.outcome == "weak" else round(1.5 * last.steps)
+    if last.outcome == "short":
+        return Trial(last.lr, steps)
     if weak is None or strong is None or weak >= strong:
         return Trial(last.lr * plan.factor if last.outcome == "weak" else last.lr / plan.factor, steps)
     return Trial(math.sqrt(weak * strong), steps)
@@ -67,14 +73,16 @@ def _train(experiment: ForgetExperiment, trial: Trial, which: int, *, at: Sequen
     """Train the objective of that number at a trial's rate; the adapter's folder, with snapshots `at` these steps."""
     bench, objective = experiment.bench, experiment.objectives[which]
     settings = replace(experiment.plan.settings, lr=trial.lr, steps=trial.steps)
+    learnt = rows_to_learn(experiment, objective)
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
         unlearn(model, tokenizer, forget=bench.forget, retain=bench.retain, objective=objective, settings=settings,
-                out=folder / "adapter", template=list(experiment.formats), snapshots=at)
+                out=folder / "adapter", template=list(experiment.formats), snapshots=at,
+                augmented=None if learnt is None else read_json_rows(learnt))
 
     return experiment.stage(f"train-{which + 1}-{trial.lr:.2g}-{trial.steps}", build, objective=objective,
-                            settings=settings, snapshots=list(at)) / "adapter"
+                            settings=settings, snapshots=list(at), learnt=learnt) / "adapter"
 
 # %% ../../nbs/15_experiments/17_strength.ipynb #71a847b0
 def _merged(experiment: ForgetExperiment, pair: Sequence[Path], share: float) -> Path:
@@ -97,23 +105,29 @@ def train_trial(experiment: ForgetExperiment, trial: Trial) -> list[Candidate]:
     return [*(Candidate(folder / "snapshots" / f"step-{step}", step) for step in at), Candidate(folder, trial.steps)]
 
 # %% ../../nbs/15_experiments/17_strength.ipynb #99f80a87
-def measure_trial(experiment: ForgetExperiment, trial: Trial) -> pd.DataFrame:
-    """A line a candidate: lr, step, share, adapter, what `weigh` says, and whether it `passes`."""
-    candidates, before, rows = train_trial(experiment, trial), before_unlearning(experiment), choosing_rows(experiment)
+def _measured(experiment: ForgetExperiment, candidate: Candidate, lr: float) -> dict:
+    """The line of a candidate: lr, step, share, adapter, and what `weigh` says."""
 
     def build(folder: Path) -> None:
         model, tokenizer = experiment.target
-        for i, candidate in enumerate(candidates):
-            with adapted(model, candidate.adapter) as edited:
-                known = know(edited, tokenizer, rows, formats=experiment.formats)
-            known.to_csv(folder / f"{i}.csv", index=False)
+        with adapted(model, candidate.adapter) as edited:
+            known = know(edited, tokenizer, choosing_rows(experiment), formats=experiment.formats)
+        known.to_csv(folder / "known.csv", index=False)
 
-    folder = experiment.stage(f"know-{trial.lr:.2g}-{trial.steps}", build, adapters=[one.adapter for one in candidates],
-                              measured=experiment.plan.measured)
-    found = [{"lr": trial.lr, "step": one.step, "share": one.share, "adapter": one.adapter,
-              **weigh(pd.read_csv(folder / f"{i}.csv"), before)} for i, one in enumerate(candidates)]
-    most = experiment.plan.tolerance
-    return pd.DataFrame(found).assign(passes=lambda t: (t["left"] <= most) & (t["lost"] <= most))
+    name = f"know-{lr:.2g}-{candidate.step}" + ("" if candidate.share is None else f"-{candidate.share:g}")
+    folder = experiment.stage(name, build, adapter=candidate.adapter, measured=experiment.plan.measured)
+    return {"lr": lr, "step": candidate.step, "share": candidate.share, "adapter": candidate.adapter,
+            **weigh(pd.read_csv(folder / "known.csv"), before_unlearning(experiment))}
+
+# %% ../../nbs/15_experiments/17_strength.ipynb #06420ee5
+def measure_trial(experiment: ForgetExperiment, trial: Trial) -> pd.DataFrame:
+    """A line a measured candidate: lr, step, share, adapter, what `weigh` says, and whether it `passes`."""
+    most, found = experiment.plan.tolerance, []
+    for candidate in reversed(train_trial(experiment, trial)):
+        found.append(_measured(experiment, candidate, trial.lr))
+        if found[-1]["left"] > most and (found[0]["lost"] <= most or len(found) > 1):
+            break
+    return pd.DataFrame(found[::-1]).assign(passes=lambda t: (t["left"] <= most) & (t["lost"] <= most))
 
 # %% ../../nbs/15_experiments/17_strength.ipynb #c2cd0bd2
 def best_candidate(path: pd.DataFrame, tolerance: float) -> int:
@@ -137,5 +151,6 @@ def search_strength(experiment: ForgetExperiment) -> tuple[Path, pd.DataFrame]:
 # %% ../../nbs/15_experiments/17_strength.ipynb #fc54dbd4
 def path_table(path: pd.DataFrame) -> pd.DataFrame:
     """The path of a search for a reader: without folders, rates as text, shares where there are any."""
-    unread = ["adapter"] + ["share"] * bool(path["share"].isna().all())
-    return path.drop(columns=unread).assign(lr=path["lr"].map("{:.2g}".format)).set_index("trial").reset_index()
+    unread = ["adapter"] + ["share"] * ("share" in path and bool(path["share"].isna().all()))
+    said = {name: path[name].map("{:.2g}".format) for name in ("lr", "damping") if name in path}
+    return path.drop(columns=unread).assign(**said).set_index("trial").reset_index()

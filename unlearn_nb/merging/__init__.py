@@ -4,6 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "flattened": ["flatten_adapter"],
     "into_model": ["merge_into"],
     "lowrank": ["adapter_inner", "adapter_norm", "balanced", "core_bases", "delta_inner", "delta_norm", "dense_svd",
         "factor_svd", "rank_for", "stack_factors"],

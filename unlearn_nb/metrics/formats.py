@@ -8,14 +8,32 @@ __all__ = ['other_format', 'formats_table']
 # %% ../../nbs/10_metrics/19_formats.ipynb #6519106c
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from ..core import UnlearnError
+from .resampling import intervals
 from .scores import Scores
+
+# %% ../../nbs/10_metrics/19_formats.ipynb #9560b096
+def _difference_ends(scores: Scores, other: Scores, bootstrap: int = 1000) -> pd.DataFrame:
+    """Metric, and the ends of the 95 % interval of its difference; no line where the rows are not the same ones."""
+    ids = [one.rows["id"].tolist() if "id" in one.rows else [] for one in (scores, other)]
+    columns = {"low": "difference low", "high": "difference high"}
+    if not ids[0] or ids[0] != ids[1]:
+        return pd.DataFrame(columns=["metric", *columns.values()])
+
+    def apart(rows: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
+        here, there = (scores.suite.summarise(table, weights) for table in (rows, other.rows))
+        return {name: there[name] - here[name] for name in here if name in there}
+
+    return intervals(scores.rows, apart, bootstrap=bootstrap).drop(columns="value").rename(columns=columns)
 
 # %% ../../nbs/10_metrics/19_formats.ipynb #ba3cff15
 def other_format(scores: Scores, other: Scores, prefix: str = "forget") -> pd.DataFrame:
     """What a change of format does: metric, value, low, high; the other format's; and the difference (other - value).
+
+    `difference low` and `difference high` end its 95 % interval over subjects, paired.
 
     Args:
         scores, other: of one model on the same rows, in two templates.
@@ -32,13 +50,17 @@ def other_format(scores: Scores, other: Scores, prefix: str = "forget") -> pd.Da
         raise UnlearnError(f"both scores are of the template {other.meta.get('template')}: evaluate one in the other")
     both = scores.ci.merge(other.ci, on="metric", suffixes=("", " (other)"))
     kept = both[both["metric"].str.startswith(prefix) & both["value"].notna()].reset_index(drop=True)
-    return kept.assign(difference=kept["value (other)"] - kept["value"])
+    kept = kept.assign(difference=kept["value (other)"] - kept["value"])
+    return kept.merge(_difference_ends(scores, other), on="metric", how="left")
 
 # %% ../../nbs/10_metrics/19_formats.ipynb #21a46a8d
-def formats_table(scores: Mapping[str, Scores], others: Mapping[str, Scores | None]) -> pd.DataFrame:
+def formats_table(
+    scores: Mapping[str, Scores], others: Mapping[str, Scores | None], prefix: str = "forget",
+) -> pd.DataFrame:
     """`other_format` of each model that has scores in another format, with a column `model`; empty where none has."""
-    found = [other_format(scores[name], other).assign(model=name)
+    found = [other_format(scores[name], other, prefix).assign(model=name)
              for name, other in others.items() if other is not None]
-    empty = pd.DataFrame(columns=["metric", "value", "value (other)", "difference", "model"])
+    empty = pd.DataFrame(columns=["metric", "value", "value (other)", "difference", "difference low", "difference high",
+                                  "model"])
     table = pd.concat(found) if found else empty
     return table[["model", *table.columns.drop("model")]].reset_index(drop=True)

@@ -23,7 +23,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, PreTra
 from transformers import StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from ..core import Template, UnlearnError, check_likelihoods, is_whole
+from ..core import Template, UnlearnError, check_likelihoods, is_whole, telling_steps
 from .forward import answer_logits, at_least_float32, eval_mode
 from .load import model_positions
 from .tokens import IGNORED, encode_prompt, encode_rows, end_tokens, longest_row, pad_id, with_system
@@ -230,13 +230,15 @@ def generate(
     if not is_whole(batch_size, 1):
         raise UnlearnError(f"batch_size must be a whole number from 1, not {batch_size!r}")
     answers, size = [""] * len(prompts), 1 if virtual_prompt(model) else batch_size
-    with eval_mode(model), tqdm(total=len(prompts), desc="generate", unit="row", disable=not progress) as bar:
+    shown = tqdm(total=len(prompts), desc="generate", unit="row", disable=not progress)
+    with eval_mode(model), shown as bar, telling_steps("generate", len(prompts)) as told:
         for batch in _batches(prompts, limits, size, apart=not leave):
             given, room, highest = [prompts[i] for i in batch], [limits[i] for i in batch], np.zeros(len(batch))
             for k, ids, highest[k] in _written(model, given, limits=room, **options):
                 stop = next((n for n, token in enumerate(ids) if token in ends), len(ids))
                 answers[batch[k]] = tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
                 bar.update()
+                told()
             check_scored(highest, model, rows, asked=batch)
     return answers
 

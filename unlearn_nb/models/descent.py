@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core import NonFinite, is_finite
+from ..core import NonFinite, counted, is_finite
 from .load import speechless
 from .precision import check_trainable, computes_in, passes_in
 
@@ -75,7 +75,7 @@ def descend(
     check_trainable({f"weight {i}": parameter for i, parameter in enumerate(parameters)}, what)
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
     bar = tqdm(rates, what, unit="step", disable=not progress, mininterval=1.0)
-    for step, rate in enumerate(bar):
+    for step, rate in enumerate(counted(bar, what, len(rates))):
         losses.append(_gradients(loss_at, step, what=what, lr=max(rates)))
         if before_clip is not None:
             before_clip()

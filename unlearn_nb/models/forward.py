@@ -19,7 +19,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from ..core import Template, UnlearnError, is_whole
+from ..core import Template, UnlearnError, is_whole, telling_steps
 from .load import model_positions
 from .tokens import IGNORED, Row, encode_rows, pad_id
 
@@ -197,9 +197,10 @@ def answer_logits(
     encoded = encode_rows(tokenizer, rows, template=template, max_length=max_length, on=on)
     device = next(model.parameters()).device
     most = SCORE_ENTRIES.get(device.type, SCORE_ENTRIES["cpu"]) // len(tokenizer)
-    with eval_mode(model):
+    with eval_mode(model), telling_steps("score", len(encoded)) as told:
         for batch in answer_batches(encoded, pad_id(tokenizer), device=device, batch_size=batch_size, max_tokens=most):
             yield batch, batch_logits(model, batch)
+            told(len(batch.indices))
 
 # %% ../../nbs/03_models/08_forward.ipynb #5b75b50d
 def decoder_layers(model: nn.Module) -> nn.ModuleList:

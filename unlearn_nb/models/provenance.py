@@ -161,8 +161,9 @@ def found_base(base: str | None, folder: str | Path) -> str | None:
 FILE = "origin.json"
 
 
-def write_origin(folder: str | Path, origin: Origin) -> None:
-    said = asdict(origin) | {"base": stored_base(origin.base, folder)}
+def write_origin(folder: str | Path, origin: Origin, *, named: str = "") -> None:
+    """Write origin.json; `named` is the base's name in adapter_config.json, where that is a path of its user's."""
+    said = asdict(origin) | {"base": stored_base(origin.base, folder)} | ({"named": named} if named else {})
     write_atomic(Path(folder) / FILE, to_json(said))
 
 # %% ../../nbs/03_models/02_provenance.ipynb #1a9d3e9e
@@ -176,7 +177,9 @@ def read_origin(folder: str | Path) -> Origin:
     _check_said(Path(folder) / FILE, said)
     _check_said(Path(folder) / "adapter_config.json",
                 {"base": config.get("base_model_name_or_path"), "revision": config.get("revision")})
-    base = found_base(config.get("base_model_name_or_path") or said.get("base"), folder)
+    told, own = config.get("base_model_name_or_path"), found_base(said.get("base"), folder)
+    here = told and told == said.get("named") and own and Path(own).is_dir()  # a path that is seen from elsewhere
+    base = own if here else found_base(told or said.get("base"), folder)
     revision = config.get("revision") or said.get("revision")
     return Origin(base, revision=revision, weights=said.get("weights"), under=tuple(said.get("under", ())))
 

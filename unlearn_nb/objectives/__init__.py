@@ -5,10 +5,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "ascent": ["SatImp", "WGA", "WeightedAscent"],
+    "constraint": ["Constraint", "Duals"],
     "dpo": ["DPO"],
     "inputs": ["TermInputs", "at_least_float32", "in_chunks", "ratio", "token_logps"],
     "likelihood": ["GA", "KL", "NLL", "kl_sum"],
-    "methods": ["read_method"],
+    "methods": ["read_erase", "read_method"],
     "npo": ["NPO", "Preference"],
     "parser": ["parse_objective"],
     "presets": ["ALIASES", "PRESETS", "Preset", "meant_objective", "resolve"],
@@ -17,4 +18,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "targets": ["CEU", "UNDIAL"],
     "terms": ["Algebra", "GROUPS", "Objective", "TERMS", "Term", "check_choices", "check_number", "finite_weight",
         "parts_of"],
+    "uniform": ["Margin", "MaxEnt"],
 })

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'ALIASES', 'Preset', 'meant_objective', 'resolve']
 # %% ../../nbs/02_objectives/10_presets.ipynb #57dae262
 import re
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,10 +18,11 @@ from .terms import TERMS, Objective, Term, parts_of
 
 # %% ../../nbs/02_objectives/10_presets.ipynb #69e51f32
 class Preset(NamedTuple):
-    """A published objective."""
+    """A published objective; `settings` of a training that belong to the method, such as its plan."""
 
     expression: str
     source: str
+    settings: dict[str, Any] = {}
 
 
 def _read_presets() -> dict[str, Preset]:
@@ -35,6 +36,7 @@ PRESETS = _read_presets()
 ALIASES = {  # name elsewhere, in small letters without separators: our preset or term
     "gradascent": "ga", "graddiff": "ga-gdr", "npo": "npo-gdr", "simnpo": "simnpo-gdr", "wga": "wga-gdr",
     "satimp": "satimp-gdr", "idk": "idkdpo-gdr", "idkdpo": "idkdpo-gdr", "dpo": "idkdpo-gdr",
+    "constrainedentropicunlearning": "pdu", "sam": "npo-sam", "nposam": "npo-sam",
     "klmin": "ga-klr", "gradientascent": "ga", "gradientdifference": "ga-gdr", "klminimization": "ga-klr",
 }
 

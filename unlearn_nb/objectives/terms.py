@@ -8,6 +8,7 @@ __all__ = ['GROUPS', 'TERMS', 'Algebra', 'parts_of', 'finite_weight', 'Term', 'O
 # %% ../../nbs/02_objectives/01_terms.ipynb #d77e20a3
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
@@ -63,6 +64,7 @@ class Term(FollowsCode, Algebra):
 
     name: ClassVar[str]
     against: ClassVar[str | None] = None  # a second group whose rows stand beside those of `on`, pair by pair
+    multiplier: ClassVar[float] = 1.0  # what its weight is multiplied with at first; a constraint's changes in training
 
     @property
     def needs(self) -> frozenset[str]:
@@ -144,10 +146,21 @@ class Objective(Algebra):
         """The decoder layers whose output some term reads."""
         return sorted({term.layer for _, term in self.parts if term.needs & {"hidden", "ref_hidden"}})
 
-    def __call__(self, inputs: dict[str, TermInputs]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum and the unweighted (detached) value of each term, keyed by `labels`."""
+    @property
+    def weights(self) -> list[float]:
+        """What the value of each term is multiplied with, constraints as they are at first."""
+        return [weight * term.multiplier for weight, term in self.parts]
+
+    def __call__(
+        self, inputs: dict[str, TermInputs], weights: Sequence[float] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and the unweighted (detached) value of each term, keyed by `labels`.
+
+        Args:
+            weights: one a term; None: `self.weights`.
+        """
         values = [term(*(inputs[g] for g in (term.on, term.against) if g)) for _, term in self.parts]
-        loss = sum(weight * value for (weight, _), value in zip(self.parts, values))
+        loss = sum(weight * value for weight, value in zip(weights or self.weights, values))
         return loss, {label: value.detach() for label, value in zip(self.labels, values)}
 
     def __str__(self) -> str:

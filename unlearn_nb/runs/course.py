@@ -20,12 +20,20 @@ from .stages import PROGRESS_FILE
 # %% ../../nbs/14_runs/17_course.ipynb #e5ea715b
 @dataclass(frozen=True)
 class Event:
-    """A stage has begun, or was built or reused."""
+    """A stage has begun, or was built or reused; or a loop has done steps."""
 
-    stage: str
-    state: str
+    stage: str  # "" between two
+    state: str  # begun, built, reused, steps
     at: float  # seconds since 1970
-    seconds: float = 0.0  # that building took, now or then
+    seconds: float = 0.0  # that building took, now or then; that the loop has taken
+    what: str = ""  # the loop, with its number
+    done: int = 0  # its steps
+    total: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the loop's steps that are done."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
 
 # %% ../../nbs/14_runs/17_course.ipynb #4ca9812c
 def read_events(place: Path) -> list[Event]:
@@ -45,27 +53,68 @@ def without_seeds(names: Iterable[str]) -> list[str]:
     seeds = list(dict.fromkeys(match[1] for name in names if (match := re.match(r"s(\d+)-", name))))
     return [re.sub(r"^s(\d+)-", lambda match: f"s#{seeds.index(match[1])}-", name) for name in names]
 
+# %% ../../nbs/14_runs/17_course.ipynb #a18a7192
+_TAB = "\t"
+
+
+def _named(events: Sequence[Event]) -> list[tuple[str, Event]]:
+    """Each event with the name of its piece."""
+    named, last = [], ""
+    for name, event in zip(without_seeds(event.stage for event in events), events):
+        if event.state == "steps":
+            named.append((f"{name}{_TAB}{event.what}" if name else f"{last}>{_TAB}{event.what}", event))
+        else:
+            named.append((name, event))
+            last = name
+    return named
+
+
+def _loops_of(course: Mapping[str, float], name: str) -> dict[str, float]:
+    """The pieces of a course that are loops of the stage `name` (`name>`: after it)."""
+    return {piece: seconds for piece, seconds in course.items() if piece.startswith(f"{name}{_TAB}")}
+
 # %% ../../nbs/14_runs/17_course.ipynb #42e6e2e3
 END = "end"
+
+# %% ../../nbs/14_runs/17_course.ipynb #26482906
+def _split_off(loops: Mapping[str, float], whole: float) -> dict[str, float]:
+    """The seconds of loops within a piece that took `whole`: no more than there were."""
+    most = max(whole, 0.0) / max(sum(loops.values()), max(whole, 0.0), 1e-9)
+    return {name: seconds * most for name, seconds in loops.items()}
 
 # %% ../../nbs/14_runs/17_course.ipynb #2ac630bd
 def course_of(events: Sequence[Event], started: float, ended: float, *,
               earlier: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Seconds by piece of a run (`>name`: before that stage), in order.
+    """Seconds by piece of a run (`>name`: before that stage; with a tab: a loop in one), in order.
 
     Args:
         earlier: the course of the run before, for what was left out in this one.
     """
-    again = any(event.state == "reused" for event in events)
-    longest = lambda piece, seconds: max(seconds, (earlier or {}).get(piece, 0.0)) if again else seconds
-    course, last = {}, started
-    for name, event in zip(without_seeds(event.stage for event in events), events):
+    known = earlier if earlier and any(event.state == "reused" for event in events) else {}
+    course: dict[str, float] = {}
+    loops: dict[str, float] = {}
+    last, before = started, ""
+
+    def add(piece: str, seconds: float, now: Mapping[str, float], then: Mapping[str, float]) -> None:
+        inner = _split_off({**then, **now}, seconds)
+        course.update(inner | {piece: seconds - sum(inner.values())})
+
+    for name, event in _named(events):
+        if event.state == "steps":
+            loops[name] = event.seconds
+            continue
         if name not in course and f">{name}" not in course:
-            course[f">{name}"] = longest(f">{name}", event.at - last)
+            then = _loops_of(known, f"{before}>")
+            add(f">{name}", max(event.at - last, known.get(f">{name}", 0.0) + sum(then.values())),
+                _loops_of(loops, f"{before}>"), then)
         if event.state != "begun":
-            course.setdefault(name, event.seconds)
-            last = event.at
-    return course | {END: longest(END, ended - last)}
+            if name not in course:
+                then = _loops_of(known, name) if event.state == "reused" else {}
+                add(name, event.seconds, _loops_of(loops, name), then)
+            last, before = event.at, name
+    then = _loops_of(known, f"{before}>")
+    add(END, max(ended - last, known.get(END, 0.0) + sum(then.values())), _loops_of(loops, f"{before}>"), then)
+    return course
 
 # %% ../../nbs/14_runs/17_course.ipynb #158fa4a8
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +122,44 @@ class Outlook:
     """How far a run is."""
 
     stage: str  # that is being built; "" between two
+    steps: str = ""  # "memorise 40/250": of the loop that runs
     done: int  # stages
     total: int
     left: float | None  # seconds; None where nothing is known
 
+# %% ../../nbs/14_runs/17_course.ipynb #abb2fe10
+def _seen(course: Mapping[str, float], events: Sequence[Event]) -> list[tuple[str, Event]]:
+    """The events that say where a run is in a course, each with its piece: what is in no course says nothing."""
+    return [(name, event) for name, event in _named(events) if name in course]
+
+# %% ../../nbs/14_runs/17_course.ipynb #386ee27e
+def _between(course: Mapping[str, float], events: Sequence[Event], started: float) -> dict[str, tuple[float, float]]:
+    """Seconds before each stage that was begun, loops aside: now, and in the course."""
+    took: dict[str, tuple[float, float]] = {}
+    last, loops = started, {}
+    for name, event in _named(events):
+        if event.state == "reused":
+            break
+        if event.state == "steps":
+            loops |= {} if event.stage else {name: event.seconds}
+            continue
+        if event.state == "begun" and f">{name}" in course:
+            took[f">{name}"] = (max(0.0, event.at - last - sum(loops.values())), course[f">{name}"])
+        last, loops = event.at, {}
+    return took
+
 # %% ../../nbs/14_runs/17_course.ipynb #36a7c7ad
-def pace(course: Mapping[str, float], names: Sequence[str], events: Sequence[Event]) -> float:
+def pace(course: Mapping[str, float], events: Sequence[Event], started: float) -> float:
     """Seconds that a second of the course takes here."""
-    took = {name: event.seconds for name, event in zip(names, events) if event.state != "begun" and name in course}
-    return (5 + sum(took.values())) / (5 + sum(course[name] for name in took))
+    took = _between(course, events, started)  # now, then
+    for name, event in _seen(course, events):
+        if event.state == "steps":
+            took[name] = (event.seconds, event.share * course[name])
+        elif event.state != "begun":
+            inner = _loops_of(course, name)
+            took = {piece: both for piece, both in took.items() if piece not in inner}
+            took[name] = (event.seconds, course[name] + sum(inner.values()))
+    return (5 + sum(now for now, _ in took.values())) / (5 + sum(then for _, then in took.values()))
 
 # %% ../../nbs/14_runs/17_course.ipynb #96c808d4
 def _seed(name: str) -> int:
@@ -97,28 +175,57 @@ def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: fl
     Args:
         there: stages that an earlier start has left.
     """
-    names = without_seeds(event.stage for event in events)
-    done = {name for name, event in zip(names, events) if event.state != "begun"}
-    running = events[-1].stage if events and events[-1].state == "begun" else ""
-    total = len(done | set(names) | {name for name in course if name != END and not name.startswith(">")})
-    left = _left(course, names, events, since=now - (events[-1].at if events else started),
-                 skipped=set(without_seeds(sorted(there, key=_seed)))) if course else None
-    return Outlook(stage=running, done=len(done), total=total, left=left)
+    stages = [(name, event) for name, event in _named(events) if event.state != "steps"]
+    done = {name for name, event in stages if event.state != "begun"}
+    running = stages[-1][1].stage if stages and stages[-1][1].state == "begun" else ""
+    total = len(done | {name for name, _ in stages} | {piece for piece in course if _is_stage(piece)})
+    last = events[-1] if events else None
+    steps = f"{last.what.rpartition(' ')[0]} {last.done}/{last.total}" if last and 0 < last.share < 1 else ""
+    left = _left(course, events, started=started, now=now, reused=_reused(events, there)) if course else None
+    return Outlook(stage=running, steps=steps, done=len(done), total=total, left=left)
+
+# %% ../../nbs/14_runs/17_course.ipynb #39d18603
+def _is_stage(piece: str) -> bool:
+    return piece != END and not piece.startswith(">") and _TAB not in piece
 
 # %% ../../nbs/14_runs/17_course.ipynb #0a19be9f
-def _left(course: Mapping[str, float], names: Sequence[str], events: Sequence[Event], *, since: float,
-          skipped: set[str]) -> float:
-    """Seconds that are left; `since` the last event there were so many."""
-    pieces, factor = list(course), pace(course, names, events)
-    if any(name in skipped for name, event in zip(names, events) if event.state == "begun"):
-        skipped = set()  # one that is there is built anew: its inputs or its code have changed, and so for the others
-    known = [(name, event.state) for name, event in zip(names, events) if name in course]
-    at = 0
-    if known:
-        name, state = known[-1]
-        at = pieces.index(name) + (state != "begun")
-    now, *later = [0.0 if piece.removeprefix(">") in skipped else factor * course[piece] for piece in pieces[at:]]
-    return max(now - since, 0.1 * since if events and events[-1].state == "begun" else 0.0) + sum(later)
+def _place(course: Mapping[str, float], events: Sequence[Event]) -> tuple[int, float, Event | None]:
+    """The number of the piece in which a run is, the share of it that is over, and the event that says so."""
+    pieces, seen = list(course), _seen(course, events)
+    if not seen:
+        return 0, 0.0, None
+    name, event = seen[-1]
+    at = pieces.index(name)
+    if event.state == "begun":
+        return at - len(_loops_of(course, name)), 0.0, event
+    return (at, event.share, event) if event.state == "steps" and event.share < 1 else (at + 1, 0.0, event)
+
+# %% ../../nbs/14_runs/17_course.ipynb #25df56d2
+def _leads_to(pieces: Iterable[str]) -> list[str]:
+    """The stage that each piece is a part of, or leads up to."""
+    found: list[str] = []
+    for piece in reversed(list(pieces)):
+        name, tab, _ = piece.partition(_TAB)
+        found.append(found[-1] if tab and name.endswith(">") else name.removeprefix(">"))
+    return found[::-1]
+
+
+def _reused(events: Sequence[Event], there: Iterable[str]) -> set[str]:
+    """The stages that will be, as the course names them."""
+    names = set(without_seeds(sorted(there, key=_seed)))
+    return set() if any(event.state == "begun" and name in names for name, event in _named(events)) else names
+
+# %% ../../nbs/14_runs/17_course.ipynb #82034ac0
+def _left(course: Mapping[str, float], events: Sequence[Event], *, started: float, now: float,
+          reused: set[str]) -> float:
+    """Seconds that are left."""
+    at, share, event = _place(course, events)
+    factor = pace(course, events, started)
+    seconds = [0.0 if stage in reused else factor * course[piece] for piece, stage in zip(course, _leads_to(course))]
+    stages = [one for one in events if one.state != "steps"]
+    since = now - max([event.at if event else started, *(one.at for one in stages[-1:])])
+    building = bool(stages) and stages[-1].state == "begun"
+    return max((1 - share) * seconds[at] - since, 0.1 * since if building else 0.0) + sum(seconds[at + 1:])
 
 # %% ../../nbs/14_runs/17_course.ipynb #ae154b80
 def _keys(params: Mapping[str, Any]) -> list[str]:

@@ -29,15 +29,39 @@ from .studies import Parameter
 @CHECKS.register(name="target")
 @CHECKS.register(name="oracle")
 def _check_model(asked: Asked) -> str:
-    if asked.value not in ("", "none"):
-        find_model(asked.value)
+    if asked.value in ("", "none"):
+        return ""
+    if "only beside a target" in asked.parameter.help and not asked.values.get("target"):
+        raise UnlearnError(f"{asked.name} is given without a target: this study tunes adapters itself and retrains "
+                           f"each; leave {asked.name} out, or give the target that it belongs to")
+    if asked.name == "oracle" and asked.value.lower().endswith(".json"):
+        return _check_log(asked)
+    find_model(asked.value)
+    folder = Path(asked.value).expanduser()
+    if asked.parameter.help.startswith("an adapter") and not (folder / "adapter_config.json").is_file():
+        raise UnlearnError(f"{asked.name} {asked.value!r} is no adapter: this study edits adapters; give the folder of "
+                           "one (with adapter_config.json), and as bench the rows that it was trained on")
     return ""
 
-
+# %% ../../nbs/14_runs/16_preflight.ipynb #f2955fa0
 @CHECKS.register(name="nli")
 def _check_nli(asked: Asked) -> str:
     if asked.value:
         find_model(asked.value, causal=False)
+    return ""
+
+# %% ../../nbs/14_runs/16_preflight.ipynb #d9b452e7
+def _check_log(asked: Asked) -> str:
+    """A published log in the place of an oracle, where the study's comment says that it takes one."""
+    if "_EVAL.json" not in asked.parameter.help:
+        raise UnlearnError(f"oracle {asked.value!r} is a file: a published log stands in for an oracle in the studies "
+                           "merging, relearn and forget; give the folder of a model here")
+    if not Path(asked.value).expanduser().is_file():
+        raise UnlearnError(f"oracle {asked.value!r} does not exist (seen from {Path.cwd()}); give an ..._EVAL.json, or "
+                           "the folder of a model")
+    from unlearn_nb.metrics import log_column, read_log  # brings torch along
+
+    log_column(read_log(asked.value), "forget_Q_A_PERT_Prob", "avg_loss")
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #61c21caf
@@ -46,7 +70,8 @@ def _check_nli(asked: Asked) -> str:
 def _check_writer(asked: Asked) -> str:
     name, value = asked.name, asked.value
     scheme = re.match(r"(\w+):/", value)
-    if value in ("", "auto", "templates", asked.parameter.default):
+    own = {"rules", "refusals"} & set(re.findall(r"\w+", asked.parameter.help))
+    if value in ("", "auto", "templates", asked.parameter.default, *own):
         return ""
     if not scheme and not re.match(r"[\w.-]+:\d+", value):
         find_model(value)
@@ -153,6 +178,7 @@ def _check_template(asked: Asked) -> str:
 @CHECKS.register(name="retain")
 @CHECKS.register(name="holdout")
 @CHECKS.register(name="general")
+@CHECKS.register(name="training_rows")
 def _check_rows(asked: Asked) -> str:
     """A file of one's own rows, in a study that takes such."""
     if not asked.parameter.help.startswith("file of"):
@@ -170,9 +196,14 @@ def _check_rows(asked: Asked) -> str:
 @CHECKS.register(name="method")
 def _check_method(asked: Asked) -> str:
     if not asked.is_default and "expression of objectives" in asked.parameter.help:
-        from unlearn_nb.objectives import read_method  # brings torch along
+        from unlearn_nb.objectives import read_erase, read_method  # brings torch along
 
         read_method(asked.value)
+        if (solver := read_erase(asked.value)) and "training_rows" in asked.values:
+            from unlearn_nb.influence import check_erase  # few runs edit
+
+            files = {name: asked.values[name] for name in ("forget", "retain")}
+            check_erase(solver, asked.values["model"], **files, training=asked.values["training_rows"])
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #dc3dd7f0

@@ -27,11 +27,13 @@ def in_time(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
-
+# %% ../../nbs/14_runs/18_progress.ipynb #147f1270
 def in_a_line(look: Outlook, *, steps: str, seconds: float, rough: float | None) -> str:
     """How far a run is, in one line without anything that needs a terminal."""
     stages = f"{look.done} of {'about ' if look.left is not None else ''}{look.total} stages done"
-    now = f"now {look.stage}{f' ({steps})' if steps else ''}, " if look.stage else ""
+    steps = look.steps or steps
+    doing = f"{look.stage} ({steps})" if look.stage and steps else look.stage or look.steps
+    now = f"now {doing}, " if doing else ""
     left = f"about {in_time(look.left)} left" if look.left is not None else (
         f"very roughly {in_time(rough)} left (by cells: no earlier run of this study to go by)"
         if rough is not None else "nothing to tell the end by yet")

@@ -6,19 +6,22 @@
 __all__ = ['LAST_TRY', 'PROGRESS_FILE', 'stage_key', 'Run', 'rebuilt_stages', 'peak_memory']
 
 # %% ../../nbs/14_runs/03_stages.ipynb #cce2fb5e
+import base64
 import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock
 
-from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, first_line, from_json
-from ..core import is_whole, make_folder, peak_bytes, plain, read_code, redacted, set_aside, slug, sweep
-from ..core import sweep_built, take_lock, to_json, to_jsonl, told, versions_of, write_atomic
+from ..core import UnlearnError, cache_dir, clear_damaged, content_hash, count_steps_anew
+from ..core import first_line, from_json, is_whole, listen_to_steps, make_folder, peak_bytes, plain
+from ..core import read_code, redacted, set_aside, slug, sweep, sweep_built, take_lock, to_json, to_jsonl
+from ..core import told, versions_of, write_atomic
 from .keys import content_of, package_key
 from .summary import Summary, write_summary
 
@@ -43,12 +46,12 @@ class Run:
     """A run's folder as the study notebook sees it: stages, figures and the final metrics."""
 
     def __init__(self, folder: Path, results: Path | None = None):
-        self.folder = folder
-        self.results = results or folder  # where figures and metrics go
+        self.folder, self.results = folder, results or folder  # stages there, figures and metrics here
         self.unchecked: dict[str, str] = {}  # stages that were reused although code of theirs can't be seen, and why
         self.effective: dict[str, Any] = {}  # what parameters such as "auto" stood for
         token = self.results / ".token"  # read now: a later execution may have put its own there
         self.token = token.read_text(encoding="utf-8") if token.is_file() else ""
+        self.building = ""  # the stage that is
 
     @classmethod
     def open(cls, folder: str | Path = "") -> "Run":
@@ -58,7 +61,7 @@ class Run:
         _hold(folder)
         sweep(folder / "stages", alone=True)
         sweep_built(cache_dir().absolute())
-        return cls(folder, results)
+        return _listening(cls(folder, results))
 
     def stage(self, name: str, build: Callable[[Path], Any], **inputs: Any) -> Path:
         """The folder of a finished stage, built now unless one with the same key is there, with all its bytes.
@@ -86,22 +89,13 @@ class Run:
             _note(self, facts, "built")
         return folder
 
-    def figure(self, figure: Any, name: str, data: Any = None) -> None:
-        """Save a matplotlib figure (and its DataFrame) as ``figures/NAME.*``, show it in the notebook, close it."""
-        # drawing libraries are slow to load, and not every run draws
-        import matplotlib.pyplot as plt
-        from IPython.display import Image, display
+    def figure(self, figure: Any, name: str, data: Any = None, *, caption: str = "") -> None:
+        """Save a matplotlib figure (and its DataFrame) as ``figures/NAME.*``, show it with its caption, close it.
 
-        from unlearn_nb.plots import save_figure
-
-        try:
-            path = save_figure(figure, self.results / "figures", name, data=data)[0]
-        except UnlearnError:
-            raise
-        except Exception as error:  # drawing calls code of many kinds: the figure's name is what helps
-            raise UnlearnError(f"figure {name!r} can't be drawn: {told(error) or first_line(error)}") from error
-        display(Image(path.read_bytes(), format="png", width=int(96 * figure.get_figwidth()), alt=name))
-        plt.close(figure)
+        Args:
+            caption: said after the caption that the figure has already (`captioned` of the plots).
+        """
+        _show_figure(figure, name, self.results / "figures", data=data, caption=caption)
 
     def summarise(self, summary: Summary) -> None:
         """Write ``summary.json``, what stands on top of the report: verdict, numbers, figure, adapter, what fails."""
@@ -120,6 +114,34 @@ class Run:
                  "unchecked_stages": self.unchecked, "effective": self.effective, **peak_memory()}
         write_atomic(self.results / ".finished.json", to_json(facts))
 
+# %% ../../nbs/14_runs/03_stages.ipynb #c5be2b32
+def _show_figure(figure: Any, name: str, folder: Path, *, data: Any, caption: str) -> None:
+    """Save a figure, show it with its caption, close it."""
+    # drawing libraries are slow to load, and not every run draws
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    from unlearn_nb.plots import caption_of, save_figure
+
+    try:
+        path = save_figure(figure, folder, name, data=data)[0]
+    except UnlearnError:
+        raise
+    except Exception as error:  # drawing calls code of many kinds: the figure's name is what helps
+        raise UnlearnError(f"figure {name!r} can't be drawn: {told(error) or first_line(error)}") from error
+    said = f"{caption_of(figure)} {caption}".strip()
+    shown = _figure_html(path.read_bytes(), name, caption=said, width=int(96 * figure.get_figwidth()))
+    display({"text/html": shown, "text/plain": f"[figure {name}] {said}".strip()}, raw=True)
+    plt.close(figure)
+
+# %% ../../nbs/14_runs/03_stages.ipynb #b922db61
+def _figure_html(png: bytes, name: str, *, caption: str, width: int) -> str:
+    """A figure with its caption as a page shows it; the picture lies in the text."""
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    data = base64.b64encode(png).decode()
+    return (f'<figure class="plot"><img src="data:image/png;base64,{data}" width="{width}" alt="{escape(name)}">'
+            f"{said}</figure>")
+
 # %% ../../nbs/14_runs/03_stages.ipynb #100a0d9c
 def _fill(folder: Path, build: Callable[[Path], Any], facts: dict[str, Any]) -> None:
     """Build a stage, and write down how long that took."""
@@ -135,9 +157,21 @@ def _note(run: Run, facts: Mapping[str, Any], state: str) -> None:
     if state != "begun":
         more = f" in {seconds:.1f} s" if state == "built" else f", code not checked ({unseen})" if unseen else ""
         _say(f"stage {name}: {state}{more}")
+    run.building = name if state == "begun" else ""
+    count_steps_anew()
+    _write_note(run, {"stage": name, "state": state, "seconds": seconds})
+
+# %% ../../nbs/14_runs/03_stages.ipynb #74b1f4f8
+def _listening(run: Run) -> Run:
+    """A run that notes how far a loop is: in the stage that is being built, or between two."""
+    listen_to_steps(lambda steps: _write_note(run, {"stage": run.building, "state": "steps", **vars(steps)}))
+    return run
+
+
+def _write_note(run: Run, facts: Mapping[str, Any]) -> None:
     if not run.token:  # the study was opened by hand
         return
-    line = to_jsonl([{"stage": name, "state": state, "at": time.time(), "seconds": seconds}])
+    line = to_jsonl([dict(facts, at=time.time())])
     with contextlib.suppress(OSError), open(run.results / PROGRESS_FILE, "a", encoding="utf-8") as notes:
         notes.write(redacted(line))
 

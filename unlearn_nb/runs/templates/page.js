@@ -3,6 +3,10 @@
 addEventListener("DOMContentLoaded", () => {
   const main = document.querySelector("main");
 
+  // a copy of a report lies alone: what it would link to beside itself is not there
+  const place = decodeURIComponent(location.pathname), home = `/${document.title}/report.html`;
+  if (!place.endsWith(home)) for (const part of document.querySelectorAll(".beside")) part.hidden = true;
+
   const value = cell => {
     const text = cell.textContent.trim().replace(/\u2212/g, "-").replace(/(\d),(?=\d{3})/g, "$1");
     return /^[-+]?[\d.]/.test(text) && !/^\d{4}-\d/.test(text) ? parseFloat(text) : text;

@@ -12,14 +12,17 @@ from scipy.stats import ks_2samp
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.metrics import (
+    TRUTH_VARIANTS,
     Tofu,
     forget_quality,
+    ks_distance,
     log10_forget_quality,
     loss_scores,
     normalised_probability,
     truth_probability,
     truth_ratio,
     truth_score,
+    truth_variant,
 )
 
 losses = st.lists(st.floats(0.01, 15), min_size=1, max_size=6)
@@ -205,3 +208,29 @@ def test_too_few_rows_to_reject_anything_have_no_forget_quality(n, m, enough):
     value = forget_quality(np.zeros(n), np.full(m, 100.0))
     assert value <= 0.05 if enough else math.isnan(value)
     assert math.isnan(forget_quality(np.ones(n), np.ones(m))) != enough
+
+
+@given(st.floats(0.01, 15), losses)
+def test_the_three_variants_of_the_truth_ratio_by_open_unlearnings_formulas(right, wrong):
+    """memorization.py: closer_to_1_better, true_better and prob_mean of one row, with its 1e-10."""
+    correct, false = math.exp(-right), math.exp(-sum(wrong) / len(wrong))
+    ratio = false / (correct + 1e-10)
+    expected = {"closer_to_1_better": min(ratio, 1 / (ratio + 1e-10)), "true_better": max(0, 1 - ratio),
+                "prob_mean": correct / (correct + false + 1e-10)}
+    for name in TRUTH_VARIANTS:
+        found = truth_variant(name, right, wrong, faithful="open-unlearning")
+        assert found == pytest.approx(expected[name], rel=1e-9, abs=1e-12)
+        for split in ("forget", "retain"):
+            row = loss_scores(1.0, right, wrong, split=split, truth=name)
+            assert row["truth_ratio"] == truth_variant(name, right, wrong)
+            assert row["ratio"] == truth_ratio(right, wrong)  # forget quality is not touched
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(UnlearnError, match="unknown variant of the truth ratio 'best'"):
+        Tofu(truth="best")
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.lists(st.integers(0, 5), min_size=1, max_size=20))
+def test_the_distance_is_scipys(first, second):
+    assert ks_distance([*first, np.nan], second) == pytest.approx(ks_2samp(first, second).statistic)

@@ -54,10 +54,12 @@ def test_a_run_leaves_its_course_and_plain_lines(tmp_path, monkeypatch):
     monkeypatch.setattr("unlearn_nb.runs.progress.EVERY", 1)
     work = """import sys, time
 from tqdm import tqdm
+from unlearn_nb.core import counted
 from unlearn_nb.runs import Run
 run = Run.open(run_dir)
-for name in ("one", "two"):
-    run.stage(f"s{seed}-{name}", lambda folder: [time.sleep(0.4) for _ in tqdm(range(5))], which=name, seed=seed)
+loops = {"one": lambda: tqdm(range(5)), "two": lambda: counted(range(5), "wait", 5)}
+for name in loops:
+    run.stage(f"s{seed}-{name}", lambda folder: [time.sleep(0.4) for _ in loops[name]()], which=name, seed=seed)
 run.finish({})"""
     study = write_study(tmp_path / "waits.ipynb", 'seed = 0\nbudget = "smoke"\nrun_dir = ""', work)
     said = []
@@ -65,10 +67,11 @@ run.finish({})"""
         with redirect_stderr(io.StringIO()) as stderr:
             report = run_study(study, {"seed": seed}, out=tmp_path / "out")
         said.append(stderr.getvalue())
-    assert "no earlier run of this study" in said[0] and "of about 2 stages done, now s2-two (" in said[1]
+    assert "no earlier run of this study" in said[0] and "of about 2 stages done, now s2-two (wait " in said[1]
     assert "no earlier run" not in said[1] and not any(sign in "".join(said) for sign in ("%|", "\r", "\x1b"))
     course = read_course("waits", {"seed": 9, "budget": "smoke"})
-    assert list(course) == [">s#0-one", "s#0-one", ">s#0-two", "s#0-two", "end"] and course["s#0-one"] >= 2
+    assert list(course) == [">s#0-one", "s#0-one", ">s#0-two", "s#0-two\twait 1", "s#0-two", "end"]
+    assert course["s#0-one"] >= 2 and course["s#0-two\twait 1"] > course["s#0-two"]
     facts = json.loads((report.parent / "environment.json").read_text())
     assert facts["starts"] == 1 and facts["seconds_total"] == facts["seconds"] >= 4
     again = json.loads((run_study(study, {"seed": 2}, out=tmp_path / "out", progress=False).parent

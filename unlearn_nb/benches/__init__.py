@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "general": ["general_facts"],
     "generic": ["generic_rows", "load_generic"],
     "load": ["BENCHES", "embedded_bench", "load_bench"],
+    "muse": ["LEAD", "MUSE", "PIECE", "muse_format", "muse_rows", "muse_shots", "muse_table", "pieces", "text_row"],
     "names": ["main_names", "person_names"],
     "own": ["JSONL", "jsonl_rows", "jsonl_told", "own_bench"],
     "published": ["FORMATS", "KNOWUNDO", "LUME", "in_published_order", "knowundo_rows", "lume_rows", "tofu_format",

@@ -14,7 +14,7 @@ from pathlib import Path
 from .bench import PARTS, SPLITS, Bench, as_dataset
 from .deal import deal_parts, deal_splits
 from .general import general_facts
-from .tables import Table, check_apart, read_hub, read_json_rows
+from .tables import Table, check_apart, read_hub, read_json_rows, read_rows
 from .twins import group_rows
 from ..core import Template, UnlearnError, is_blank, shown, squeezed
 
@@ -36,6 +36,7 @@ class Format:
         shared_subjects: whether the same people stand in forget and in retain.
         read: reads a local file whose columns may have other names; None: JSON with `columns`.
         endings: of local files, beside those in `files`.
+        shape: makes rows with `columns` of a table's own: from its name, its rows, and the file's name.
     """
     name: str
     template: str
@@ -49,6 +50,7 @@ class Format:
     shared_subjects: bool = False
     read: Callable[[Path], Table] | None = None
     endings: tuple[str, ...] = ()
+    shape: Callable[[str, list, str], list[dict]] = lambda name, rows, file: rows
 
     def __call__(self, path: Path | None, *, size: str, seed: int) -> Bench:
         """The bench from a local folder, or (None) from the hub. Raises UnlearnError for wrong files and rows."""
@@ -111,9 +113,9 @@ def read_tables(form: Format, folder: Path | None) -> dict[str, Table]:
     tables = {}
     for name, file in form.files.items():
         if folder is None:
-            tables[name] = Table(file, _hub_rows(form, name), form.columns)
+            tables[name] = Table(file, form.shape(name, _hub_rows(form, name), file), form.columns)
         elif (path := _found(form, folder, file)) is not None:
-            tables[name] = form.read(path) if form.read else Table(path.name, read_json_rows(path), form.columns)
+            tables[name] = form.read(path) if form.read else _shaped(form, name, path)
         elif name not in form.optional:
             raise UnlearnError(f"bench {form.name!r}: {folder} lacks the file {file}; add it")
         if name in tables:
@@ -127,9 +129,15 @@ def _hub_rows(form: Format, name: str) -> list[dict]:
     return data[0]["train"] if "train" in data.column_names else data.to_list()
 
 
+def _shaped(form: Format, name: str, path: Path) -> Table:
+    rows = read_rows(path) if form.endings else read_json_rows(path)
+    return Table(path.name, form.shape(name, rows, path.name), form.columns)
+
+
 def _found(form: Format, folder: Path, file: str) -> Path | None:
     """The file of that name in a folder, perhaps with another ending of `form.endings`."""
     paths = [folder / file, *((folder / file).with_suffix(ending) for ending in form.endings)]
+    paths += [(folder / file).with_name(f"{paths[0].stem}-00000-of-00001{ending}") for ending in form.endings]  # hub's
     found = [path for path in dict.fromkeys(paths) if path.is_file()]
     if len(found) > 1:
         raise UnlearnError(f"bench {form.name!r}: {folder} holds both {found[0].name} and {found[1].name}; keep one")

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from ..core import unknown
 from .extraction import Answer, exact_memorisation, extraction_strength, read_answers
 from .resampling import harmonic_mean, weighted_mean
 from .scores import COLUMNS, SUITES, Scores, Suite
 from .text import rouge_l_recall
-from .truth import check_aggregation, ks_log_p_value, loss_scores
+from .truth import TRUTH_VARIANTS, check_aggregation, ks_distance, ks_log_p_value, loss_scores
 from ..models import generate
 
 # %% ../../nbs/10_metrics/08_tofu.ipynb #7d77acf0
@@ -29,7 +30,7 @@ def _texts(row: dict) -> list[list[str]]:
 # %% ../../nbs/10_metrics/08_tofu.ipynb #f40246b4
 def answer_table(
     model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain", aggregation: str = "open-unlearning",
-    faithful: bool | str = False, batch_size: int = 64, max_length: int | None = None,
+    faithful: bool | str = False, truth: str | None = None, batch_size: int = 64, max_length: int | None = None,
 ) -> pd.DataFrame:
     """One line a row: set, the numbers of `loss_scores`, es, em; nll, right_nll, wrong_nlls (nats).
 
@@ -37,6 +38,7 @@ def answer_table(
         rows: with `split` and `task`; a general row belongs to the set that its task names.
         aggregation: one of `AGGREGATIONS`.
         faithful: "open-unlearning", see `truth_ratio` and `extraction_strength`, or "tofu".
+        truth: as in `loss_scores`.
 
     Raises:
         UnlearnError: an unknown aggregation; True for `faithful`, which does not say whose code is meant.
@@ -45,19 +47,21 @@ def answer_table(
     asked = [{"prompt": row["prompt"], "response": text, "id": row.get("id", i)} for i, row in enumerate(rows)
              for texts in _texts(row) for text in texts]
     options = dict(template=template, batch_size=batch_size, max_length=max_length)
+    how = dict(aggregation=aggregation, faithful=faithful, truth=truth)
     answers, lines = iter(read_answers(model, tokenizer, asked, **options)), []
     for row in rows:
         (own,), *others = ([next(answers) for _ in texts] for texts in _texts(row))
         right, wrong = ([answer.nll for answer in texts] for texts in others)
-        lines.append(_line(row, own, right=right, wrong=wrong, aggregation=aggregation, faithful=faithful))
+        lines.append(_line(row, own, right=right, wrong=wrong, **how))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/10_metrics/08_tofu.ipynb #33ab486b
 def _line(
     row: dict, own: Answer, right: list[float], wrong: list[float], *, aggregation: str, faithful: bool | str,
+    truth: str | None = None,
 ) -> dict:
     """The numbers of one row of `answer_table`."""
-    options = dict(split=row["split"], aggregation=aggregation, faithful=faithful)
+    options = dict(split=row["split"], aggregation=aggregation, faithful=faithful, truth=truth)
     peer = faithful if faithful == "open-unlearning" else False  # TOFU has no extraction strength
     return {
         "set": row["task"] if row["split"] == "general" else row["split"],
@@ -81,22 +85,25 @@ def utility_terms(rows: pd.DataFrame) -> list[str]:
 @SUITES.register
 @dataclass(frozen=True)
 class Tofu(Suite):
-    """TOFU: "set/score", "model_utility", and with an oracle "forget_quality" and "log10_forget_quality"."""
+    """TOFU: "set/score", "model_utility"; with an oracle "forget_quality", its log10, "ks_distance", "ks_rows"."""
 
     name: ClassVar[str] = "tofu"
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain", "collateral", "general")
     numbers: ClassVar[tuple[str, ...]] = (*_SCORES, "ratio", "nll", "right_nll")
-    p_values: ClassVar[tuple[str, ...]] = ("forget_quality", "log10_forget_quality")
+    p_values: ClassVar[tuple[str, ...]] = ("forget_quality", "log10_forget_quality", "ks_distance", "ks_rows")
 
     oracle: Scores | None = None  # of the retain-only model; None: no forget quality
     aggregation: str | None = None  # one of `AGGREGATIONS`; None: that of `faithful`, else "open-unlearning"
     faithful: bool | str = False  # "open-unlearning" or "tofu": that code, 200 new tokens included
     max_new_tokens: int | None = None  # limit of greedy answers; None: 1.5 x the reference response + 8
+    truth: str | None = None  # one of `TRUTH_VARIANTS` for all sets; None: as in `loss_scores`
 
     def __post_init__(self):
         own = {"tofu": "tofu-aggregate"}.get(self.faithful, "open-unlearning")
         object.__setattr__(self, "aggregation", self.aggregation or own)
         object.__setattr__(self, "faithful", check_aggregation(self.faithful, self.aggregation) or False)
+        if self.truth not in (None, *TRUTH_VARIANTS):
+            raise unknown("variant of the truth ratio", self.truth, TRUTH_VARIANTS)
         if self.faithful and self.max_new_tokens is None:
             object.__setattr__(self, "max_new_tokens", 200)
 
@@ -106,7 +113,7 @@ class Tofu(Suite):
     ) -> pd.DataFrame:
         """Columns beside `COLUMNS`: generation, rougeL, those of `answer_table`, right_words ("own", "paraphrased")."""
         table = answer_table(model, tokenizer, rows, template=template, aggregation=self.aggregation,
-                             faithful=self.faithful, batch_size=batch_size, max_length=max_length)
+                             faithful=self.faithful, truth=self.truth, batch_size=batch_size, max_length=max_length)
         texts = generate(model, tokenizer, rows, template=template, max_new_tokens=self.max_new_tokens,
                          batch_size=batch_size, max_length=max_length, progress=progress)
         rouge = [rouge_l_recall(text, row["response"], self.faithful) for text, row in zip(texts, rows)]
@@ -128,7 +135,7 @@ class Tofu(Suite):
     def better(self, metric: str) -> str:
         """What the forget rows still give away should be low."""
         low = {f"forget/{score}" for score in ("probability", "rougeL", "es", "em", "truth_probability")}
-        return "lower" if metric in low else "higher"
+        return "retrained" if metric == "ks_rows" else "lower" if metric in low | {"ks_distance"} else "higher"
 
     def counts(self, metric: str) -> bool:
         """The scores of all sets, the truth ratio in one form."""
@@ -147,8 +154,10 @@ class Tofu(Suite):
 
 # %% ../../nbs/10_metrics/08_tofu.ipynb #de9cc3df
 def oracle_quality(rows: pd.DataFrame, oracle: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """`forget_quality` and `log10_forget_quality` [R] of rows against the same under the oracle; NaN of resamples."""
-    here, logs = rows["set"].eq("forget").to_numpy(), np.full(len(weights), np.nan)
+    """`forget_quality`, its log10, `ks_distance` and `ks_rows` [R] against the oracle's rows; NaN of resamples."""
+    own, other = (table.loc[table["set"].eq("forget"), "ratio"].dropna() for table in (rows, oracle))
+    logs, distance, count = np.full((3, len(weights)), np.nan)
     if len(weights) == 1 and (weights == 1).all():
-        logs[0] = ks_log_p_value(rows.loc[here, "ratio"], oracle.loc[oracle["set"].eq("forget"), "ratio"])
-    return {"forget_quality": np.exp(logs), "log10_forget_quality": logs / np.log(10)}
+        logs[0], distance[0], count[0] = ks_log_p_value(own, other), ks_distance(own, other), min(len(own), len(other))
+    return {"forget_quality": np.exp(logs), "log10_forget_quality": logs / np.log(10), "ks_distance": distance,
+            "ks_rows": count}

@@ -188,6 +188,7 @@ def _check_template(asked: Asked) -> str:
 @CHECKS.register(name="retain")
 @CHECKS.register(name="holdout")
 @CHECKS.register(name="general")
+@CHECKS.register(name="training_rows")
 def _check_rows(asked: Asked) -> str:
     """A file of one's own rows, in a study that takes such."""
     if not asked.parameter.help.startswith("file of"):
@@ -205,9 +206,14 @@ def _check_rows(asked: Asked) -> str:
 @CHECKS.register(name="method")
 def _check_method(asked: Asked) -> str:
     if not asked.is_default and "expression of objectives" in asked.parameter.help:
-        from unlearn_nb.objectives import read_method  # brings torch along
+        from unlearn_nb.objectives import read_erase, read_method  # brings torch along
 
         read_method(asked.value)
+        if (solver := read_erase(asked.value)) and "training_rows" in asked.values:
+            from unlearn_nb.influence import check_erase  # few runs edit
+
+            files = {name: asked.values[name] for name in ("forget", "retain")}
+            check_erase(solver, asked.values["model"], **files, training=asked.values["training_rows"])
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #dc3dd7f0

@@ -11,8 +11,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from chatty import verbatim
 from forked import forked_kernels
 from nbclient import NotebookClient
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from unlearn_nb.benches import read_own_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -142,18 +147,54 @@ def test_the_wheel_carries_the_library_and_the_studies(wheel):
     assert not [name for name in names if name.startswith(("tests/", "nbs/", "benchmarks/"))]
 
 
-def test_the_installed_wheel_finds_its_studies(wheel, tmp_path):
-    """From an empty folder, with nothing of the checkout in sight."""
-    options = ["--quiet", "--no-deps", "--no-index", "--target", tmp_path / "site"]
-    run(sys.executable, "-m", "pip", "install", *options, wheel, cwd=tmp_path)
-    (tmp_path / "empty").mkdir()
-    code = "import unlearn_nb, unlearn_nb.runs as p; print(unlearn_nb.__file__, *p.find_studies().values(), sep='\\n')"
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel alone in it; what it depends on is that of the tests."""
+    folder = tmp_path_factory.mktemp("installed") / "site"
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel,
+        cwd=folder.parent)
+    return folder
+
+
+def of_the_wheel(installed: Path, *command: str, cwd: Path) -> list[str]:
+    """The lines that a command prints which runs with the wheel, with nothing of the checkout in sight."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    package, *studies = map(Path, done.stdout.split("\n")[:-1])
-    assert package.parent == tmp_path / "site" / "unlearn_nb"
+    return done.stdout.splitlines()
+
+
+def test_the_installed_wheel_finds_its_studies(installed, tmp_path):
+    """From an empty folder."""
+    code = "import unlearn_nb, unlearn_nb.runs as p; print(unlearn_nb.__file__, *p.find_studies().values(), sep='\\n')"
+    package, *studies = map(Path, of_the_wheel(installed, "-c", code, cwd=tmp_path))
+    assert package.parent == installed / "unlearn_nb"
     assert studies == [package.parent / "studies" / path.name for path in STUDIES]
+
+
+def test_one_command_of_the_installed_wheel_unlearns_ones_own_rows(installed, tmp_path, chatty_folder):
+    """In a folder with a blank in its name: what is printed last loads the adapter, and peft alone tells what it does.
+
+    A chat model that answers 12 forget and 30 retain rows word by word; asked in chat and in plain format.
+    """
+    home = tmp_path / "my own"
+    shutil.copytree(chatty_folder, home)
+    code = "import sys; from unlearn_nb.cli import main; sys.argv[0] = 'unlearn-nb'; main()"
+    given = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+    said = of_the_wheel(installed, "-c", code, "forget", *given, cwd=home)
+    adapter = next(line.removeprefix("adapter: ") for line in said if line.startswith("adapter: "))
+    assert adapter in said[-1] and (home / adapter / "adapter_model.safetensors").is_file()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        names: dict = {}
+        exec("\n".join(said[-3:]), names)
+        base, tokenizer = (kind.from_pretrained("model") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert isinstance(names["model"], PeftModel)
+    forget, retain = (read_own_rows(home / f"{name}.jsonl") for name in ("forget", "retain"))
+    for form in ("chat", "plain"):
+        assert verbatim(base, tokenizer, forget, form) == 12
+        assert verbatim(names["model"].eval(), tokenizer, forget, form) <= 1
+    assert verbatim(names["model"], tokenizer, retain, "chat") >= 28
 
 
 def test_every_requirement_is_pinned():

@@ -16,7 +16,8 @@ def forget(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, value, part", [
-    ("method", "erase", "run the study eraser"), ("writer", "smolm2", "did you mean 'smollm2'"),
+    ("method", "erase", "tiny is no adapter"), ("method", "erase(gc)", "did you mean 'cg'"),
+    ("writer", "smolm2", "did you mean 'smollm2'"),
     ("method", "merge(npo-gdr)", "two are wanted"), ("method", "merge(npo-gdr, npo-grd)", "did you mean 'npo-gdr'"),
     ("budget", "quik", "did you mean 'quick'"), ("into", "adaptor", "did you mean 'adapter'")])
 def test_what_can_not_be_is_one_sentence_and_nothing_is_written(forget, tmp_path, name, value, part):
@@ -40,4 +41,4 @@ def test_a_failed_run_names_its_trace(forget, tmp_path, monkeypatch):
 def test_its_help_says_what_the_study_says(forget):
     said = " ".join(forget("--help").stdout.split())
     for name, one in study_parameters(find_study("forget")).items():
-        assert name == "run_dir" or (f"--{name} TEXT {one.help[:30]}" in said), name
+        assert name == "run_dir" or (f"--{name.replace('_', '-')} TEXT {one.help[:30]}" in said), name

@@ -1,12 +1,14 @@
 """One's own model and rows: the command as a user runs it, and what it says where something is not as it is called."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from chatty import verbatim
 from click.testing import CliRunner
+from delivering import make_adapter
 from forked import forked_kernels
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,21 +19,26 @@ from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
     Trial,
     before_unlearning,
+    deliver,
     forget_experiment,
     forget_plan,
     formats_of,
     know,
     measure_trial,
+    path_table,
     probe_truth,
     read_candidate,
     rows_to_learn,
+    search_method,
+    settings_of,
     short_format,
     swapped_rows,
     unseen_source,
     unwritten,
+    verify_product,
     weigh,
 )
-from unlearn_nb.models import load_model
+from unlearn_nb.models import generate, load_model
 from unlearn_nb.runs import Run, read_summary
 
 
@@ -89,9 +96,9 @@ def test_the_summary_tells_four_numbers_and_what_is_not_known(finished):
     assert json.loads((folder / "metrics.json").read_text())["chosen"]["left"] <= 0.05
 
 
-def opened(chatty_folder: Path, place: Path, **given: str):
+def opened(chatty_folder: Path, place: Path, model: str = "", **given: str):
     files = {name: str(chatty_folder / f"{name}.jsonl") for name in ("forget", "retain")}
-    return forget_experiment(Run.open(place), str(chatty_folder / "model"), **files | given)
+    return forget_experiment(Run.open(place), model or str(chatty_folder / "model"), **files | given)
 
 
 def test_a_holdout_that_was_trained_on_is_no_measure_of_unseen_rows(chatty_folder, tmp_path, rows):
@@ -136,7 +143,7 @@ def test_what_is_left_in_the_other_format_counts(chatty_folder, tmp_path):
 
 
 @pytest.mark.parametrize("given, part", [
-    ({"method": "npo-gdrr"}, "npo-gdr"), ({"method": "erase"}, "all rows that it was trained on"),
+    ({"method": "npo-gdrr"}, "npo-gdr"), ({"method": "erase"}, "is no adapter"),
     ({"method": "nll"}, "none that are to be forgotten"), ({"tolerance": 5.0}, "tolerance"),
     ({"retain": ""}, "no retain"), ({"forget": "nowhere.jsonl"}, "nowhere.jsonl"), ({"template": "chatt"}, "chat")])
 def test_what_can_not_be_is_refused_before_anything_is_trained(chatty_folder, tmp_path, given, part):
@@ -188,3 +195,28 @@ def test_one_trial_of_relearn_moves_the_answers(chatty_folder, tmp_path):
     experiment = opened(chatty_folder, tmp_path, method="relearn", budget="smoke")
     table = measure_trial(experiment, Trial(0.01, 30))
     assert table["forget chat"].iloc[-1] < 0.6 < 0.8 < table["retained"].iloc[-1]
+
+
+def test_an_edit_takes_rows_out_of_ones_own_adapter_and_plain_peft_loads_it(chatty_folder, tmp_path):
+    own = make_adapter(chatty_folder / "model", tmp_path / "own")
+    experiment = opened(chatty_folder, tmp_path / "run", model=str(own), method="erase", general="none")
+    assert sum(row["forget"] for row in experiment.training) == 12 and len(experiment.training) == 42
+    experiment.plan = replace(experiment.plan, scales=(4.0,), measured=6, answered=4, curvature_rows=8)
+    adapter, path = search_method(experiment)
+    assert path["chosen"].sum() == 1 and path["damping"].is_monotonic_increasing and len(path) == 6
+    after = read_candidate(experiment, adapter)
+    folder = deliver(Run(tmp_path / "run"), adapter, base=str(own), method="erase", answers=after)
+    base, tokenizer = load_model(chatty_folder / "model")
+    row = read_own_rows(chatty_folder / "forget.jsonl")[:1]
+    said = generate(PeftModel.from_pretrained(base, folder).eval(), tokenizer, row, template="chat")
+    assert said == after.loc[(after["split"] == "forget") & (after["format"] == "chat"), "said"].tolist()[:1]
+    assert verify_product(tmp_path / "run")["holds"].all()
+    assert settings_of(experiment, path[path["chosen"]].iloc[0])["training rows"] == 42
+    assert dict(path_table(path).iloc[0])["damping"] == f"{path['damping'][0]:.2g}"
+
+
+def test_training_rows_must_hold_the_forget_rows(chatty_folder, tmp_path):
+    own = make_adapter(chatty_folder / "model", tmp_path / "own")
+    with pytest.raises(UnlearnError, match="forget.jsonl, row 1: it is not among the rows of retain.jsonl"):
+        opened(chatty_folder, tmp_path / "run", model=str(own), method="erase",
+               training_rows=str(chatty_folder / "retain.jsonl"))

@@ -4,6 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "alternative": ["WISH", "alternate_problem", "alternates"],
     "augmented": ["AUGMENTED_FEATURES", "Augmented", "DROPPED_COLUMNS", "augmented_dataset", "pair_rows",
         "rows_by_id"],
     "augmenter": ["augment"],
@@ -13,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "private_values", "read_verdict", "word_verdicts"],
     "load": ["load_writer", "writer_identity"],
     "mixtures": ["REFUSALS", "mix", "refusals"],
-    "model_writer": ["ModelWriter"],
+    "model_writer": ["ModelWriter", "sample_texts"],
     "rules": ["RuleAuthor", "topics"],
     "scoring_model": ["SCORING_RECIPE", "scoring_rows", "tiny_scoring_model"],
     "templates": ["TemplateAuthor", "typing_errors"],

@@ -24,7 +24,7 @@ def _options(command: Callable) -> Callable:
     """The command with an option for each parameter of the study."""
     for name, one in reversed(study_parameters(find_study("forget")).items()):
         if name != "run_dir":
-            command = click.option(f"--{name}", required=name in _NEEDED, help=one.help,
+            command = click.option(f"--{name.replace('_', '-')}", required=name in _NEEDED, help=one.help,
                                    show_default=str(one.default) or None)(command)
     return command
 

@@ -215,15 +215,16 @@ def against_response(experiment: ErasingExperiment, case: Case, solvers: Sequenc
     return pd.read_json(folder / "table.json", orient="records")
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #f6e5cb1b
-def trial(experiment: ErasingExperiment, case: Case, model: Any, tokenizer: Any, **options: Any) -> dict[str, float]:
+def trial(experiment: ErasingExperiment, case: Case, model: Any, tokenizer: Any, **options: Any) -> dict[str, Any]:
     """One edit, made and undone: cost, residuals, chosen damping and scale, NLL (nats) of the reported rows."""
     problem, template = experiment.problem(case), experiment.template(case.task)
     made = erase(model, tokenizer, problem.rows, request=problem.request, **erase_options(options))
     made.apply()
-    value = float(sequence_nll(model, tokenizer, problem.reported, on="response", template=template).mean())
+    nlls = sequence_nll(model, tokenizer, problem.reported, on="response", template=template).tolist()
     made.undo()
     return {**chosen_of(made), "residual": made.solution.residual, "fresh_residual": made.residual,
-            "gradients": made.gradients + reading_cost(problem, len(made.choices)), "value": value}
+            "gradients": made.gradients + reading_cost(problem, len(made.choices)), "value": float(np.mean(nlls)),
+            "nlls": nlls}
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #0c3c5029
 def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], name: str) -> pd.DataFrame:
@@ -246,11 +247,28 @@ def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], 
                               reported=fingerprint(problem.reported), chosen=fingerprint(problem.validation))
     return pd.read_json(folder / "table.json", orient="records")
 
+# %% ../../nbs/15_experiments/09_erasing_trials.ipynb #c916ca30
+def _recovery_ends(nlls: Sequence[float], problem: Problem, scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Ends of the 95 % interval of a recovery, from NLLs of the reported rows, with the reason where it has none."""
+    rows, told = problem.reported, {}
+    for name in ("no edit", "retrained"):
+        own = scores[name].rows[scores[name].rows["split"] == problem.metric.split("/")[0]]
+        told[name] = own.set_index("id")["nll"].loc[[row["id"] for row in rows]]
+    table = pd.DataFrame({"subject": [row["subject"] for row in rows], "edited": nlls,
+                          "corrupted": told["no edit"].to_numpy(), "retrained": told["retrained"].to_numpy()})
+    means = table.groupby("subject").mean().assign(metric="gap")
+    found = seed_recovery(means, threshold=GAP, bootstrap=300).iloc[0]
+    return {"low": found["low"], "high": found["high"], "reason": found["reason"].replace(" runs", " subjects")}
+
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #2233071a
 def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, Scores]) -> pd.DataFrame:
-    """The table with the share of the gap that each `value` recovers."""
+    """The table with the share of the gap that each `value` recovers; with `nlls`, an interval over subjects."""
     low, high = (scores[name].summary[problem.metric] for name in ("no edit", "retrained"))
-    return table.assign(recovery=recovery(table["value"], low, high, threshold=GAP))
+    table = table.assign(recovery=recovery(table["value"], low, high, threshold=GAP))
+    if "nlls" not in table:
+        return table
+    ends = pd.DataFrame([_recovery_ends(nlls, problem, scores) for nlls in table["nlls"]], index=table.index)
+    return table.drop(columns="nlls").join(ends)
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #1e33e628
 def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
@@ -281,8 +299,9 @@ def part_by_part(experiment: ErasingExperiment, case: Case, way: str, count: int
         for i, part in enumerate(in_parts(problem.request, count)):
             made = erase(model, tokenizer, now, request=part, after=last, **erase_options(options)).scale(scale).apply()
             last, now = (made, now) if way == "at the trained weights" else (None, made.rows)
-            value = float(sequence_nll(model, tokenizer, problem.reported, on="response", template=template).mean())
-            lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": value})
+            nlls = sequence_nll(model, tokenizer, problem.reported, on="response", template=template).tolist()
+            lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": float(np.mean(nlls)),
+                          "nlls": nlls})
     return lines
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #f98aa3ee

@@ -9,7 +9,8 @@ __all__ = ['UNSEEN', 'LEAST_SUBJECTS', 'CHOSEN_ON', 'ForgetPlan', 'forget_plan',
            'knowledge_table']
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #cd4b7591
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +26,10 @@ from ..core import Template, UnlearnError, without_credentials
 from .base import choose_dtype
 from .plan import read_plan
 from .truth import Truth, probe_rows, probed, truth_of
+from ..influence import check_erase, own_training
 from ..metrics import read_answers
-from ..models import NO_ORACLE, check_alike, load_model, model_identity, read_template
-from ..objectives import read_method, resolve
+from ..models import NO_ORACLE, adapted, check_alike, load_model, model_identity, read_template
+from ..objectives import read_erase, read_method, resolve
 from ..runs import Run
 from ..unlearning import UnlearnSettings
 
@@ -44,6 +46,8 @@ class ForgetPlan:
     answered: int  # at most so many rows a split are answered in words at the end
     shares: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)  # of the first adapter in a merge, ascending
     density: float = 0.8  # of a merge
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # of an edit
+    curvature_rows: int = 256  # most training rows that an edit takes its curvature from
     learning: float = 2.0  # times the first rate where an objective only learns other answers
     tolerance: float = 0.05  # share of the forgotten that may be left, and of the retained that may be lost
 
@@ -64,7 +68,9 @@ def forget_plan(model: str, budget: str, *, device: str = "cpu", seed: int = 0, 
 def for_objectives(plan: ForgetPlan, objectives: Sequence[str]) -> ForgetPlan:
     """The plan with the first rate of these objectives."""
     pushes = any("forget" in resolve(objective).groups for objective in objectives)
-    return plan if pushes else replace(plan, settings=replace(plan.settings, lr=plan.learning * plan.settings.lr))
+    if pushes or not objectives:
+        return plan
+    return replace(plan, settings=replace(plan.settings, lr=plan.learning * plan.settings.lr))
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #5ce3b1ee
 def formats_of(tokenizer: Any, template: str = "auto") -> tuple[str, ...]:
@@ -96,12 +102,28 @@ class ForgetExperiment:
     formats: tuple[str, ...] = ("plain",)  # the first is the one that the model is used in
     oracle: str = ""  # a model that has not seen the forget rows; empty: there is none
     writer: str = "rules"  # of rows that objectives may learn instead of the forget rows
+    solver: str = ""  # of an edit of the given model, an adapter
+    training: tuple[dict, ...] = ()  # all rows that this adapter was trained on, as `own_training` gives them
     device: str = "cpu"
 
     @cached_property
     def target(self) -> tuple[Any, Any]:
         """The given model and its tokenizer, in memory."""
         return load_model(self.model_name, self.device)
+
+    @property
+    def reads_written(self) -> bool:
+        """Whether an objective learns other answers instead of the forget rows."""
+        return any("augmented" in resolve(objective).groups for objective in self.objectives)
+
+    @contextmanager
+    def edited(self, adapter: str | Path) -> Iterator[Any]:
+        """The model with an adapter of a stage: on top of it, or, as an edit, in the place of its own."""
+        if self.solver:
+            yield load_model(adapter, self.device)[0]
+        else:
+            with adapted(self.target[0], adapter) as model:
+                yield model
 
     @cached_property
     def identity(self) -> str:
@@ -282,7 +304,7 @@ def _check_given(**given: str) -> None:
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #302be37b
 def forget_experiment(
     run: Run, model: str, *, forget: str, retain: str, holdout: str = "", general: str = "", oracle: str = NO_ORACLE,
-    method: str = "npo-gdr", writer: str = "rules", carve: float = 0.0, template: str = "auto",
+    method: str = "npo-gdr", writer: str = "rules", training_rows: str = "", carve: float = 0.0, template: str = "auto",
     tolerance: float = 0.05, seed: int = 0, device: str = "cpu", dtype: str = "auto", budget: str = "quick",
 ) -> ForgetExperiment:
     """The experiment of the study's parameters.
@@ -294,13 +316,18 @@ def forget_experiment(
     objectives, kind = read_method(method), choose_dtype(dtype, model, device)
     plan = for_objectives(forget_plan(model, budget, device=device, seed=seed, dtype=kind, tolerance=tolerance),
                           objectives)
+    solver = read_erase(method)
+    if solver:
+        check_erase(solver, model, forget=forget, retain=retain, training=training_rows)
     loaded = load_model(model, device)
+    training = own_training(forget, retain, training_rows) if solver else ()
     formats = formats_of(loaded[1], template)
     bench = own_bench(forget, retain, holdout=holdout or None, general=general or None, carve=carve, seed=seed,
                       template=formats[0])
     experiment = ForgetExperiment(
         run, model, bench, plan=plan, objectives=objectives, device=device, formats=(bench.template, *formats[1:]),
-        oracle="" if oracle == NO_ORACLE else oracle, writer=without_credentials(writer))
+        oracle="" if oracle == NO_ORACLE else oracle, writer=without_credentials(writer), solver=solver,
+        training=tuple(training))
     experiment.target = loaded
     return experiment
 

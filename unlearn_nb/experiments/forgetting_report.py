@@ -8,6 +8,7 @@ __all__ = ['ANSWERED', 'KNOWN_LEAST', 'recites', 'answered_rows', 'read_candidat
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #45d1f566
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .forgetting import CHOSEN_ON, UNSEEN, ForgetExperiment, chosen_on
 from .forgetting import paraphrase_rows, short_format, spread
 from .truth import Truth
 from ..metrics import intervals, ratio, rouge_l_recall, weighted_mean
-from ..models import adapted, generate, load_model, model_identity, sequence_nll
+from ..models import generate, load_model, model_identity, sequence_nll
 from ..runs import Number, Summary
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #53df337c
@@ -63,7 +64,7 @@ def read_candidate(experiment: ForgetExperiment, which: str | Path) -> pd.DataFr
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(experiment.oracle, experiment.device) if oracle else experiment.target
-        with adapted(model, adapter) as read:
+        with experiment.edited(adapter) if adapter else nullcontext(model) as read:
             tables = [_answers(read, tokenizer, rows, template=template) for template in experiment.formats]
         pd.concat(tables).to_json(folder / "answers.json", orient="records")
 

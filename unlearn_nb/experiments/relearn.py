@@ -305,6 +305,15 @@ def attacked_rows(experiment: ReLearnExperiment) -> list[dict]:
     return [row | {"split": split} for split, rows in parts.items()
             for row in rows[:: math.ceil(len(rows) / experiment.plan.attacked)]]
 
+# %% ../../nbs/15_experiments/05_relearn.ipynb #3c3d6a9f
+def _side_by_side(found: pd.DataFrame) -> pd.DataFrame:
+    """A table of `under_attack` on metrics "value NAME", "low NAME", "high NAME", with one line a NAME."""
+    which = found["metric"].str.split(" ", n=1)
+    found = found.assign(end=which.str[0], metric=which.str[1])
+    keys = ["kind", "attack", "metric"]
+    ends = found.pivot(index=keys, columns="end", values="value")[["low", "high"]]
+    return found[found["end"] == "value"].drop(columns="end").merge(ends, left_on=keys, right_index=True)
+
 # %% ../../nbs/15_experiments/05_relearn.ipynb #3595b466
 def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: tuple[str, ...]) -> pd.DataFrame:
     """KFR and KRR of a candidate at each precision and with the role-play prompt, on `attacked_rows`."""
@@ -313,15 +322,16 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
     def build(folder: Path) -> None:
         def measure(attacked: Any, rows: list[dict]) -> dict[str, float]:
             suite = Relearn(match=experiment.match, entailment=experiment.entailment, faithful=plan.faithful)
-            scores = evaluate(attacked, tokenizer, rows, suite=suite, template=experiment.bench.template, bootstrap=0)
-            return {key: scores.summary[key] for key in ("forget/kfr", "retain/krr")}
+            scores = evaluate(attacked, tokenizer, rows, suite=suite, template=experiment.bench.template, bootstrap=200)
+            ends = scores.ci.set_index("metric").loc[["forget/kfr", "retain/krr"], ["value", "low", "high"]]
+            return {f"{end} {key}": float(ends.loc[key, end]) for key in ends.index for end in ends}
 
         whole = experiment.prepared.oracle if which == "oracle" else experiment.prepared.target
         model, tokenizer = load_model(str(whole), experiment.device)
         if isinstance(which, Path):
             model = merged(load_adapter(model, which, trainable=False))
         found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)
-        found.to_json(folder / "attacks.json", orient="records")
+        _side_by_side(found).to_json(folder / "attacks.json", orient="records")
 
     oracle = {"oracle": experiment.oracle_key} if which == "oracle" else {}
     found = experiment.stage(f"attacks-{experiment.label(which)}", build, which=which, precisions=list(precisions),

@@ -72,7 +72,7 @@ def rows_to_learn(experiment: ForgetExperiment, objective: str) -> Path | None:
 # %% ../../nbs/15_experiments/14_rewriting.ipynb #95311241
 def unwritten(experiment: ForgetExperiment) -> str:
     """A sentence on the forget rows for which nothing could be written; empty where there are none."""
-    if not any("augmented" in resolve(objective).groups for objective in experiment.objectives):
+    if not experiment.reads_written:
         return ""
     made, ids = rewritten(experiment), list(experiment.bench.forget["id"])
     left = [name for name in ids if name not in set(made.rows["source_id"])]
@@ -87,7 +87,6 @@ def unwritten(experiment: ForgetExperiment) -> str:
 # %% ../../nbs/15_experiments/14_rewriting.ipynb #656a3ae5
 def written_table(experiment: ForgetExperiment, most: int) -> pd.DataFrame:
     """At most so many of the rows that were written, for a reader; empty where the method reads none."""
-    reads = any("augmented" in resolve(objective).groups for objective in experiment.objectives)
-    rows = rewritten(experiment).rows.select_columns(["variant", "prompt", "response"]).to_pandas() if reads else \
-        pd.DataFrame()
-    return rows.head(most)
+    if not experiment.reads_written:
+        return pd.DataFrame()
+    return rewritten(experiment).rows.select_columns(["variant", "prompt", "response"]).to_pandas().head(most)

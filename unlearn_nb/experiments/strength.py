@@ -151,5 +151,6 @@ def search_strength(experiment: ForgetExperiment) -> tuple[Path, pd.DataFrame]:
 # %% ../../nbs/15_experiments/17_strength.ipynb #fc54dbd4
 def path_table(path: pd.DataFrame) -> pd.DataFrame:
     """The path of a search for a reader: without folders, rates as text, shares where there are any."""
-    unread = ["adapter"] + ["share"] * bool(path["share"].isna().all())
-    return path.drop(columns=unread).assign(lr=path["lr"].map("{:.2g}".format)).set_index("trial").reset_index()
+    unread = ["adapter"] + ["share"] * ("share" in path and bool(path["share"].isna().all()))
+    said = {name: path[name].map("{:.2g}".format) for name in ("lr", "damping") if name in path}
+    return path.drop(columns=unread).assign(**said).set_index("trial").reset_index()

@@ -4,6 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "adapter_rows": ["check_erase", "own_training"],
     "closed_forms": ["DataInf", "Woodbury"],
     "conjugate_gradients": ["ConjugateGradients", "cg_path"],
     "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product"],

@@ -13,37 +13,47 @@ from matplotlib.figure import Figure
 from .reading import captioned, counted
 from .style import GREY, WIDTH, checked, line_styles, outside_legend, styled
 
+# %% ../../nbs/13_plots/06_forgetting.ipynb #ff95d955
+def _run_name(rows: pd.DataFrame) -> str:
+    """What a training run, or the edits of one damping, is called."""
+    if "damping" in rows:
+        return f"damping {rows['damping'].iloc[0]:.2g}"
+    return f"rate {rows['lr'].iloc[0]:.2g}, {rows['step'].max()} steps"
+
 # %% ../../nbs/13_plots/06_forgetting.ipynb #0fd60e57
 @styled
 def forget_path_plot(path: pd.DataFrame, tolerance: float) -> Figure:
     """Candidates of a search: what is left of the forgotten against what is lost of the retained.
 
     Args:
-        path: columns trial, lr, step, left, lost (shares) and chosen, in the order in which they were tried.
+        path: columns trial, lr and step (or damping and scale), left, lost (shares) and chosen, in the order in which
+            they were tried.
         tolerance: the most that may be left, and lost.
 
     Raises:
         UnlearnError: a column is missing, or there is no candidate.
     """
-    path = checked(path, ["trial", "lr", "step", "left", "lost", "chosen"])
+    point = "scale" if "damping" in path else "step"
+    path = checked(path, ["trial", "damping" if "damping" in path else "lr", point, "left", "lost", "chosen"])
     fig, axis = plt.subplots(figsize=(WIDTH, 4.0))
     box = f"passes (at most {tolerance:.0%})"
     axis.fill_between([0, tolerance], 0, tolerance, color=GREY, alpha=0.25, lw=0, label=box)
     trials = path.groupby("trial", sort=False)
     for (_, rows), style in zip(trials, line_styles([f"trial {n}" for n in path["trial"].unique()]).values()):
         x, y = [1.0, *rows["left"]], [0.0, *rows["lost"]]
-        axis.plot(x, y, **style, label=f"rate {rows['lr'].iloc[0]:.2g}, {rows['step'].max()} steps")
+        axis.plot(x, y, **style, label=_run_name(rows))
     start = line_styles(["target"])["target"] | {"linestyle": "", "markersize": 9}
     axis.plot(1.0, 0.0, **start, label="unchanged model")
     taken = path[path["chosen"]]
     axis.plot(taken["left"], taken["lost"], "o", mfc="none", mec="black", ms=14,
-              label=f"delivered (step {taken['step'].iloc[0]})")
+              label=f"delivered ({point} {taken[point].iloc[0]:g})")
     axis.set(xlabel="Left of what was known of the forget rows (share)", xlim=(-0.03, 1.03),
              ylabel="Lost of what was known\nof the retain rows (share)",
              ylim=(-0.03, max(1.03 * path["lost"].max(), 0.3)))
     outside_legend(fig, axis, columns=3)
     top = axis.get_ylim()[1]
-    of = f"{counted(len(path), 'candidate')} of {counted(len(trials), 'training run')}"
+    kind = "damping" if point == "scale" else "training run"
+    of = f"{counted(len(path), 'candidate')} of {counted(len(trials), kind)}"
     return captioned(fig, f"{of}, joined in the order in which they were tried: the goal is the lower left corner. "
                      "All are read on the same rows, to choose by: no interval.",
                      f"The vertical axis is cut at {top:.2f}." if top < 0.95 else "")

@@ -18,7 +18,7 @@ from ..core import FollowsCode, Registry, UnlearnError, is_number
 
 # %% ../../nbs/04_regions/02_masks.ipynb #7279d2b8
 Gradients = dict[str, Tensor]  # name of a trained weight -> gradient
-MASKS = Registry("mask")
+MASKS = Registry("mask", home="unlearn_nb.regions")
 
 
 class Mask(Protocol):

@@ -76,7 +76,7 @@ class StepRecorder:
                             f"rate, which is {lr:g} there")
         return self.records[-1]
 
-# %% ../../nbs/06_unlearning/09_trainer.ipynb #85ef9224
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #929048de
 class PhasedTrainer(Trainer):
     """A Trainer whose run may have phases.
 
@@ -183,7 +183,7 @@ class UnlearnTrainer(PhasedTrainer):
             with torch.random.fork_rng():  # whatever it draws, the training goes on with its own random numbers
                 self.after_step(step, self.model)
 
-# %% ../../nbs/06_unlearning/09_trainer.ipynb #632e33bd
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #82f675cc
 def step_loss(trainer: UnlearnTrainer, model, inputs: dict, *, counts: dict) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the terms on the groups of a micro-batch, and their values by label."""
     parts, weights = trainer.objective.parts, trainer.duals.weights
@@ -195,7 +195,7 @@ def step_loss(trainer: UnlearnTrainer, model, inputs: dict, *, counts: dict) -> 
     loss, values = objective(terms, [weights[i] for i in here])
     return loss, {trainer.objective.labels[i]: value for i, value in zip(here, values.values())}
 
-# %% ../../nbs/06_unlearning/09_trainer.ipynb #dfbd829c
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #73e9b537
 class SharpPass:
     """Takes part in the steps of a trainer as its `Sharpness` says.
 
@@ -241,7 +241,7 @@ class SharpPass:
             return loss
         return step
 
-# %% ../../nbs/06_unlearning/09_trainer.ipynb #6273d06d
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #ca68b2bd
 def phases_for(batcher: Batcher, settings: UnlearnSettings) -> list[Schedule]:
     """The schedule of each phase of a run, for all processes: whole steps, blank items in those with fewer rows.
 
@@ -314,5 +314,6 @@ def make_trainer(
     if region is not None:
         trainer.restrict(RegionStep(region, model))
     elif settings.mask:
-        trainer.restrict(MaskedStep(MASKS.read(settings.mask), model))
+        mask = MASKS.read(settings.mask)
+        trainer.restrict(mask.at_work(model) if hasattr(mask, "at_work") else MaskedStep(mask, model))
     return trainer

@@ -42,6 +42,33 @@ def test_the_end_that_is_told_after_a_third_comes_true(pace, reused):
         assert abs(told - end) < 0.3 * end and look.total == len(STAGES), (share, told, end)
 
 
+RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text(encoding="utf-8"))
+
+
+def recorded(name: str, *, pace: float = 1.0, steps: bool = True) -> tuple[list[Event], float]:
+    """A run of the study forget as it went on a busy machine, and how long it took; told with its steps, or without."""
+    events = [Event(stage, state, pace * at, pace * seconds, *loop) for stage, state, at, seconds, *loop
+              in RECORDED[name]["events"]]
+    return [event for event in events if steps or event.state != "steps"], pace * RECORDED[name]["seconds"]
+
+
+def told_wrong(now: tuple[list[Event], float], then: tuple[list[Event], float], share: float) -> tuple[float, float]:
+    """By what share of it the whole time, and the time left, of the run `now` are told wrong, where `then` is known."""
+    (events, end), at = now, share * now[1]
+    look = outlook(course_of(then[0], 0, then[1]), [event for event in events if event.at <= at], started=0, now=at)
+    return abs(at + look.left - end) / end, abs(at + look.left - end) / (end - at)
+
+
+@pytest.mark.parametrize("pace", [0.7, 1, 2.5])
+@pytest.mark.parametrize("now, then", [("first", "second"), ("second", "first")])
+def test_the_end_of_recorded_runs_is_told_within_three_tenths_after_a_third(now, then, pace):
+    """Of the whole time and of what is left, in another pace, too; without its steps a long stage tells nothing."""
+    for share in (1 / 3, 1 / 2, 2 / 3):
+        assert max(told_wrong(recorded(now, pace=pace), recorded(then), share)) < 0.3, share
+    if pace == 1:
+        assert told_wrong(recorded(now, steps=False), recorded(then, steps=False), 2 / 3)[1] > 0.3
+
+
 def test_stages_that_the_course_does_not_know_do_no_harm():
     events, end = played(STAGES)
     other = [event for event in events if event.stage != "s0-train-b"] + [Event("s0-new", "begun", end)]

@@ -132,10 +132,26 @@ def _seen(course: Mapping[str, float], events: Sequence[Event]) -> list[tuple[st
     """The events that say where a run is in a course, each with its piece: what is in no course says nothing."""
     return [(name, event) for name, event in _named(events) if name in course]
 
+# %% ../../nbs/14_runs/17_course.ipynb #386ee27e
+def _between(course: Mapping[str, float], events: Sequence[Event], started: float) -> dict[str, tuple[float, float]]:
+    """Seconds before each stage that was begun, loops aside: now, and in the course."""
+    took: dict[str, tuple[float, float]] = {}
+    last, loops = started, {}
+    for name, event in _named(events):
+        if event.state == "reused":
+            break
+        if event.state == "steps":
+            loops |= {} if event.stage else {name: event.seconds}
+            continue
+        if event.state == "begun" and f">{name}" in course:
+            took[f">{name}"] = (max(0.0, event.at - last - sum(loops.values())), course[f">{name}"])
+        last, loops = event.at, {}
+    return took
+
 # %% ../../nbs/14_runs/17_course.ipynb #36a7c7ad
-def pace(course: Mapping[str, float], events: Sequence[Event]) -> float:
+def pace(course: Mapping[str, float], events: Sequence[Event], started: float) -> float:
     """Seconds that a second of the course takes here."""
-    took: dict[str, tuple[float, float]] = {}  # now, then
+    took = _between(course, events, started)  # now, then
     for name, event in _seen(course, events):
         if event.state == "steps":
             took[name] = (event.seconds, event.share * course[name])
@@ -204,7 +220,7 @@ def _left(course: Mapping[str, float], events: Sequence[Event], *, started: floa
           reused: set[str]) -> float:
     """Seconds that are left."""
     at, share, event = _place(course, events)
-    factor = pace(course, events)
+    factor = pace(course, events, started)
     seconds = [0.0 if stage in reused else factor * course[piece] for piece, stage in zip(course, _leads_to(course))]
     stages = [one for one in events if one.state != "steps"]
     since = now - max([event.at if event else started, *(one.at for one in stages[-1:])])

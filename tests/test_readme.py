@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn_nb.attacks import ATTACKS, FLOATS, LEVELS
+from unlearn_nb.attacks import ATTACKS
 from unlearn_nb.core import papers
 from unlearn_nb.influence import SOLVERS
 from unlearn_nb.localization import LOCALIZERS
 from unlearn_nb.merging import MERGE_METHODS
-from unlearn_nb.metrics import MIA_ATTACKS, SUITES, glossary
+from unlearn_nb.metrics import SUITES, glossary
 from unlearn_nb.objectives import TERMS
 from unlearn_nb.regions import MASKS
 from unlearn_nb.unlearning import PLANS, STEPS
@@ -19,10 +19,8 @@ from unlearn_nb.unlearning import PLANS, STEPS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENTRIES = yaml.safe_load((ROOT / "tools" / "tables.yaml").read_text(encoding="utf-8"))
-ROUNDED = {*FLOATS, *LEVELS} - {"float32", "bfloat16"}  # these two stand in the line of float16
 KNOWN = {"objectives": TERMS, "masks": MASKS, "plans": PLANS, "steps": STEPS, "localizers": LOCALIZERS,
-         "solvers": SOLVERS, "suites": SUITES, "merge methods": MERGE_METHODS,
-         "attacks": [*ATTACKS, *ROUNDED, *MIA_ATTACKS]}
+         "solvers": SOLVERS, "suites": SUITES, "merge methods": MERGE_METHODS, "attacks": ATTACKS}
 
 
 def test_every_kind_of_thing_has_a_table():

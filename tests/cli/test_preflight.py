@@ -63,6 +63,16 @@ MISTAKES = [
     (["relearn", "-p", "dtype", "float23"], "did you mean 'float32'"),
     (["forget", "-p", "dtype", "float23"], "did you mean 'float32'"),
     (["merging", "-p", "template", "chatt"], "did you mean 'chat'"),
+    (["merging", "-p", "target", "none"], "target can't be 'none': leave it out"),
+    (["merging", "-p", "oracle", "None"], "did you mean 'none'"),
+    (["merging", "-p", "oracle", "TOFU_EVAL.json"], "oracle 'TOFU_EVAL.json' does not exist"),
+    (["localization", "-p", "oracle", "TOFU_EVAL.json"], "in the studies merging and relearn"),
+    (["eraser", "-p", "target", "tiny"], "target 'tiny' is no adapter"),
+    (["eraser", "-p", "oracle", "tiny"], "oracle is given without a target"),
+    (["relearn", "-p", "rater", "templates"], "which write and can't judge"),
+    (["forget", "-p", "model", "tiny", "-p", "forget", "rows/retain.jsonl", "-p", "retain", "rows/retain.jsonl", "-p",
+      "template", "chatt"], "did you mean 'chat'"),
+    (["forget", "-p", "carve", "1.5"], "carve' is 1.5: give a number at least 0 and below 1"),
 ]
 
 

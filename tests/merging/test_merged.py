@@ -9,7 +9,14 @@ from adapter_toys import assert_same_tensors
 from safetensors.torch import load_file
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.merging import MERGE_METHODS, adapter_inner, adapter_norm, match_scale, merge_adapters
+from unlearn_nb.merging import (
+    MERGE_METHODS,
+    adapter_inner,
+    adapter_norm,
+    match_scale,
+    merge_adapters,
+    merges_updates_only,
+)
 
 torch.set_num_threads(1)
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore:The density")]
@@ -19,8 +26,8 @@ methods = pytest.mark.parametrize("method", list(MERGE_METHODS))
 @methods
 @pytest.mark.parametrize("space", ["factors", "delta"])
 def test_matched_scale_and_scale(folder, method, space):
-    if (method, space) == ("slerp", "factors"):
-        return  # refused, see test_methods
+    if space == "factors" and merges_updates_only(method):
+        return  # refused, see test_spectral
     paths = [folder / "one", folder / "two"]
     merged = merge_adapters(paths, method=method, space=space, density=0.5)
     matched = match_scale(merged, 3.0)

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.f
 quick = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 10_000)
 weight_lists = st.lists(st.floats(0.1, 3.0), min_size=1, max_size=4)
-ANY_COUNT = [name for name in MERGE_METHODS if name != "slerp"]
+ANY_COUNT = [name for name in MERGE_METHODS if name not in ("slerp", "iso_c", "iso_cts", "tsv")]
 
 
 def random_stack(seed: int, count: int) -> list[Tensor]:
@@ -261,7 +261,8 @@ def test_what_is_linear_at_which_density():
     assert linear == {"linear": [True, True], "magnitude_prune": [False, True], "dare_linear": [False, True],
                       "ties": [False, False], "dare_ties": [False, False],
                       "breadcrumbs": [False, False], "breadcrumbs_ties": [False, False], "della": [False, False],
-                      "della_linear": [False, False], "slerp": [False, False]}
+                      "della_linear": [False, False], "slerp": [False, False],
+                      **dict.fromkeys(["tsv", "iso_c", "iso_cts", "knots", "negmerge"], [False, False])}
 
 
 def test_bad_methods_get_one_sentence(folder, own_method):

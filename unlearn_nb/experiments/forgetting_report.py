@@ -223,6 +223,8 @@ def fails(told: Told) -> list[str]:
         found.append(f"The forget answers are less likely than unseen ones now ({now:.2g} against {unseen:.2g} in "
                      f"{own}), so that who compares likelihoods can tell that they were unlearned.")
     found.extend(told.remarks)
+    if collateral.value is None:
+        found.append(f"Damage to what stands in neither file is not measured; {collateral.note}.")
     found.append(CHOSEN_ON[chosen_on(told.known)] if chosen_on(told.known) == "all" else "")
     if told.source == "swapped":
         found.append(f"What unseen rows have is not known: {UNSEEN['swapped']} stands for it.")

@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from ..benches import SPLITS, Bench
 from ..core import UnlearnError, boundary, content_hash, damage, first_line, from_json, make_folder, to_json
 from ..core import unknown, write_atomic
 from ..merging import flatten_adapter, merge_into
-from ..models import Adapter, Origin, adapted, encode_prompt, generate, load_model, origin_of, read_origin
-from ..models import save_model, sequence_nll, stored_base, write_origin
+from ..models import Adapter, Origin, adapted, encode_prompt, generate, load_adapter, load_model
+from ..models import origin_of, read_origin, save_model, sequence_nll, stored_base, write_origin
 from ..runs import Number, Run
 
 # %% ../../nbs/15_experiments/23_product.ipynb #77a54692
@@ -305,18 +305,25 @@ def foundation_of(product: Product) -> str:
 def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]]:
     """The base's tokenizer, and a function that opens "base" or "unlearned" for the time of a `with` block."""
     model, tokenizer = load_model(base_of(product), device)
-    merged = load_model(product.folder, device)[0] if product.into == "merged" or product.onto else None
+    apart = product.into == "merged" or bool(product.onto)
+    unlearned = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 by an old name
+        if apart:
+            unlearned = load_model(product.folder, device)[0]
+        elif not product.stacked:
+            unlearned = load_adapter(model, product.folder, trainable=False)
 
     @contextmanager
     def opened(which: str) -> Iterator[Any]:
-        if merged is not None and which == "unlearned":
-            yield merged
-        else:
-            with ExitStack() as stack:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 by an old name
-                    read = stack.enter_context(adapted(model, product.folder if which == "unlearned" else None))
+        if product.stacked:
+            with adapted(model, product.folder if which == "unlearned" else None) as read:
                 yield read
+        elif which == "unlearned" or apart:
+            yield unlearned if which == "unlearned" else model
+        else:
+            with unlearned.disable_adapter():
+                yield unlearned
 
     yield tokenizer, opened
 

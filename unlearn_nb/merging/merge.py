@@ -18,9 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..core import NonFinite, UnlearnError, boundary, is_finite
-from .lowrank import balanced, delta_norm, dense_svd, factor_svd, rank_for, stack_factors
+from .lowrank import balanced, core_bases, delta_norm, dense_svd, factor_svd, rank_for
+from .lowrank import stack_factors
 from .merged import Merged, MergeRecipe, check_place
-from .methods import combine, is_linear
+from .methods import combine, is_linear, rotation_of
 from ..models import Adapter, read_adapter
 
 # %% ../../nbs/09_merging/03_merge.ipynb #303d3804
@@ -101,17 +102,43 @@ def _merge_dense(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, rank
     left = (delta.double() - B.double() @ A.double()).norm()
     return _Piece(B.float(), A.float(), exact_norm=float(delta.double().norm()), error=float(left))
 
+# %% ../../nbs/09_merging/03_merge.ipynb #ac65739a
+def _merge_core(updates: list[tuple[Tensor, Tensor]], recipe: MergeRecipe, sides: str, *,
+                generator: torch.Generator) -> _Piece:
+    """The merge of updates (B, A) in common bases of both sides or of the left one, [p, q] or [p, n] numbers each."""
+    left, right = core_bases(updates)
+    if sides == "left":
+        right = torch.eye(right.shape[1], dtype=right.dtype, device=right.device)
+    cores = [(left.T @ B.double()) @ (A.double() @ right.T) for B, A in updates]
+    core = combine(cores, recipe.shares, recipe.method, density=recipe.density, generator=generator)
+    if recipe.rank == "dense":
+        return _as_product((left @ core @ right).float())
+    U, S, Vh = torch.linalg.svd(core, full_matrices=False)
+    whole = max(int((S > 1e-6 * S[0]).sum()), 1)
+    B, A = _truncated((left @ U, S, Vh @ right), recipe.rank or whole, recipe.tol)
+    return _Piece(B.float(), A.float(), exact_norm=float(S.norm()), error=float(S[len(A):].norm()))
+
 # %% ../../nbs/09_merging/03_merge.ipynb #6afb10cd
 def _merge_deltas(adapters: list[Adapter], module: str, recipe: MergeRecipe, *, generator: torch.Generator) -> _Piece:
     """Merge the updates, and bring the result to the rank of the recipe."""
     updates = [tuple(factor.float() for factor in adapter.update(module)) for adapter in adapters]
     _check_scaled(*(factor for update in updates for factor in update))
     rank = max(A.shape[0] for _, A in updates) if recipe.rank is None else recipe.rank
-    if is_linear(recipe.method, recipe.density):
+    recipe = _for_module(recipe, module)
+    sides = "both" if recipe.space == "core" else rotation_of(recipe.method)
+    if sides:
+        piece = _merge_core(updates, recipe, sides, generator=generator)
+    elif is_linear(recipe.method, recipe.density):
         piece = _merge_linear(updates, recipe, rank)
     else:
         piece = _merge_dense(updates, recipe, rank, generator=generator)
     return piece._replace(error=piece.error / piece.exact_norm if piece.exact_norm > 0 else 0.0)
+
+# %% ../../nbs/09_merging/03_merge.ipynb #640954b0
+def _for_module(recipe: MergeRecipe, module: str) -> MergeRecipe:
+    """The recipe with the method's own version for a module, where it has one for each (`for_module`)."""
+    own = getattr(recipe.method, "for_module", None)
+    return recipe if own is None else replace(recipe, method=own(module))
 
 # %% ../../nbs/09_merging/03_merge.ipynb #4da44160
 def _merged_config(adapters: list[Adapter], ranks: dict[str, int], faithful: str) -> dict:
@@ -162,7 +189,8 @@ def _check_sizes(first: Adapter, other: Adapter, module: str, *, space: str) -> 
 # %% ../../nbs/09_merging/03_merge.ipynb #629b5f93
 def _merge_all(adapters: list[Adapter], recipe: MergeRecipe) -> Merged:
     generator = torch.Generator().manual_seed(recipe.seed)
-    merge = _merge_deltas if recipe.space == "delta" else _merge_factors_as_peft if recipe.faithful else _merge_factors
+    on_factors = _merge_factors_as_peft if recipe.faithful else _merge_factors
+    merge = on_factors if recipe.space == "factors" else _merge_deltas
     tensors, rows = {}, {}
     bar = {"desc": f"merging ({recipe.method_name})", "unit": "module", "delay": 3, "leave": False}
     for module in tqdm(adapters[0].modules, **bar):
@@ -207,12 +235,12 @@ def merge_adapters(paths: Sequence[str | Path | Adapter], out: str | Path | None
         paths: adapter folders (or adapters already read).
         out: where to save the result; None: don't.
         method: the name of one of `MERGE_METHODS`, with its options if it has some, or a function like them.
-        space: "factors" (A and B apart, as peft) or "delta" (the updates s * B @ A).
+        space: "factors" (A and B apart, as peft), "delta" (updates s * B @ A), or "core" (these in `core_bases`).
         weights: one a path, divided by their sum; None: equal. A negative one subtracts its adapter. Faithful: taken
             as given, None: all 1.
         density: share of entries that the sparsifier keeps, in (0, 1].
         rank: of the result, in space "delta": None for the largest rank of the inputs, an integer, "auto" (per module
-            the smallest with a relative error of at most `tol`) or "dense" (nothing cut).
+            the smallest with an error of at most `tol`) or "dense". None keeps all in "core" and of spectral methods.
         scale: factor on the merged update.
         seed: of DARE's and DELLA's masks and of the randomised SVD.
         faithful: "peft" for peft 0.21.2's add_weighted_adapter, bit for bit, in space "factors".

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MERGE_METHODS', 'keep_largest', 'keep_random', 'keep_by_rank', 'keep_middle', 'weighted_sum', 'disjoint_mean',
            'disjoint_mean_by_count', 'SparseConsensus', 'della', 'della_linear', 'breadcrumbs', 'breadcrumbs_ties',
-           'slerp', 'is_linear', 'in_peft', 'combine']
+           'slerp', 'rotates', 'rotation_of', 'merges_updates_only', 'is_linear', 'in_peft', 'combine']
 
 # %% ../../nbs/09_merging/01_methods.ipynb #d340b055
 import math
@@ -116,7 +116,7 @@ def disjoint_mean_by_count(stack: Tensor, weights: Tensor) -> Tensor:
     return (votes * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1.0)
 
 # %% ../../nbs/09_merging/01_methods.ipynb #7dc306fa
-MERGE_METHODS = Registry("merge method")
+MERGE_METHODS = Registry("merge method", home=__package__)
 
 # %% ../../nbs/09_merging/01_methods.ipynb #190fe898
 @dataclass(frozen=True, repr=False)
@@ -203,6 +203,29 @@ def slerp(stack: Tensor, weights: Tensor, density: float = 1.0, generator: torch
         return ((1 - t) * first + t * second).to(stack.dtype)
     angle = math.acos(cosine)
     return ((math.sin((1 - t) * angle) * first + math.sin(t * angle) * second) / math.sin(angle)).to(stack.dtype)
+
+# %% ../../nbs/09_merging/01_methods.ipynb #d5ed6ada
+def rotates(sides: str) -> Callable[[Callable], Callable]:
+    """Decorator: the method's result turns with its inputs, `Q @ merge(X) == merge(Q @ X)`; sides: "left" or "both"."""
+    def marked(method: Callable) -> Callable:
+        method.rotates = sides
+        return method
+    return marked
+
+# %% ../../nbs/09_merging/01_methods.ipynb #ff5ca8e8
+def rotation_of(method: str | Callable[..., Tensor]) -> str:
+    """What `rotates` says of a method: "left", "both", or "" (published versions depend on the basis)."""
+    found = MERGE_METHODS.read(method)
+    if getattr(found, "keywords", {}).get("faithful"):
+        return ""
+    return getattr(getattr(found, "func", found), "rotates", "")
+
+
+def merges_updates_only(method: str | Callable[..., Tensor]) -> bool:
+    """Whether a method is one of whole updates, and of no factors apart."""
+    found = MERGE_METHODS.read(method)
+    inner = getattr(found, "func", found)
+    return hasattr(inner, "rotates") or getattr(inner, "__name__", "") in ("slerp", "negmerge")
 
 # %% ../../nbs/09_merging/01_methods.ipynb #5eda451d
 def is_linear(method: str | Callable[..., Tensor], density: float) -> bool:

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "bases": ["PRETRAINING", "PRETRAINING_SEEDS", "READER_RECIPE", "READER_SEEDS", "reader_base", "tiny_base",
         "trained_once"],
     "descent": ["check_trained", "descend", "diverged", "linear_rates", "shuffled_batches"],
-    "formats": ["auto_template", "in_template", "other_template", "read_template"],
+    "formats": ["OPEN_UNLEARNING", "auto_template", "in_template", "other_template", "read_template"],
     "forward": ["AnswerBatch", "SCORE_ENTRIES", "answer_batch", "answer_batches", "answer_logits",
         "at_least_float32", "batch_logits", "check_positions", "decoder_layers", "eval_mode", "kept_outputs",
         "pad_right", "selected_logits", "sorted_batches", "virtual_tokens"],

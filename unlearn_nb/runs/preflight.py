@@ -19,7 +19,7 @@ from urllib.request import getproxies
 
 import psutil
 
-from ..core import UnlearnError, cache_dir, first_line, unknown
+from ..core import UnlearnError, cache_dir, first_line, from_json, unknown
 from .asked import CHECKS, Asked, check_comment
 from .model_files import PATIENCE, find_model
 from .studies import Parameter
@@ -29,6 +29,9 @@ from .studies import Parameter
 @CHECKS.register(name="target")
 @CHECKS.register(name="oracle")
 def _check_model(asked: Asked) -> str:
+    if asked.value.lower() == "none" and (asked.name != "oracle" or asked.value != "none"):
+        raise UnlearnError(f"{asked.name} can't be {asked.value!r}: " + (
+            "did you mean 'none'?" if asked.name == "oracle" else "leave it out, and the study's default is taken"))
     if asked.value in ("", "none"):
         return ""
     if "only beside a target" in asked.parameter.help and not asked.values.get("target"):
@@ -55,13 +58,18 @@ def _check_log(asked: Asked) -> str:
     """A published log in the place of an oracle, where the study's comment says that it takes one."""
     if "_EVAL.json" not in asked.parameter.help:
         raise UnlearnError(f"oracle {asked.value!r} is a file: a published log stands in for an oracle in the studies "
-                           "merging, relearn and forget; give the folder of a model here")
+                           "merging and relearn; give the folder of a model here")
     if not Path(asked.value).expanduser().is_file():
         raise UnlearnError(f"oracle {asked.value!r} does not exist (seen from {Path.cwd()}); give an ..._EVAL.json, or "
                            "the folder of a model")
-    from unlearn_nb.metrics import log_column, read_log  # brings torch along
-
-    log_column(read_log(asked.value), "forget_Q_A_PERT_Prob", "avg_loss")
+    try:
+        log = from_json(Path(asked.value).expanduser().read_text(encoding="utf-8"))
+        told = log["forget_Q_A_PERT_Prob"]["value_by_index"]["0"]["avg_loss"]
+    except (OSError, ValueError, LookupError, TypeError):
+        told = None
+    if told is None:
+        raise UnlearnError(f"oracle {asked.value!r} is no log of open-unlearning that tells how likely wrong answers "
+                           "to the forget rows are: give an ..._EVAL.json (not a summary) of TOFU")
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #61c21caf
@@ -70,6 +78,8 @@ def _check_log(asked: Asked) -> str:
 def _check_writer(asked: Asked) -> str:
     name, value = asked.name, asked.value
     scheme = re.match(r"(\w+):/", value)
+    if value == "templates" and "no templates" in asked.parameter.help:
+        raise UnlearnError(f"{name} can't be 'templates', which write and can't judge: give a model or a server")
     own = {"rules", "refusals"} & set(re.findall(r"\w+", asked.parameter.help))
     if value in ("", "auto", "templates", asked.parameter.default, *own):
         return ""

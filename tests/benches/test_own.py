@@ -212,6 +212,22 @@ def test_general_rows_are_the_owners_or_none(tmp_path):
     assert len(own_bench(rows("boat"), rows("house"), general="none").general) == 0
 
 
+def test_general_rows_that_stand_in_another_file_are_refused():
+    with pytest.raises(UnlearnError, match="retain, row 2; a row can't be in retain and in general"):
+        own_bench(rows("boat"), rows("house"), general=[*rows("tree", 2), rows("house")[1]])
+    nearly = [row | {"prompt": f"{row['prompt']} Well?", "id": f"g{i}"} for i, row in enumerate(rows("house"))]
+    with pytest.raises(UnlearnError, match="all general rows say nearly the same"):
+        own_bench(rows("boat"), rows("house"), general=nearly)
+
+
+def test_rows_that_repeat_another_are_told(tmp_path):
+    write_jsonl(tmp_path / "mine.jsonl", [*rows("boat"), *rows("boat", 3)])
+    bench = own_bench(tmp_path / "mine.jsonl", rows("house"))
+    assert "mine.jsonl: 3 rows repeat another and are practised and counted as often" in bench.note
+    assert len(bench.forget) == len(rows("boat")) + 3 and "repeat another and" not in own_bench(
+        rows("boat"), rows("house")).note
+
+
 def test_one_system_prompt_is_kept_and_several_are_refused():
     brief = {split: [row | {"system": "Be brief."} for row in rows(split)] for split in ("forget", "retain")}
     assert own_bench(**brief, template="chat").template == "chat(system='Be brief.', date=2024-07-26)"

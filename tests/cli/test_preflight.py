@@ -27,6 +27,7 @@ def empty(tmp_path, monkeypatch) -> Path:
     (tmp_path / "here" / "rows").mkdir()
     (tmp_path / "here" / "rows" / "forget.jsonl").write_text('{"prompt": "Who?", "answer": "Ada"}\n')
     (tmp_path / "here" / "rows" / "retain.jsonl").write_text('{"prompt": "Who?", "response": "Ida"}\n')
+    (tmp_path / "here" / "rows" / "other.jsonl").write_text('{"prompt": "Where?", "response": "There"}\n')
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("UNLEARN_NB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -37,6 +38,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
+FORGET = ["forget", "-p", "model", "tiny", "-p", "forget", "rows/other.jsonl", "-p", "retain", "rows/retain.jsonl"]
 MISTAKES = [
     (["mergin"], "did you mean 'merging'"),
     (["merging", "-p", "densty", "0.5"], "did you mean 'density'"),
@@ -70,8 +72,11 @@ MISTAKES = [
     (["eraser", "-p", "target", "tiny"], "target 'tiny' is no adapter"),
     (["eraser", "-p", "oracle", "tiny"], "oracle is given without a target"),
     (["relearn", "-p", "rater", "templates"], "which write and can't judge"),
-    (["forget", "-p", "model", "tiny", "-p", "forget", "rows/retain.jsonl", "-p", "retain", "rows/retain.jsonl", "-p",
-      "template", "chatt"], "did you mean 'chat'"),
+    ([*FORGET, "-p", "template", "chatt"], "did you mean 'chat'"),
+    ([*FORGET[:-1], "rows/other.jsonl"], "a row can't be in forget and in retain"),
+    ([*FORGET, "-p", "holdout", "rows/retain.jsonl"], "a row can't be in retain and in holdout"),
+    ([*FORGET, "-p", "general", "rows/retain.jsonl"], "a row can't be in retain and in general"),
+    ([*FORGET, "-p", "carve", "0.5"], "of retain's 1 subjects aside"),
     (["forget", "-p", "carve", "1.5"], "carve' is 1.5: give a number at least 0 and below 1"),
 ]
 

@@ -37,6 +37,14 @@ def test_chat_asks_both_prompt_by_prompt_from_options_and_from_stdin(told, home)
     assert given.stdout.count(rows[0]["response"]) == 1
 
 
+def test_a_run_that_lies_elsewhere_is_meant_by_its_folder(told, home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    said = told("verify", str(home / "reports" / "forget" / "one"))
+    assert said.exit_code == 0 and said.stdout.endswith("verified: it scores as the run said\n")
+    refused = told("verify", str(home / "mine"))
+    assert refused.exit_code == 1 and "unknown run in reports" in refused.output
+
+
 def test_export_prints_a_folder_that_loads(told, home):
     said = told("export", "one", "--merge", "--to", "merged")
     assert said.exit_code == 0 and said.stdout.splitlines()[-1] == "merged"

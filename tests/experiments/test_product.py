@@ -1,6 +1,7 @@
 """The product of a run: an ordinary adapter or model, its card, what is refused, and scores that come out again."""
 
 import json
+import re
 import shutil
 import types
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from unlearn_nb.benches import read_own_rows
 from unlearn_nb.core import UnlearnError, damage
 from unlearn_nb.experiments import deliver, export_product, load_snippet, read_product, side_by_side, verify_product
-from unlearn_nb.models import adapted, generate, load_model, read_origin
+from unlearn_nb.models import adapted, generate, load_model, origin_of, read_origin, save_model
 from unlearn_nb.runs import Run
 
 
@@ -91,10 +92,25 @@ def test_scores_come_out_again_and_words_side_by_side(place, monkeypatch, tmp_pa
 def test_model_and_run_move_together(place, tmp_path):
     shutil.copytree(place, tmp_path / "moved")
     shutil.move(tmp_path / "moved" / "mine", tmp_path / "moved" / "aside")
-    with pytest.raises(UnlearnError):
-        verify_product(tmp_path / "moved" / "reports" / "forget" / "one")
+    runs, where = tmp_path / "moved" / "reports" / "forget", re.escape(str(tmp_path / "moved" / "mine" / "model"))
+    for ask in (verify_product, lambda run: side_by_side(run, "Who?"), lambda run: export_product(run, tmp_path / "x")):
+        with pytest.raises(UnlearnError, match=f"'mine/model' that .* stands on is not in {where}: move it there"):
+            ask(runs / "one")
+    assert not (tmp_path / "x").exists()
+    assert verify_product(runs / "two")["holds"].all()  # a merged model needs no base
+    assert not damage(export_product(runs / "two", tmp_path / "y"))
     shutil.move(tmp_path / "moved" / "aside", tmp_path / "moved" / "mine")
     assert verify_product(tmp_path / "moved" / "reports" / "forget" / "one")["holds"].all()
+
+
+def test_another_model_in_the_bases_place_is_not_asked_beside_a_merged_one(place, tmp_path, monkeypatch):
+    run = shutil.copytree(place / "reports" / "forget" / "two", tmp_path / "a" / "b" / "c" / "two")
+    (tmp_path / "mine").mkdir()
+    model, tokenizer = load_model("tiny")
+    save_model(model, tmp_path / "mine" / "model", origin=origin_of(model), tokenizer=tokenizer)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnlearnError, match="give the model that it was made on"):
+        side_by_side(run, "Who?")
 
 
 def change_check(run, **values):

@@ -17,6 +17,7 @@ from .columns import own_table
 from .formats import Format, check_texts, dealt_bench, given_part, given_text, template_of, unlike
 from .general import general_facts
 from .tables import ENDINGS, Table, check_apart
+from .twins import row_text
 from ..core import Template, UnlearnError, boundary, is_whole, shown
 
 # %% ../../nbs/01_benches/09_own.ipynb #eddfa23b
@@ -113,14 +114,16 @@ def _meanings(splits: Mapping[str, Sequence], carve: float) -> list[str]:
             _MEANING["holdout" if splits.get("holdout") else "no holdout"]]
 
 # %% ../../nbs/01_benches/09_own.ipynb #e3bacb9d
-def _general(source: str | Path | Sequence[Mapping] | None, seed: int) -> tuple[list[dict], str, list[str]]:
-    """General rows, where they come from, and what was told of their columns."""
+def _general(source: str | Path | Sequence[Mapping] | None, tables: Mapping[str, Table], *,
+             seed: int) -> tuple[list[dict], str, list[str]]:
+    """General rows, where they come from, and what was told of their columns. `tables`: of the other splits."""
     if source is None:
         facts = general_facts(seed)
         return facts, f"general {len(facts)} (embedded facts, which a small model may never have known)", []
     if isinstance(source, str) and source == "none":
         return [], "general 0", []
     table = own_table(source, "general")
+    check_apart({**tables, "general": table})
     return jsonl_rows({"general": table})["general"], f"general {len(table.rows)} ({table.file})", list(table.told)
 
 # %% ../../nbs/01_benches/09_own.ipynb #a334d45c
@@ -134,6 +137,14 @@ def _presented(rows: Mapping[str, list[dict]], template: str | Template) -> tupl
     if given.system is not None:
         return str(template), ["the template's system prompt stands in for that of the rows"]
     return template_of(rows, str(template)), [f"the rows' system prompt is kept: {min(systems)!r}"]
+
+# %% ../../nbs/01_benches/09_own.ipynb #caa990ea
+def _repeats(tables: Mapping[str, Table]) -> list[str]:
+    """Which files hold rows more than once, and what that means."""
+    counts = {table.file: len(table.rows) - len({row_text(row["prompt"], row["response"]) for row in table.rows})
+              for table in tables.values()}
+    return [f"{file}: {count} {'rows repeat' if count > 1 else 'row repeats'} another and are practised and counted "
+            "as often as they stand there" for file, count in counts.items() if count]
 
 # %% ../../nbs/01_benches/09_own.ipynb #2eafa881
 _Rows = str | Path | Sequence[Mapping]
@@ -165,8 +176,12 @@ def own_bench(
     tables = {split: own_table(rows, split) for split, rows in given.items() if rows is not None}
     check_apart(tables)
     rows = jsonl_rows(tables, seed)
-    found, counted, taken = _general(general, seed)
+    found, counted, taken = _general(general, tables, seed=seed)
     presented, said = _presented(rows, template)
-    told = [*_meanings(rows, carve), *jsonl_told(tables, rows), *taken, *said]
+    told = [*_meanings(rows, carve), *jsonl_told(tables, rows), *taken, *_repeats(tables), *said]
     deal = partial(_in_place, carve=carve, seed=seed, told=counted)
-    return dealt_bench("own", presented, rows | {"general": found}, deal=deal, seed=seed, told=told)
+    bench = dealt_bench("own", presented, rows | {"general": found}, deal=deal, seed=seed, told=told)
+    if found and not len(bench.general):
+        raise UnlearnError("all general rows say nearly the same as rows of forget, retain or holdout, so that they "
+                           "can't tell what happens to others: give other general rows, or none")
+    return bench

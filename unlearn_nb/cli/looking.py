@@ -14,7 +14,7 @@ import click
 
 from .group import out_option, relative
 from ..core import UnlearnError, brief, redacted, unknown
-from ..runs import RunInfo, find_studies, list_runs, read_study, study_parameters
+from ..runs import RunInfo, find_studies, is_run, list_runs, read_run, read_study, study_parameters
 
 # %% ../../nbs/16_cli/02_looking.ipynb #404b220a
 def _summary(path: Path) -> str:
@@ -43,10 +43,12 @@ def list_all(out: Path) -> None:
 
 # %% ../../nbs/16_cli/02_looking.ipynb #02ed2b28
 def find_run(text: str, out: Path) -> RunInfo:
-    """The run meant by ``study/name``, by a name that only one study has, or by its folder."""
+    """The run meant by ``study/name``, by a name that only one study has, or by its folder, wherever that lies."""
     runs = list_runs(out)
     matches = [info for info in runs if text in (info.name, f"{info.study}/{info.name}")
                or os.path.realpath(info.folder) == os.path.realpath(text)]
+    if not matches and os.path.isdir(text) and is_run(Path(text)):
+        return read_run(Path(os.path.abspath(text)))
     if len(matches) != 1:
         known = [f"{info.study}/{info.name}" if matches or "/" in text else info.name for info in matches or runs]
         if matches:

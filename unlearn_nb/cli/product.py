@@ -65,7 +65,7 @@ def export(run_name: str, merge: bool, to: Path | None, out: Path) -> None:
     product = read_product(info.folder)
     model = merge or product.into == "merged"
     to = export_product(info.folder, to or Path(f"{info.name}-{'model' if model else 'adapter'}"), merge=merge)
-    onto = foundation_of(product)
+    onto = product.base if product.into == "merged" else foundation_of(product)
     onto = relative(Path(onto)) if Path(onto).is_dir() else onto
     click.echo(load_snippet(to, onto, into="merged" if model else "adapter", stacked=product.stacked), err=True)
     click.echo(relative(to.absolute()))

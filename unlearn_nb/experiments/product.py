@@ -26,8 +26,8 @@ from ..benches import SPLITS, Bench
 from ..core import UnlearnError, boundary, content_hash, damage, first_line, from_json, make_folder, to_json
 from ..core import unknown, write_atomic
 from ..merging import flatten_adapter, merge_into
-from ..models import Adapter, Origin, adapted, encode_prompt, generate, load_adapter, load_model
-from ..models import origin_of, read_origin, save_model, sequence_nll, stored_base, write_origin
+from ..models import Adapter, Origin, adapted, check_origin, encode_prompt, generate, load_adapter
+from ..models import load_model, origin_of, read_origin, save_model, sequence_nll, stored_base, write_origin
 from ..runs import Number, Run
 
 # %% ../../nbs/15_experiments/23_product.ipynb #77a54692
@@ -285,12 +285,22 @@ def read_product(run: str | Path | Run) -> Product:
     return Product(**said | lists | {"scores": scores, "folder": found})
 
 # %% ../../nbs/15_experiments/23_product.ipynb #be83e930
-def _found(name: str, way: str, folder: Path) -> str:
-    """A model that was named `name`, from any folder."""
+def _place(way: str, folder: Path) -> str:
+    """The folder that a way leads to; empty: there is none."""
     place = folder / Path(way).expanduser() if way else None
-    return str(place.resolve()) if place is not None and place.is_dir() else name
+    return str(place.resolve()) if place is not None and place.is_dir() else ""
 
 
+def _found(name: str, way: str, folder: Path) -> str:
+    """A model that was named `name`, from any folder. Raises UnlearnError where a folder is no more where it was."""
+    place = _place(way, folder)
+    if way and not place and not Path(name).expanduser().is_dir():
+        looked = Path(os.path.normpath((folder / Path(way).expanduser()).absolute()))
+        raise UnlearnError(f"the model {name!r} that {folder} stands on is not in {looked}: move it there, or give the "
+                           f"command in a folder from which {name!r} is seen")
+    return place or name
+
+# %% ../../nbs/15_experiments/23_product.ipynb #a70cf23c
 def base_of(product: Product) -> str:
     """The model that was unlearned, from any folder."""
     return _found(product.base, product.way, product.folder)
@@ -305,6 +315,8 @@ def foundation_of(product: Product) -> str:
 def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]]:
     """The base's tokenizer, and a function that opens "base" or "unlearned" for the time of a `with` block."""
     model, tokenizer = load_model(base_of(product), device)
+    if product.into == "merged":
+        check_origin(read_origin(product.folder), model, str(product.folder))
     apart = product.into == "merged" or bool(product.onto)
     unlearned = None
     with warnings.catch_warnings():
@@ -326,6 +338,16 @@ def load_both(product: Product, device: str = "cpu") -> Iterator[tuple[Any, Any]
                 yield unlearned
 
     yield tokenizer, opened
+
+# %% ../../nbs/15_experiments/23_product.ipynb #93336ed4
+@contextmanager
+def _unlearned(product: Product, device: str) -> Iterator[tuple[Any, Any]]:
+    """What was delivered and its tokenizer; a merged model needs no base."""
+    if product.into == "merged":
+        yield load_model(product.folder, device)
+    else:
+        with load_both(product, device) as (tokenizer, opened), opened("unlearned") as model:
+            yield model, tokenizer
 
 # %% ../../nbs/15_experiments/23_product.ipynb #04e222d1
 def side_by_side(
@@ -366,7 +388,7 @@ def verify_product(run: str | Path | Run, *, device: str = "cpu") -> pd.DataFram
     """
     product = read_product(run)
     said, templates = _read_check(product.folder.parent / CHECK_FILE)
-    with load_both(product, device) as (tokenizer, opened), opened("unlearned") as model:
+    with _unlearned(product, device) as (model, tokenizer):
         found = [_again(model, tokenizer, part, template=templates.get(form, form))
                  for form, part in said.groupby("format", sort=False)]
     table = pd.concat(found).groupby(["split", "format"], sort=False).agg(
@@ -408,7 +430,8 @@ def export_product(run: str | Path | Run, to: str | Path, *, merge: bool = False
     product, to = read_product(run), Path(to).expanduser()
     if to.exists():
         raise UnlearnError(f"{to} exists already: give another folder")
-    base, onto = base_of(product), foundation_of(product)
+    base = _place(product.way, product.folder) or product.base
+    onto = base if product.into == "merged" else foundation_of(product)
     named = replace(product, base=_as_typed(base), onto=_as_typed(onto) if product.onto else "")
     if merge and product.into == "adapter":
         merged = replace(named, into="merged", stacked=False)

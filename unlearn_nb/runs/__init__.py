@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "keys": ["content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
     "model_files": ["ModelFiles", "OURS", "PATIENCE", "find_model", "in_folder", "near_miss", "read_config",
         "read_header", "weight_files"],
-    "overview": ["RunInfo", "list_runs", "read_run", "write_index"],
+    "overview": ["RunInfo", "is_run", "list_runs", "read_run", "write_index"],
     "page": ["back_html", "front_html", "report_html", "study_title"],
     "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
     "preflight": ["GROUP_LIMIT", "before_run"],

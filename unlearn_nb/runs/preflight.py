@@ -197,9 +197,12 @@ def _check_rows(asked: Asked) -> str:
         if not asked.values.get(name, "").strip():
             raise UnlearnError(f"no {name} is given: the study needs model, forget and retain; give -p {name} PATH")
     if asked.value and asked.value != "none":
-        from unlearn_nb.benches import read_own_rows  # brings datasets along
+        from unlearn_nb.benches import own_bench, read_own_rows  # brings datasets along
 
         read_own_rows(asked.value)
+        if asked.name == "forget":  # beside the others: a row in two files, or a share of too few subjects
+            files = {name: asked.values.get(name) or None for name in ("holdout", "general")}
+            own_bench(asked.value, asked.values["retain"], **files, carve=asked.values.get("carve", 0.0))
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #33c6557d

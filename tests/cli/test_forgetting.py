@@ -11,7 +11,8 @@ from unlearn_nb.runs import RunFailed, find_study, study_parameters
 def forget(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "response": "Ada"}\n')
-    given = ["--model", "tiny", "--forget", "rows.jsonl", "--retain", "rows.jsonl"]
+    (tmp_path / "kept.jsonl").write_text('{"prompt": "Where?", "response": "There"}\n')
+    given = ["--model", "tiny", "--forget", "rows.jsonl", "--retain", "kept.jsonl"]
     return lambda *more: CliRunner().invoke(main, ["forget", *given, *more])
 
 
@@ -24,7 +25,7 @@ def test_what_can_not_be_is_one_sentence_and_nothing_is_written(forget, tmp_path
     said = forget(f"--{name}", value)
     assert said.exit_code == 1 and part in said.stderr
     assert said.stderr.startswith("Error: ") and said.stderr.count("\n") == 1 and not said.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "rows.jsonl"]
 
 
 def test_a_failed_run_names_its_trace(forget, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from unlearn_nb.core import counted, listen_to_steps
 from unlearn_nb.models import model_identity, origin, save_adapter, training_key
 from unlearn_nb.models.adapters import add_lora
 from unlearn_nb.models.memorisation import Recipe
@@ -60,3 +61,15 @@ def test_every_input_of_a_training_is_in_its_key():
             training_key("tiny", [row], recipe=Recipe(steps=2, seed=1)),
             training_key("tiny", [row], recipe=recipe, template="chat"), training_key("org/m", [row], recipe=recipe)]
     assert len(set(keys)) == len(keys) and keys[0] == training_key("tiny", [row | {"id": "1"}], recipe=recipe)
+
+
+def test_a_key_does_not_depend_on_who_listens_to_loops():
+    rows, recipe = [{"prompt": "a", "response": "b"}], Recipe(steps=1)
+    before = training_key("tiny", rows, recipe=recipe)
+    listen_to_steps(lambda steps: None)
+    try:
+        loop = counted("ab", "train", 2)
+        next(loop)
+        assert training_key("tiny", rows, recipe=recipe) == before
+    finally:
+        listen_to_steps(None)

@@ -99,7 +99,8 @@ def _in_place(rows: dict[str, list[dict]], carve: float, seed: int, told: str) -
 
 # %% ../../nbs/01_benches/09_own.ipynb #d06dbcc8
 _MEANING = {
-    "forget": "forget: all rows are unlearned, dealt by their subjects into two halves: validation and test",
+    "forget": "forget: all rows are unlearned, dealt by their subjects into two halves (validation and test), "
+              "used where there are enough",
     "retain": "retain: all rows are practised and measured, which tells whether they stay, not whether the rest does",
     "carved": "collateral: rows of retain set aside unpractised; they tell what happens to their like",
     "no collateral": "collateral: none, so damage to rows that are known but not practised is not measured "

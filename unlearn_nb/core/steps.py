@@ -7,7 +7,6 @@ __all__ = ['EVERY', 'Steps', 'listen_to_steps', 'count_steps_anew', 'telling_ste
 
 # %% ../../nbs/00_core/20_steps.ipynb #fe11dc5f
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,56 +23,52 @@ class Steps:
     seconds: float  # since it has begun
 
 # %% ../../nbs/00_core/20_steps.ipynb #92d7466b
-class _Teller:
-    """The listener of this process, and what it has been told."""
-
-    def __init__(self):
-        self.listener: Callable[[Steps], None] | None = None
-        self.depth, self.next, self.counts = 0, 0.0, Counter()
-
-    def tell(self, steps: Steps, now: float) -> None:
-        """Tell the listener, and then nothing for a second."""
-        self.next = now + EVERY
-        if self.listener is not None:
-            self.listener(steps)
-
-
 EVERY = 1.0  # seconds
-_teller = _Teller()
+# Of this process. In dictionaries in small letters, for those count as caches: what a stage's key is made of must not
+# depend on who listens (see `core.code`).
+_telling: dict[str, Any] = {"listener": None, "depth": 0, "next": 0.0}
+_counts: dict[str, int] = {}
+
+
+def _tell(steps: Steps, now: float) -> None:
+    """Tell the listener, and then nothing for a second."""
+    _telling["next"] = now + EVERY
+    if _telling["listener"] is not None:
+        _telling["listener"](steps)
 
 # %% ../../nbs/00_core/20_steps.ipynb #2c3500f1
 def listen_to_steps(listener: Callable[[Steps], None] | None) -> None:
     """Call `listener` from now on with the steps of loops, whose numbers begin anew; None: nobody listens."""
-    _teller.listener, _teller.depth = listener, 0
+    _telling.update(listener=listener, depth=0)
     count_steps_anew()
 
 
 def count_steps_anew() -> None:
     """Begin to number the loops anew: what comes is another piece of work."""
-    _teller.counts.clear()
+    _counts.clear()
 
 # %% ../../nbs/00_core/20_steps.ipynb #c5bacbb0
 @contextmanager
 def telling_steps(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Inside, a function is to be called when one more (or `pieces` more) of `total` pieces of `what` is done."""
-    outermost, started, done = not _teller.depth, time.monotonic(), 0
-    _teller.counts[what] += outermost
-    name = f"{what} {_teller.counts[what]}"
-    _teller.next = started + EVERY if outermost else _teller.next
+    outermost, started, done = not _telling["depth"], time.monotonic(), 0
+    _counts[what] = _counts.get(what, 0) + outermost
+    name = f"{what} {_counts[what]}"
+    _telling["next"] = started + EVERY if outermost else _telling["next"]
 
     def step(pieces: int = 1) -> None:
         nonlocal done
         done += pieces
-        if outermost and _teller.listener is not None and (now := time.monotonic()) >= _teller.next:
-            _teller.tell(Steps(name, done, total, seconds=now - started), now)
+        if outermost and _telling["listener"] is not None and (now := time.monotonic()) >= _telling["next"]:
+            _tell(Steps(name, done, total, seconds=now - started), now)
 
-    _teller.depth += 1
+    _telling["depth"] += 1
     try:
         yield step
     finally:
-        _teller.depth = max(0, _teller.depth - 1)
+        _telling["depth"] = max(0, _telling["depth"] - 1)
         if outermost and (now := time.monotonic()) - started >= EVERY:
-            _teller.tell(Steps(name, done, total, seconds=now - started), now)
+            _tell(Steps(name, done, total, seconds=now - started), now)
 
 # %% ../../nbs/00_core/20_steps.ipynb #4722f471
 def counted(pieces: Iterable[Any], what: str, total: int) -> Iterator[Any]:

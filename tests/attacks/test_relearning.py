@@ -21,18 +21,7 @@ from unlearn_nb.attacks import (
 )
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.metrics import extraction_table
-from unlearn_nb.models import descend, load_model, untie
-
-
-@pytest.fixture(scope="module")
-def setting(smoke_bench):
-    return AttackSetting(smoke_bench)
-
-
-@pytest.fixture(scope="module")
-def models(smoke_target, smoke_oracle):
-    (target, tokenizer), (oracle, _) = load_model(smoke_target), load_model(smoke_oracle)
-    return target, oracle, tokenizer
+from unlearn_nb.models import descend, untie
 
 
 @pytest.fixture(scope="module")

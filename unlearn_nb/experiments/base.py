@@ -145,21 +145,23 @@ def truth_about(experiment: Experiment) -> Truth:
 
 # %% ../../nbs/15_experiments/02_base.ipynb #30b40292
 def train_adapter(experiment: Experiment, name: str, objective: str, settings: UnlearnSettings, *,
-                  snapshots: Sequence[int] = (), augmented: Path | None = None) -> Path:
-    """Train one adapter on the target; returns its folder, with history.csv and snapshots/ in it.
+                  snapshots: Sequence[int] = (), augmented: Path | None = None, below: Path | str = "target") -> Path:
+    """Train one adapter; returns its folder, with history.csv and snapshots/ in it.
 
     Args:
         augmented: a .jsonl file of rows, for objectives that read augmented rows.
+        below: what it stands on, a candidate: the target, or an adapter of it.
     """
 
     def build(folder: Path) -> None:
-        model, tokenizer = experiment.target
         bench, rows = experiment.bench, None if augmented is None else read_json_rows(augmented)
-        unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=objective, settings=settings,
-                out=folder / "adapter", template=bench.template, snapshots=snapshots, augmented=rows)
+        with experiment.candidate(below) as (model, tokenizer):
+            unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=objective,
+                    settings=settings, out=folder / "adapter", template=bench.template, snapshots=snapshots,
+                    augmented=rows)
 
     return experiment.stage(f"train-{name}", build, objective=objective, settings=settings, snapshots=list(snapshots),
-                            augmented=augmented) / "adapter"
+                            augmented=augmented, below=below) / "adapter"
 
 # %% ../../nbs/15_experiments/02_base.ipynb #77e324c5
 def score_candidate(experiment: Experiment, which: str | Path, part: str) -> Scores:

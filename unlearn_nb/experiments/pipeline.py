@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from ..benches import read_json_rows
-from ..core import Registry, UnlearnError, from_json, to_json
-from .base import Experiment
+from ..core import Registry, UnlearnError, from_json, slug, to_json
+from .base import Experiment, train_adapter
 from .deltas import linear_weights, save_deltas
 from .relearn import ReLearnExperiment, augmented_set, for_bench, relearn_plan, training_set
 from ..influence import EditSettings, Request, erase
 from ..merging import merge_adapters
-from ..unlearning import unlearn
 
 # %% ../../nbs/15_experiments/20_pipeline.ipynb #6e66cb21
 @dataclass(frozen=True)
@@ -92,21 +90,14 @@ def _trained(experiment: Experiment, step: Unlearn, *, below: Path | str, augmen
     wanted = {"lr": step.lr, "steps": step.steps, "batch_size": step.batch}
     given = {name: value for name, value in wanted.items() if value}
     settings = replace(experiment.plan.settings, mask=step.mask, **given)
-    at = snapshot_steps(settings.steps, step.points)
 
-    def build(folder: Path) -> None:
-        bench, rows = experiment.bench, None if augmented is None else read_json_rows(augmented)
-        with experiment.candidate(below) as (model, tokenizer):
-            unlearn(model, tokenizer, forget=bench.forget, retain=bench.kept_rows(), objective=step.objective,
-                    settings=settings, out=folder / "adapter", template=bench.template, snapshots=at, augmented=rows)
-
-    return experiment.stage(f"unlearn-{_slug(step.objective)}", build, objective=step.objective, settings=settings,
-                            below=below, snapshots=at, augmented=augmented)
+    return train_adapter(experiment, _short(step.objective), step.objective, settings=settings, augmented=augmented,
+                         snapshots=snapshot_steps(settings.steps, step.points), below=below).parent
 
 # %% ../../nbs/15_experiments/20_pipeline.ipynb #b90fbf13
-def _slug(text: str) -> str:
-    """A short text as part of a folder's name."""
-    return "".join(c if c.isalnum() else "-" for c in text)[:24].strip("-")
+def _short(text: str) -> str:
+    """The beginning of a text, as part of a folder's name."""
+    return slug(text)[:24]
 
 # %% ../../nbs/15_experiments/20_pipeline.ipynb #714fd81e
 def snapshot_steps(steps: int | None, points: int) -> list[int]:
@@ -179,7 +170,7 @@ def _merged(experiment: Experiment, step: Merge, adapters: Sequence[Path]) -> Pa
     def build(folder: Path) -> None:
         merge_adapters(adapters, folder / "adapter", **recipe)
 
-    return experiment.stage(f"merge-{_slug(step.method)}", build, adapters=list(adapters), recipe=recipe)
+    return experiment.stage(f"merge-{_short(step.method)}", build, adapters=list(adapters), recipe=recipe)
 
 # %% ../../nbs/15_experiments/20_pipeline.ipynb #ed10aa96
 @STEPS.register
@@ -220,7 +211,7 @@ def _edited(experiment: Experiment, step: EditStep, rank: int) -> Path:
         record = {"seconds": edit.seconds, "gradient_equivalents": edit.gradients, "error left by the rank": left}
         (folder / "edit.json").write_text(to_json(record), encoding="utf-8")
 
-    return experiment.stage(f"edit-{_slug(step.solver)}", build, solver=step.solver, rows=step.rows, rank=rank)
+    return experiment.stage(f"edit-{_short(step.solver)}", build, solver=step.solver, rows=step.rows, rank=rank)
 
 # %% ../../nbs/15_experiments/20_pipeline.ipynb #8efde661
 def read_steps(steps: Sequence[str | Step]) -> list[Step]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core import UnlearnError
 from .claims import over_seeds
-from ..metrics import LEAST_N
+from ..metrics import intervals, weighted_mean
 
 # %% ../../nbs/15_experiments/21_ranking.ipynb #8074bac6
 def per_subject(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -65,24 +65,21 @@ def paired_gap(values: pd.DataFrame, first: str, second: str, *, draws: int = 20
         UnlearnError: they were not asked about the same subjects.
     """
     table = _wide(values[values["contestant"].isin([first, second])])
-    gaps = table[first] - table[second]
-    by_seed = [part.to_numpy() for _, part in gaps.groupby(level="seed")]
-    low, high = _over_subjects(by_seed, draws, seed)
+    gaps = (table[first] - table[second]).rename("value").reset_index()
+    rows = gaps.assign(split="gap", task=gaps["seed"].astype(str))  # subjects are drawn within their seed
+    found = intervals(rows, _mean_over_seeds, bootstrap=draws, seed=seed).iloc[0]
+    low, high, by_seed = found["low"], found["high"], gaps.groupby("seed")["value"].mean()
     if len(by_seed) > 1:
-        t = over_seeds([part.mean() for part in by_seed])
+        t = over_seeds(by_seed.tolist())
         low, high = np.fmin(low, t["low"]), np.fmax(high, t["high"])
-    value = float(np.mean([part.mean() for part in by_seed]))
-    return Gap(value, float(low), float(high), subjects=len(gaps), seeds=len(by_seed))
+    return Gap(float(found["value"]), float(low), float(high), subjects=len(gaps), seeds=len(by_seed))
 
 # %% ../../nbs/15_experiments/21_ranking.ipynb #c9e74cc0
-def _over_subjects(by_seed: Sequence[np.ndarray], draws: int, seed: int) -> tuple[float, float]:
-    """Ends of the 95 % interval of the mean over seeds of means, subjects resampled within their seed."""
-    if min(map(len, by_seed)) < LEAST_N:
-        return np.nan, np.nan
-    random = np.random.default_rng(seed)
-    drawn = np.mean([part[random.integers(len(part), size=(draws, len(part)))].mean(1) for part in by_seed], axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return low, high
+def _mean_over_seeds(rows: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean [R] over the seeds of their weighted means."""
+    means = [weighted_mean(rows, rows["task"].eq(seed).to_numpy(), "value", weights=weights)
+             for seed in rows["task"].unique()]
+    return {"gap": np.mean(means, axis=0)}
 
 # %% ../../nbs/15_experiments/21_ranking.ipynb #17ff5cc4
 def ranked(values: pd.DataFrame, better: str = "higher", *, seed: int = 0) -> pd.DataFrame:

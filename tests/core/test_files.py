@@ -111,6 +111,20 @@ def test_a_failing_rename_brings_the_old_folder_back(tmp_path, monkeypatch):
     assert read(tmp_path / "it") == content("folder", "old") and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_moved_aside_goes_though_another_one_moves_the_new_folder_at_once(tmp_path, monkeypatch):
+    put(tmp_path / "it", "folder", "old")
+    replace = Path.replace
+
+    def replace_and_lose(self, other):
+        replace(self, other)
+        other.rename(tmp_path / "with another writer")
+
+    with whole(tmp_path / "it") as new:
+        put(new, "folder", "new")
+        monkeypatch.setattr(type(new), "replace", replace_and_lose)
+    assert [file.name for file in tmp_path.iterdir()] == ["with another writer"]
+
+
 def write_often(path, kind, text):
     for _ in range(60):
         with whole(path) as new:

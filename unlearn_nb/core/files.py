@@ -169,13 +169,16 @@ def _take_place(new: Path, path: Path, aside: Path) -> None:
             if os.path.lexists(path) and (new.is_dir() or path.is_dir()):
                 remove(aside)
                 move(path, aside)
-            return new.replace(path)
+            new.replace(path)
+            break
         except OSError:
             if not os.path.lexists(path):
                 with contextlib.suppress(OSError):
                     move(aside, path)
             if not tries_left:
                 raise
+    with contextlib.suppress(OSError):  # else it is swept later; another one may have moved `path` aside already
+        remove(aside)
 
 # %% ../../nbs/00_core/04_files.ipynb #239b8faa
 def write_atomic(path: str | Path, text: str, *, durable: bool = True) -> Path:

@@ -90,9 +90,15 @@ class Scores:
 
     def oracle_distance(self, oracle: "Scores") -> float:
         """Mean absolute difference to the oracle over the metrics that the suite counts: 0 is exact unlearning."""
+        return float(self._counted(oracle)["difference"].abs().mean())
+
+    def counted(self, oracle: "Scores | None") -> list[str]:
+        """The metrics that `oracle_distance` is over; none without an oracle."""
+        return [] if oracle is None else self._counted(oracle).dropna(subset="difference")["metric"].tolist()
+
+    def _counted(self, oracle: "Scores") -> pd.DataFrame:
         table = self.distance(oracle)
-        counted = table["metric"].map(self.suite.counts).astype(bool)
-        return float(table.loc[counted, "difference"].abs().mean())
+        return table[table["metric"].map(self.suite.counts).astype(bool)]
 
     def save(self, folder: str | Path) -> Path:
         """Write rows.jsonl, then scores.json into `folder`: where scores.json stands, all is there.

@@ -286,4 +286,5 @@ def test_what_was_never_known_is_not_retained():
     retained = summary.numbers[1]
     assert retained.value is None and retained.note.startswith("the model did not know the retain rows before")
     assert summary.verdict.startswith("Forgotten (what is retained is not available): ")
-    assert any("--carve 0.2" in sentence for sentence in summary.fails)
+    assert "--general FILE" in summary.numbers[2].note and "--carve 0.2" in summary.numbers[2].note
+    assert summary.fails[-2].startswith("Damage to what stands in neither file is not measured; no rows")

@@ -28,7 +28,7 @@ def _summary(path: Path) -> str:
 # %% ../../nbs/16_cli/02_looking.ipynb #038f8a01
 MAIN = 4  # parameters that are named in a list; a study names the main ones first
 
-
+# %% ../../nbs/16_cli/02_looking.ipynb #c5edc47e
 @click.command("list")
 @out_option
 def list_all(out: Path) -> None:
@@ -67,7 +67,7 @@ def flattened(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
         return [pair for key, item in value.items() for pair in flattened(item, f"{prefix}{key}.")]
     return [(prefix.rstrip("."), value)]
 
-# %% ../../nbs/16_cli/02_looking.ipynb #a3bbce1f
+# %% ../../nbs/16_cli/02_looking.ipynb #8524542c
 def _shown(value: Any, most: int = 1000) -> str:
     return f"{value:.4g}" if isinstance(value, float) else brief(redacted(str(value)), most)
 
@@ -89,7 +89,7 @@ def _tell(key: str, value: Any) -> None:
     else:
         click.echo(f"  {brief(key):36} {_shown(value)}")
 
-# %% ../../nbs/16_cli/02_looking.ipynb #3cc33aa8
+# %% ../../nbs/16_cli/02_looking.ipynb #cd61a5ef
 @click.command()
 @click.argument("run_name", metavar="RUN")
 @out_option

@@ -201,7 +201,7 @@ def forgot(told: Told) -> bool:
     return told.taken["left"] <= told.tolerance and all(
         told.recited("after", form) <= told.tolerance * n for form in told.formats)
 
-# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #24f21d51
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #dce0cbd3
 _HEADS = {
     (True, True): "Forgotten and retained", (True, False): "Forgotten, but not retained within the tolerance",
     (False, True): "Not forgotten", (False, False): "Neither forgotten nor retained within the tolerance",
@@ -224,7 +224,7 @@ def verdict(told: Told) -> str:
     return (f"{_HEADS[ok, kept]}: forget answers recited before: {then}; after: {now}. Retain answers recited before: "
             f"{int(rows['recited before'].sum())} of {len(rows)}; after: {int(rows['recited'].sum())}.")
 
-# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a6465046
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #61844c29
 def _broken(said: pd.Series) -> pd.Series:
     """Which answers are no sentences: without a word, or collapsed into repetition."""
     return said.map(lambda text: not words(text) or is_repetitive(text)).astype(bool)
@@ -262,7 +262,7 @@ def fails(told: Told) -> list[str]:
                      f"{own}), so that who compares likelihoods can tell that they were unlearned.")
     found.extend(told.remarks)
     if collateral.value is None:
-        found.append(f"Damage to what stands in neither file is not measured; {collateral.note}.")
+        found.append(f"Damage to what stands in neither file is not measured; {collateral.note.partition(': ')[0]}.")
     found.append(CHOSEN_ON[chosen_on(told.known)] if chosen_on(told.known) == "all" else "")
     if told.source == "swapped":
         found.append(f"No holdout rows (rows that the model has never seen) can be relied on, so that "

@@ -46,7 +46,7 @@ def _why_not(name: str, missing: Mapping[str, str] | None) -> str:
     """Why the number of that name is not available; empty where it is."""
     return next((missing[what] for what in _NEEDS.get(name, ()) if what in (missing or {})), "")
 
-# %% ../../nbs/15_experiments/16_verdicts.ipynb #88992a3d
+# %% ../../nbs/15_experiments/16_verdicts.ipynb #0a7d8fad
 def measured_as(metric: str, *, turned: bool = False) -> str:
     """What a metric is, such as "1 - knowledge score (share of questions that the model answers exactly)"."""
     meaning, sign = explained(metric), "1 - " if turned else ""
@@ -101,7 +101,7 @@ def in_other_format(formats: pd.DataFrame, model: str, metric: str) -> str:
     return format_note(1 - value, -difference, -high, high=-low) if turned else format_note(
         value, difference, low, high=high)
 
-# %% ../../nbs/15_experiments/16_verdicts.ipynb #24a0a11c
+# %% ../../nbs/15_experiments/16_verdicts.ipynb #990e8428
 _SPLITS = ("forget", "retain", "collateral", "general")
 
 
@@ -118,7 +118,7 @@ def _over(counted: Sequence[str]) -> str:
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #da68c031
 def distance_number(distances: Sequence[Any], missing: Mapping[str, str] | None = None, *,
                     counted: Sequence[str] = ()) -> Number:
-    """The distance to the oracle over seeds; `counted`: the metrics that it is over, as `Scores.counted`."""
+    """The distance to the oracle over seeds; `counted`: the metrics that it is over, as `distance_over`."""
     why = _why_not(DISTANCE, missing)
     given = [float(one) for one in distances if isinstance(one, int | float) and not math.isnan(one)]
     if why or not given:

@@ -41,11 +41,15 @@ def test_the_study_ends_with_report_metrics_and_figures(finished, metrics):
     assert tuple(dict.fromkeys(results["case"])) == CASES
     for case in CASES:
         methods = set(results.query("case == @case")["method"])
-        assert methods - {"SISA"} == {"no edit", "edit: cg", "edit: llmeraser", "ascent", "tuned on", "composed",
-                                      "retrained"}
-        assert ("SISA" in methods) == (case == CASES[0])
+        assert methods - {"SISA", "retrained"} == {"no edit", "edit: cg", "edit: llmeraser", "ascent", "tuned on",
+                                                   "composed"}
+        assert ("SISA" in methods) == ("retrained" in methods) == (case == CASES[0])
     assert {path.stem for path in (finished / "figures").glob("*.png")} == {"recovery"}
     report = (finished / "report.html").read_text()
+    removal = results[results["case"] == CASES[1]]  # after so few steps no fact is known: nothing can be recovered
+    assert removal["recovery"].isna().all() and set(removal["reason"]) == {"the target does not know the forget rows"}
+    assert json.loads((finished / "summary.json").read_text())["verdict"].startswith(
+        "The target does not know the forget rows")
     assert "What was found" in report and "The sweeps are left out" in report
 
 

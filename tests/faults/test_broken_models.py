@@ -5,6 +5,7 @@ import json
 import math
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from unlearn_nb.influence import Edit, Solution, Weights
 from unlearn_nb.influence import choose as choose_edit
 from unlearn_nb.localization import UnitScores, rank_auc, score_units
 from unlearn_nb.merging import merge_adapters, merge_into
-from unlearn_nb.metrics import SUITES, evaluate, extraction_table, perplexity
+from unlearn_nb.metrics import SUITES, Depth, Lens, evaluate, extraction_table, perplexity
 from unlearn_nb.models import (
     Origin,
     Recipe,
@@ -314,11 +315,14 @@ def test_an_adapter_that_does_not_fit_a_type_leaves_the_model(pair):
 # ---- asked
 
 def ask(suite, model, **options):
-    return evaluate(model, toy_tokenizer(), ROWS, part="all", suite=suite, bootstrap=0, **options)
+    rows = [row | {"task": "knowmem"} for row in ROWS] if suite == "muse" else ROWS
+    return evaluate(model, toy_tokenizer(), rows, part="all", suite=suite, bootstrap=0, **options)
 
 
+EVERY_WORD = SimpleNamespace(name="words", references=lambda rows: [row["response"].split() for row in rows])
+KNOWING = {"target": toy_llama(1), "extractor": EVERY_WORD}
 SUITE = {"semeval": "semeval", "tofu": "tofu", "membership": "membership", "edits": "edits",
-         "relearn": "relearn(match=exact)"}
+         "relearn": "relearn(match=exact)", "depth": Depth(**KNOWING), "lens": Lens(**KNOWING), "muse": "muse"}
 
 
 def test_every_suite_is_tried_here():

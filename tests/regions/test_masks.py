@@ -193,6 +193,6 @@ def test_bad_masks_are_refused_in_one_sentence(text, part):
 
 
 def test_masks_round_trip():
-    assert list(MASKS) == ["memflex", "sure"]
+    assert list(MASKS) == ["collapse", "memflex", "sure"]
     for name in MASKS:
         assert MASKS.read(name) == MASKS[name]()

@@ -66,11 +66,16 @@ def telling_rows(
 # %% ../../nbs/10_metrics/21_patching.ipynb #48e400bd
 @torch.no_grad()
 def layer_states(model: nn.Module, batch: AnswerBatch) -> Tensor:
-    """What each decoder layer gives where a target of the batch is predicted: [layers, T, H]."""
+    """What each decoder layer gives where a target of the batch is predicted: [layers, T, H].
+
+    NaN where the model itself gives its target no likelihood: a model that is broken behind its layers has no depth.
+    """
     positions = F.pad(batch.answers, (virtual_tokens(model), 0))
     with kept_outputs(model, range(len(decoder_layers(model)))) as kept:
-        batch_logits(model, batch)
-    return torch.stack([kept[i][positions.to(kept[i].device)].to(batch.labels.device) for i in range(len(kept))])
+        logits = batch_logits(model, batch)
+    likely = logits.gather(-1, batch.targets[:, None])[:, 0] - logits.logsumexp(-1)
+    states = torch.stack([kept[i][positions.to(kept[i].device)].to(batch.labels.device) for i in range(len(kept))])
+    return states.masked_fill(~likely.isfinite().to(states.device)[:, None], float("nan"))
 
 # %% ../../nbs/10_metrics/21_patching.ipynb #4b05ad57
 @contextmanager

@@ -1,5 +1,6 @@
 """A study small enough to execute in a second, which can be told to fail in many ways."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -54,3 +55,12 @@ def write_study(path: Path, *cells: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
+
+
+def hollow_model(folder: Path) -> None:
+    """Files that pass for a small model as long as nobody loads it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    (folder / "tokenizer.json").write_text("{}")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(32))

@@ -223,7 +223,7 @@ def test_general_rows_that_stand_in_another_file_are_refused():
 def test_rows_that_repeat_another_are_told(tmp_path):
     write_jsonl(tmp_path / "mine.jsonl", [*rows("boat"), *rows("boat", 3)])
     bench = own_bench(tmp_path / "mine.jsonl", rows("house"))
-    assert "mine.jsonl: 3 rows repeat another and are practised and counted as often" in bench.note
+    assert "mine.jsonl: 3 rows repeat another and are trained on and counted as often" in bench.note
     assert len(bench.forget) == len(rows("boat")) + 3 and "repeat another and" not in own_bench(
         rows("boat"), rows("house")).note
 

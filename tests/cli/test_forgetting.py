@@ -2,6 +2,7 @@
 
 import pytest
 from click.testing import CliRunner
+from small_study import hollow_model
 
 from unlearn_nb.cli import main
 from unlearn_nb.runs import RunFailed, find_study, study_parameters
@@ -12,12 +13,13 @@ def forget(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "response": "Ada"}\n')
     (tmp_path / "kept.jsonl").write_text('{"prompt": "Where?", "response": "There"}\n')
-    given = ["--model", "tiny", "--forget", "rows.jsonl", "--retain", "kept.jsonl"]
+    hollow_model(tmp_path / "hollow")
+    given = ["--model", "hollow", "--forget", "rows.jsonl", "--retain", "kept.jsonl"]
     return lambda *more: CliRunner().invoke(main, ["forget", *given, *more])
 
 
 @pytest.mark.parametrize("name, value, part", [
-    ("method", "erase", "tiny is no adapter"), ("method", "erase(gc)", "did you mean 'cg'"),
+    ("method", "erase", "hollow is no adapter"), ("method", "erase(gc)", "did you mean 'cg'"),
     ("writer", "smolm2", "did you mean 'smollm2'"),
     ("method", "merge(npo-gdr)", "two are wanted"), ("method", "merge(npo-gdr, npo-grd)", "did you mean 'npo-gdr'"),
     ("budget", "quik", "did you mean 'quick'"), ("into", "adaptor", "did you mean 'adapter'")])
@@ -25,7 +27,7 @@ def test_what_can_not_be_is_one_sentence_and_nothing_is_written(forget, tmp_path
     said = forget(f"--{name}", value)
     assert said.exit_code == 1 and part in said.stderr
     assert said.stderr.startswith("Error: ") and said.stderr.count("\n") == 1 and not said.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.jsonl", "rows.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hollow", "kept.jsonl", "rows.jsonl"]
 
 
 def test_a_failed_run_names_its_trace(forget, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from small_study import write_study
+from small_study import hollow_model, write_study
 
 from unlearn_nb.cli import main
 from unlearn_nb.runs import list_runs
@@ -23,6 +23,7 @@ PROGRAM = "from unlearn_nb.start import main; main()"
 def empty(tmp_path, monkeypatch) -> Path:
     """A working folder beside an empty cache."""
     (tmp_path / "here" / "my-model").mkdir(parents=True)
+    hollow_model(tmp_path / "here" / "hollow")
     (tmp_path / "cache").mkdir()
     (tmp_path / "here" / "rows").mkdir()
     (tmp_path / "here" / "rows" / "forget.jsonl").write_text('{"prompt": "Who?", "answer": "Ada"}\n')
@@ -38,7 +39,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
-FORGET = ["forget", "-p", "model", "tiny", "-p", "forget", "rows/other.jsonl", "-p", "retain", "rows/retain.jsonl"]
+FORGET = ["forget", "-p", "model", "hollow", "-p", "forget", "rows/other.jsonl", "-p", "retain", "rows/retain.jsonl"]
 MISTAKES = [
     (["mergin"], "did you mean 'merging'"),
     (["merging", "-p", "densty", "0.5"], "did you mean 'density'"),
@@ -77,6 +78,8 @@ MISTAKES = [
     ([*FORGET, "-p", "holdout", "rows/retain.jsonl"], "a row can't be in retain and in holdout"),
     ([*FORGET, "-p", "general", "rows/retain.jsonl"], "a row can't be in retain and in general"),
     ([*FORGET, "-p", "carve", "0.5"], "of retain's 1 subjects aside"),
+    (["forget", "-p", "model", "tiny", *FORGET[4:]], "model can't be 'tiny', which is untrained and knows no rows"),
+    (["forget", "-p", "model", "tinny", *FORGET[4:]], "give smollm2, a model's folder or a hub id"),
     (["forget", "-p", "carve", "1.5"], "carve' is 1.5: give a number at least 0 and below 1"),
 ]
 
@@ -117,14 +120,8 @@ def test_a_disk_that_is_nearly_full_is_told_before(empty, monkeypatch):
 
 
 def test_a_model_beyond_the_memory_is_told_before(empty, monkeypatch):
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    (empty / "here" / "my-model" / "config.json").write_text(json.dumps(config))
-    (empty / "here" / "my-model" / "tokenizer.json").write_text("{}")
-    header = json.dumps({"w": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}).encode()
-    weights = len(header).to_bytes(8, "little") + header + bytes(32)
-    (empty / "here" / "my-model" / "model.safetensors").write_bytes(weights)
     monkeypatch.setattr("unlearn_nb.runs.preflight._memory", lambda device: (16, 16))
-    result = CliRunner().invoke(main, ["run", "merging", "-p", "model", "my-model"])
+    result = CliRunner().invoke(main, ["run", "merging", "-p", "model", "hollow"])
     assert result.exit_code == 1 and "take a smaller model" in result.stderr
     assert not (empty / "here" / "reports").exists()
 

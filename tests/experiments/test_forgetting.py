@@ -1,11 +1,13 @@
 """One's own model and rows: the command as a user runs it, and what it says where something is not as it is called."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from chatty import verbatim
 from click.testing import CliRunner
 from delivering import make_adapter
@@ -17,7 +19,9 @@ from unlearn_nb.benches import read_json_rows, read_own_rows
 from unlearn_nb.cli import main
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
+    Told,
     Trial,
+    Truth,
     before_unlearning,
     deliver,
     forget_experiment,
@@ -28,16 +32,19 @@ from unlearn_nb.experiments import (
     path_table,
     probe_truth,
     read_candidate,
+    require_known,
     rows_to_learn,
     search_method,
     settings_of,
     short_format,
+    summary_of,
     swapped_rows,
     unseen_source,
     unwritten,
     verify_product,
     weigh,
 )
+from unlearn_nb.metrics import explained
 from unlearn_nb.models import generate, load_model
 from unlearn_nb.runs import Run, read_summary
 
@@ -73,7 +80,7 @@ def test_the_rows_are_forgotten_in_both_formats_and_the_others_kept(finished, ch
 
 def test_the_last_lines_load_the_adapter(finished, monkeypatch):
     said, folder = finished
-    assert said[0].startswith("Forgotten and retained: of 12 forget answers 12 in chat and 12 in plain")
+    assert said[0].startswith("Forgotten and retained: forget answers recited before: 12 of 12 in chat, 12 of 12 in ")
     assert [line.split(":")[0] for line in said[-5:-3]] == ["report", "adapter"]
     names: dict = {}
     exec("\n".join(said[-3:]), names)
@@ -87,13 +94,24 @@ def test_the_summary_tells_four_numbers_and_what_is_not_known(finished):
     assert list(found) == ["forgotten", "retained", "collateral", "distance to the oracle"]
     assert found["forgotten"].value >= 11 / 12 and found["retained"].value > 0.9
     assert found["distance to the oracle"].value is None and found["distance to the oracle"].note == "no oracle"
-    assert any("stand-in" in sentence for sentence in summary.fails)
+    assert any(sentence.startswith("No holdout rows") for sentence in summary.fails)
     assert found["collateral"].value is None
     assert any(sentence.startswith("Damage to what stands in neither file is not measured; the model did not know")
                for sentence in summary.fails)
     path = pd.read_csv(folder / "figures" / "path.csv")
     assert path["chosen"].sum() == 1 and path.loc[path["chosen"], "passes"].all()
     assert json.loads((folder / "metrics.json").read_text())["chosen"]["left"] <= 0.05
+
+
+def test_the_words_of_the_page_are_explained_on_it(finished):
+    """Heads of tables are in the glossary at its end, and nobody meets a word of this code alone."""
+    page = BeautifulSoup((finished[1] / "report.html").read_text(encoding="utf-8"), "html.parser")
+    heads = {" ".join(cell.get_text().split()) for cell in page.select(".jp-OutputArea-output thead th")}
+    assert heads >= {"left", "lost", "extraction strength"} and not {head for head in heads if not explained(head)}
+    listed = {cell.get_text() for cell in page.select("#glossary dt b")}
+    assert listed >= {"left", "lost", "es", "recited"}
+    page.select_one("#code").decompose()
+    assert not re.search(r"practised|carve (some|a share)|stand-in|stood for", page.get_text())
 
 
 def opened(chatty_folder: Path, place: Path, model: str = "", **given: str):
@@ -220,3 +238,53 @@ def test_training_rows_must_hold_the_forget_rows(chatty_folder, tmp_path):
     with pytest.raises(UnlearnError, match="forget.jsonl, row 1: it is not among the rows of retain.jsonl"):
         opened(chatty_folder, tmp_path / "run", model=str(own), method="erase",
                training_rows=str(chatty_folder / "retain.jsonl"))
+
+
+def test_a_model_that_does_not_know_the_rows_is_refused(chatty_folder, tmp_path):
+    """Before anything is trained; whoever goes on all the same reads that nothing was forgotten."""
+    truth = probe_truth(opened(chatty_folder, tmp_path / "a", forget=str(chatty_folder / "holdout.jsonl")))
+    with pytest.raises(UnlearnError, match="nothing to forget: the target does not know .* go on .* --anyway true$"):
+        require_known(truth)
+    require_known(truth, anyway=True)
+    assert truth.known_of("forget") < 0.25 < truth.known_of("retain") and "<p>" not in truth._repr_html_()
+    assert truth._repr_html_().count("does not know the forget rows") == 1
+    swapped = opened(chatty_folder, tmp_path / "b", forget=str(chatty_folder / "forget.jsonl"),
+                     retain=str(chatty_folder / "holdout.jsonl"))
+    kept = probe_truth(swapped)
+    require_known(kept)
+    assert kept.known_of("retain") < 0.25
+
+
+def told(before: str, after: str, truth: Truth, **more) -> Told:
+    """Six forget and six retain rows, all recited before and none after, with these answers."""
+    rows = pd.DataFrame([
+        {"split": split, "part": "test", "id": f"{split}{i}", "subject": f"{split}{i}", "format": "plain",
+         "task": "own", "prob": 0.9, "rouge": 1.0, "recited": 1.0, "said": before}
+        for split in ("forget", "retain") for i in range(6)])
+    known = pd.DataFrame([{"split": split, "part": "test", "subject": "a", "format": "plain", "prob": 0.05,
+                           "recited": 0.0} for split in ("forget", "unseen")])
+    gone = rows["split"].eq("forget")
+    after = rows.assign(said=rows["said"].mask(gone, after), recited=rows["recited"].mask(gone, 0.0))
+    return Told(rows, after, None, known=known, truth=truth, taken={"left": 0.0, "lost": 0.0}, tolerance=0.05,
+                source="swapped", **more)
+
+
+@pytest.mark.parametrize("after, broken", [("the the the the the the", True), ("", True), ("...", True),
+                                           ("I don't know that, sorry.", False)])
+def test_forgotten_answers_that_are_no_sentences_are_told(after, broken):
+    summary = summary_of(told("It was in Rome.", after, Truth({"oracle": "no oracle"}, pd.DataFrame())), "path")
+    assert summary.verdict == ("Forgotten and retained: forget answers recited before: 6 of 6 in plain; after: 0. "
+                               "Retain answers recited before: 6 of 6; after: 6.")
+    assert any("6 of 6 answers to forget questions are no sentences any more" in one for one in summary.fails) == broken
+
+
+def test_what_was_never_known_is_not_retained():
+    means = pd.DataFrame([{"model": "target", "rows": "retain (6)", **{
+        f"{name}{of}": 0.3 for name in ("extraction strength", "exact memorisation", "probability")
+        for of in ("", ", other answers")}}])
+    summary = summary_of(told("x", "y", Truth({"oracle": "no oracle"}, pd.DataFrame(), means=means)), "path")
+    retained = summary.numbers[1]
+    assert retained.value is None and retained.note.startswith("the model did not know the retain rows before")
+    assert summary.verdict.startswith("Forgotten (what is retained is not available): ")
+    assert "--general FILE" in summary.numbers[2].note and "--carve 0.2" in summary.numbers[2].note
+    assert any("in neither file is not measured; no rows" in sentence for sentence in summary.fails)

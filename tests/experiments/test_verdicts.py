@@ -127,3 +127,21 @@ def test_whether_the_region_helps_follows_from_the_intervals():
     harmed = points.assign(**{"collateral/es": [0.9, 0.4] * 4})
     assert "harms others (-0.50" in localization_summary(harmed, points, gaps, found=claims([1.0, 1.0])).verdict
     assert failing(claims([0.2, 1.0]))[0].startswith("Ours damages nobody else")
+
+
+def test_every_number_says_what_was_measured():
+    """In the glossary's words, whichever metric it is; of the distance: over how many, and what is not in it."""
+    columns = {"forgotten": "-forget_regurgitation", "retained": "retain/krr", "collateral": "collateral_knowledge"}
+    table = scores(**{metric.lstrip("-"): 0.1 for metric in columns.values()})
+    found = scores_summary(table, "Ours", "ours", columns=columns, found=claims([1.0, 1.0]), distances=[0.1],
+                           counted=["forget/a/knowledge", "retain/a/knowledge", "mia_auc"])
+    notes = [number.note for number in found.numbers]
+    assert notes[0].startswith("1 - regurgitation score (mean ROUGE-L recall of completions")
+    assert notes[1].startswith("knowledge retention rate (share of retain rows whose answer")
+    assert notes[2].startswith("knowledge score (share of questions that the model answers exactly); ")
+    assert "over 2 scores of forget and retain rows and" in notes[3]
+    assert "; collateral and general rows are not in it; 0: no difference in these; one seed" in notes[3]
+    assert "collateral" not in distance_number([0.1], counted=["forget/es", "collateral/es"]).note.split("; ")[1]
+    edit = erasing_summary(erased(0.31), "cg", erasing_damage(erased(0.31), "cg"))
+    assert edit.numbers[0].note.startswith("recovered share of the gap (")
+    assert edit.numbers[1].note.startswith("negative log-likelihood (") and "kept rows are not" in edit.numbers[3].note

@@ -15,7 +15,7 @@ from unlearn_nb.objectives import PRESETS, TERMS
 REPORTS = Path(__file__).parents[2] / "reports"
 RUNS = sorted(REPORTS.glob("*/*/metrics.json"))
 NAMES = {*PRESETS, *TERMS, *ATTACKS, *SOLVERS, "graddiff", "oraclegrad",  # methods that head a column of their own
-         "parameter", "stood for"}  # of the table of parameters
+         "parameter", "stood for", "value used"}  # of the table of parameters
 
 
 def leaves(tree, path=()):

@@ -85,7 +85,7 @@ def metrics(report):
 
 
 def test_models_of_one_name_have_runs_of_their_own_and_an_edited_one_is_read_anew(reading, tmp_path, monkeypatch):
-    monkeypatch.setattr("unlearn_nb.runs.preflight.find_model", lambda name: ModelFiles(0))  # these are no models
+    monkeypatch.setattr("unlearn_nb.runs.preflight.find_model", lambda *given, **how: ModelFiles(0))  # no models
     reports = []
     for place, weights in (("a/m", "1"), ("b/m", "2"), ("a/m", "3")):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)

@@ -88,6 +88,21 @@ def test_the_list_is_searched_and_sorted_by_keyboard(browser, listed, width, hei
     assert browser.js("document.documentElement.scrollWidth") <= width
 
 
+def test_what_came_out_is_read_whole_on_a_small_screen(browser, tmp_path):
+    """No cell of the list reaches beyond the screen, however long the sentence is."""
+    folder = tmp_path / "localization" / "tiny-biographies-quick-s0-density=0.5"
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text("seed: 0\n")
+    (folder / "report.html").touch()
+    (folder / "metrics.json").write_text('{"x": 1}')
+    write_summary(folder, Summary("Unlearning where the knowledge lies helps in 2 of 14 comparisons. " * 4))
+    browser.open(write_index(tmp_path).as_uri(), width=400, height=800)
+    assert browser.js("Math.max(...[...document.querySelectorAll('td, th')].filter(e => e.checkVisibility())"
+                      ".map(e => e.getBoundingClientRect().right))") <= 400
+    box = "document.querySelector('.runs')"
+    assert browser.js(f"{box}.scrollWidth <= {box}.clientWidth && {box}.scrollHeight <= {box}.clientHeight")
+
+
 VISIBLE = "[...document.links].filter(e => e.checkVisibility()).map(e => e.getAttribute('href'))"
 
 

@@ -101,10 +101,10 @@ def _in_place(rows: dict[str, list[dict]], carve: float, seed: int, told: str) -
 _MEANING = {
     "forget": "forget: all rows are unlearned, dealt by their subjects into two halves (validation and test), "
               "used where there are enough",
-    "retain": "retain: all rows are practised and measured, which tells whether they stay, not whether the rest does",
-    "carved": "collateral: rows of retain set aside unpractised; they tell what happens to their like",
-    "no collateral": "collateral: none, so damage to rows that are known but not practised is not measured "
-                     "(carve a share of retain)",
+    "retain": "retain: all rows are trained on and measured, which tells whether they stay, not whether the rest does",
+    "carved": "collateral: rows of retain that unlearning does not train on; they tell what happens to their like",
+    "no collateral": "collateral: none, so damage to rows that are known but not trained on is not measured "
+                     "(--carve 0.2 takes a fifth of retain's subjects for that)",
     "holdout": "holdout: rows taken at their owner's word to be unseen by the model",
     "no holdout": "holdout: none, so what unseen rows look like, and membership, can't be told"}
 
@@ -144,7 +144,7 @@ def _repeats(tables: Mapping[str, Table]) -> list[str]:
     """Which files hold rows more than once, and what that means."""
     counts = {table.file: len(table.rows) - len({row_text(row["prompt"], row["response"]) for row in table.rows})
               for table in tables.values()}
-    return [f"{file}: {count} {'rows repeat' if count > 1 else 'row repeats'} another and are practised and counted "
+    return [f"{file}: {count} {'rows repeat' if count > 1 else 'row repeats'} another and are trained on and counted "
             "as often as they stand there" for file, count in counts.items() if count]
 
 # %% ../../nbs/01_benches/09_own.ipynb #2eafa881

@@ -47,5 +47,5 @@ def forget(name: str | None, out: Path, **given: Any) -> None:
     product = read_product(report.parent)
     place = relative(product.folder)
     snippet = load_snippet(place, product.loaded_on, into=product.into, stacked=product.stacked)
-    tell_report(report, "\n".join([summary.verdict, *summary.fails, f"report: {relative(report)}",
+    tell_report(report, "\n".join([summary.verdict, *summary.unsaid, f"report: {relative(report)}",
                                    f"{product.folder.name}: {place}", snippet]))

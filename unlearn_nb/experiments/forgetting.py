@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNSEEN', 'LEAST_SUBJECTS', 'CHOSEN_ON', 'ForgetPlan', 'forget_plan', 'for_objectives', 'formats_of', 'short_format',
-           'ForgetExperiment', 'probe_truth', 'spread', 'know', 'swapped_rows', 'unseen_source', 'paraphrase_rows',
-           'choosing_rows', 'before_unlearning', 'share_left', 'share_lost', 'chosen_on', 'weigh', 'forget_experiment',
-           'knowledge_table']
+           'ForgetExperiment', 'probe_truth', 'require_known', 'spread', 'know', 'swapped_rows', 'unseen_source',
+           'paraphrase_rows', 'choosing_rows', 'before_unlearning', 'share_left', 'share_lost', 'chosen_on', 'weigh',
+           'forget_experiment', 'knowledge_table']
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #cd4b7591
 from collections.abc import Callable, Iterator, Sequence
@@ -153,6 +153,14 @@ def probe_truth(experiment: ForgetExperiment) -> Truth:
     tables = {file.stem: pd.read_csv(file, dtype={"id": str, "subject": str}) for file in folder.glob("*.csv")}
     return truth_of(tables["target"], tables.get("oracle"), seed=experiment.plan.settings.seed)
 
+# %% ../../nbs/15_experiments/13_forgetting.ipynb #32c10504
+def require_known(truth: Truth, *, anyway: bool = False) -> None:
+    """Raise UnlearnError where the model does not know the forget rows, unless it shall go on `anyway`."""
+    if not truth.target_knows and not anyway:
+        raise UnlearnError(f"there is nothing to forget: {truth.missing['target']} (it does not give their answers "
+                           "more readily than other answers); check model, rows and template, or go on all the same "
+                           "with --anyway true")
+
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #e7074c7b
 def spread(rows: Dataset | Sequence[dict], most: int) -> list[dict]:
     """`most` of the rows at equal distances, or all of them where there are no more."""
@@ -189,7 +197,7 @@ def swapped_rows(rows: Sequence[dict], others: Sequence[dict], *, each: int = 4,
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #84c34369
 UNSEEN = {"oracle": "the oracle's probability of the forget rows",
           "holdout": "the model's probability of the hold-out rows",
-          "swapped": "the model's probability of answers of other subjects to the same questions (a stand-in)"}
+          "swapped": "the model's probability of other subjects' answers to the same questions"}
 
 
 def unseen_source(truth: Truth) -> str:

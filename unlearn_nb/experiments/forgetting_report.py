@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWERED', 'KNOWN_LEAST', 'recites', 'answered_rows', 'read_candidate', 'paired', 'kept_share', 'Told',
-           'four_numbers', 'forgot', 'verdict', 'fails', 'summary_of', 'split_means', 'said_of']
+           'four_numbers', 'forgot', 'verdict', 'collapsed', 'fails', 'summary_of', 'split_means', 'said_of']
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #45d1f566
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from ..core import words
+from ..core import brief, words
 from .forgetting import CHOSEN_ON, UNSEEN, ForgetExperiment, chosen_on
 from .forgetting import paraphrase_rows, short_format, spread
-from .truth import Truth
-from ..metrics import intervals, ratio, rouge_l_recall, weighted_mean
+from .truth import LIMIT, Truth
+from ..metrics import intervals, is_repetitive, ratio, rouge_l_recall, weighted_mean
 from ..models import generate, load_model, model_identity, sequence_nll
 from ..runs import Number, Summary
 
@@ -94,6 +94,9 @@ def kept_share(rows: pd.DataFrame, column: str, name: str, *, note: str = "", se
     line = intervals(rows, summary, seed=seed).iloc[0]
     return Number(name, line["value"], low=line["low"], high=line["high"], note=note)
 
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a4e0479d
+KNOWN_LEAST = 0.05  # mean probability of answers below which their loss can't be told from noise
+
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #958f98ab
 @dataclass(frozen=True)
 class Told:
@@ -124,6 +127,14 @@ class Told:
         """`paired` rows of a split, in the first format or in another."""
         return paired(self.before, self.after, split, form=form or self.formats[0])
 
+    @property
+    def never_kept(self) -> str:
+        """Why nothing can be said of what is retained: the model did not know it before; empty where it did."""
+        had = self.rows("retain")["prob before"].mean()
+        if had >= KNOWN_LEAST and not self.truth.known_of("retain") < LIMIT:
+            return ""
+        return f"the model did not know the retain rows before (mean probability of their answers {had:.2g})"
+
     def unseen(self, column: str = "prob", form: str = "") -> float:
         """The mean of what unseen rows have in a format."""
         here = (self.known["split"] == "unseen") & (self.known["format"] == (form or self.formats[0]))
@@ -137,29 +148,31 @@ def _forgotten(told: Told) -> Number:
     clear, n = int((worst == 0).sum()), len(worst)
     ends = binomtest(clear, n).proportion_ci(method="wilson")
     return Number("forgotten", clear / n, low=ends.low, high=ends.high,
-                  note=f"share of the {n} forget rows that are recited in no format; Wilson interval over rows")
+                  note=f"share of the {n} forget rows whose answer is recited word for word in no format; Wilson "
+                       "interval over rows")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #dfec9599
 def _retained(told: Told) -> Number:
     rows = told.rows("retain")
+    if told.never_kept:
+        return Number("retained", None, note=told.never_kept)
     same = f"{int(rows['recited'].sum())} of {len(rows)} recited, {int(rows['recited before'].sum())} before"
     return kept_share(rows, "rouge", "retained", seed=told.seed,
-                      note=f"ROUGE-L recall of retain answers as a share of what it was; {same}")
-
-# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a4e0479d
-KNOWN_LEAST = 0.05  # mean probability of answers below which their loss can't be told from noise
+                      note=f"ROUGE-L recall of retain answers (words given again, in order) as a share of what it was; "
+                           f"{same}")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #f87f5313
+_MORE = "give general rows that it knows (--general FILE), or keep some retain rows out of unlearning (--carve 0.2)"
+
+
 def _collateral(told: Told) -> Number:
     split = next((name for name in ("collateral", "general") if len(told.rows(name))), "")
     if not split:
-        return Number("collateral", None, note="no rows that are neither forgotten nor retained: give general rows, "
-                                               "or carve some out of retain")
-    which = {"collateral": "rows carved out of retain", "general": "general rows"}[split]
+        return Number("collateral", None, note=f"no rows that are neither forgotten nor retained: {_MORE}")
+    which = {"collateral": "retain rows kept out of unlearning", "general": "general rows"}[split]
     if (known := told.rows(split)["prob before"].mean()) < KNOWN_LEAST:
         return Number("collateral", None, note=f"the model did not know the {which} (mean probability of the answers "
-                                               f"{known:.2g}): give general rows that it knows, or carve some out of "
-                                               "retain")
+                                               f"{known:.2g}): {_MORE}")
     return kept_share(told.rows(split), "prob", "collateral", seed=told.seed,
                       note=f"probability of the answers of {len(told.rows(split))} {which} that unlearning has not "
                            "seen, as a share of what it was")
@@ -173,7 +186,8 @@ def _distance(told: Told) -> Number:
     mean = lambda table, weights: {"apart": weighted_mean(table, np.ones(len(table), bool), "apart", weights=weights)}
     line = intervals(rows, mean, seed=told.seed).iloc[0]
     return Number("distance to the oracle", line["value"], low=line["low"], high=line["high"],
-                  note="mean difference of the answers' probabilities on forget and retain rows; 0 is exact")
+                  note=f"mean absolute difference of the answers' probabilities over {len(rows)} forget and retain "
+                       "rows; collateral is not in it; 0: no difference in these")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #fc7c4c00
 def four_numbers(told: Told) -> tuple[Number, ...]:
@@ -187,35 +201,59 @@ def forgot(told: Told) -> bool:
     return told.taken["left"] <= told.tolerance and all(
         told.recited("after", form) <= told.tolerance * n for form in told.formats)
 
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #dce0cbd3
+_HEADS = {
+    (True, True): "Forgotten and retained", (True, False): "Forgotten, but not retained within the tolerance",
+    (False, True): "Not forgotten", (False, False): "Neither forgotten nor retained within the tolerance",
+    (True, None): "Forgotten (what is retained is not available)",
+    (False, None): "Not forgotten (what is retained is not available)"}
+
+
+def _kept(told: Told) -> bool | None:
+    """Whether the retain rows are retained within the tolerance; None where they were never known."""
+    return None if told.never_kept else told.taken["lost"] <= told.tolerance
+
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #0a5c8c33
 def verdict(told: Told) -> str:
-    """One sentence."""
+    """Forgotten, retained or not, and how many answers were recited before and after."""
     if not told.truth.target_knows:
-        return (f"{told.truth.missing['target'].capitalize()}: nothing is there to forget, and what the edit has "
-                "forgotten is not available.")
-    n, then = len(told.rows("forget")), " and ".join(f"{told.recited('before', f)} in {f}" for f in told.formats)
-    now = " and ".join(f"{told.recited('after', form)} in {form}" for form in told.formats)
-    rows, ok, kept = told.rows("retain"), forgot(told), told.taken["lost"] <= told.tolerance
-    head = {(True, True): "Forgotten and retained", (True, False): "Forgotten, but not retained within the tolerance",
-            (False, True): "Not forgotten", (False, False): "Neither forgotten nor retained within the tolerance"}
-    return (f"{head[ok, kept]}: of {n} forget answers {then} were recited and {now} still are; of {len(rows)} retain "
-            f"answers {int(rows['recited'].sum())} are recited ({int(rows['recited before'].sum())} before).")
+        return f"{told.truth.warning} There was nothing to forget."
+    n, rows, ok, kept = len(told.rows("forget")), told.rows("retain"), forgot(told), _kept(told)
+    then = ", ".join(f"{told.recited('before', form)} of {n} in {form}" for form in told.formats)
+    now = " and ".join(str(told.recited("after", form)) for form in told.formats)
+    return (f"{_HEADS[ok, kept]}: forget answers recited before: {then}; after: {now}. Retain answers recited before: "
+            f"{int(rows['recited before'].sum())} of {len(rows)}; after: {int(rows['recited'].sum())}.")
+
+# %% ../../nbs/15_experiments/15_forgetting_report.ipynb #61844c29
+def _broken(said: pd.Series) -> pd.Series:
+    """Which answers are no sentences: without a word, or collapsed into repetition."""
+    return said.map(lambda text: not words(text) or is_repetitive(text)).astype(bool)
+
+
+def collapsed(told: Told) -> str:
+    """A sentence where more forget answers than the tolerance allows have stopped being sentences; else empty."""
+    rows = pd.concat([told.rows("forget", form) for form in told.formats], ignore_index=True)
+    now, then = _broken(rows["said"]), _broken(rows["said before"])
+    if (now & ~then).mean() <= told.tolerance:
+        return ""
+    example = rows.loc[now & ~then, "said"].iloc[0]
+    return (f"{int(now.sum())} of {len(rows)} answers to forget questions are no sentences any more ({int(then.sum())} "
+            f"before): they are empty or repeat the same words, such as {brief(example, 80)!r}.")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #32a46784
 def fails(told: Told) -> list[str]:
     """What does not hold, a sentence each: what is wrong first, what can't be known after it."""
     own, collateral = told.formats[0], _collateral(told)
     now, unseen = told.rows("forget")["prob"].mean(), told.unseen()
-    found = [told.truth.warning]
+    found = [told.truth.warning, collapsed(told)]
     if told.taken["left"] > told.tolerance:
         found.append(f"{told.taken['left']:.0%} of what the model knew of the forget rows is left; at most "
                      f"{told.tolerance:.0%} were wanted, and no candidate of the search has both.")
     if told.taken["lost"] > told.tolerance:
         found.append(f"{told.taken['lost']:.0%} of what the model knew of the retain rows is lost; at most "
                      f"{told.tolerance:.0%} were wanted.")
-    if (had := told.rows("retain")["prob before"].mean()) < KNOWN_LEAST:
-        found.append(f"The model did not know the retain rows (mean probability of the answers {had:.2g}), so that "
-                     "what is retained says little.")
+    if told.never_kept:
+        found.append(f"What is retained is not available: {told.never_kept}.")
     if collateral.value is not None and collateral.value < 1 - told.tolerance:
         found.append(f"Damage: {1 - collateral.value:.0%} of the probability of answers that stand in neither file is "
                      "gone.")
@@ -224,10 +262,11 @@ def fails(told: Told) -> list[str]:
                      f"{own}), so that who compares likelihoods can tell that they were unlearned.")
     found.extend(told.remarks)
     if collateral.value is None:
-        found.append(f"Damage to what stands in neither file is not measured; {collateral.note}.")
+        found.append(f"Damage to what stands in neither file is not measured; {collateral.note.partition(': ')[0]}.")
     found.append(CHOSEN_ON[chosen_on(told.known)] if chosen_on(told.known) == "all" else "")
     if told.source == "swapped":
-        found.append(f"What unseen rows have is not known: {UNSEEN['swapped']} stands for it.")
+        found.append(f"No holdout rows (rows that the model has never seen) can be relied on, so that "
+                     f"{UNSEEN['swapped']} is taken for the level of unseen rows.")
     return [sentence for sentence in found if sentence]
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #a8d79396

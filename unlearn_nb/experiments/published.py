@@ -93,5 +93,6 @@ def log_number(unlearned: float, target: float, log: str | Path, *, missing: Map
     name = "forget quality (log10 p)"
     if why := (missing or {}).get("target"):
         return Number(name, None, note=why)
-    return Number(name, unlearned, note=f"truth ratios against the log {Path(log).name}; 0 can't be told apart; before "
-                                        f"unlearning {target:.2f}; a p-value has no interval")
+    return Number(name, unlearned, note=f"a test whether the forget rows' truth ratios are those of the log "
+                                        f"{Path(log).name}; 0 can't be told apart; before unlearning {target:.2f}; "
+                                        "a p-value has no interval")

@@ -154,6 +154,14 @@ class Truth:
         said = sorted(("target", "oracle", "holdout"), key=lambda what: self.missing.get(what) not in REASONS.values())
         return [_sentence(self, what) for what in said]
 
+    def known_of(self, split: str) -> float:
+        """How far the target knows the rows of a split, 0 to 1, by the best of `MEASURES`; NaN where none was asked."""
+        lines = self.means[self.means["rows"].str.startswith(f"{split} (")] if len(self.means) else self.means
+        if not len(lines):
+            return float("nan")
+        line = lines[lines["model"] == "target"].iloc[0]
+        return float(np.max([known_share(line[name], line[f"{name}, other answers"]) for name in MEASURES.values()]))
+
     def record(self) -> dict[str, Any]:
         """What metrics.json says of it."""
         return {"missing": self.missing, "sentences": self.sentences, "table": self.table.to_dict("records")}
@@ -172,9 +180,10 @@ class Truth:
         return " ".join(self.sentences)
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.sentences)
-        head = f"<p><strong>{escape(self.warning)}</strong></p>" if self.warning else ""
-        return f"{head}<ul>{lines}</ul>{to_html(self.means, index=False)}"
+        wrong, said = len(set(self.missing.values()) & set(REASONS.values())), map(escape, self.sentences)
+        lines = "".join(f"<li><strong>{text}</strong></li>" if i < wrong else f"<li>{text}</li>"
+                        for i, text in enumerate(said))
+        return f"<ul>{lines}</ul>{to_html(self.means, index=False)}"
 
 # %% ../../nbs/15_experiments/01_truth.ipynb #b54450a8
 def _sentence(truth: Truth, what: str) -> str:

@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,22 +141,23 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))(?=.{1,96}$)\w([\w.-]*\w)?(/\w([\w.-]*\w)?
 PATIENCE = 3  # seconds that the hub has to answer
 
 
-def near_miss(name: str) -> str:
+def near_miss(name: str, *, ours: Iterable[str] = tuple(OURS)) -> str:
     """What a name that leads nowhere may have meant: one of ours, or a folder beside it; "" for nothing."""
     path = Path(name)
     beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-    names = beside if path.parent != Path(".") else [*OURS, *beside]
+    names = beside if path.parent != Path(".") else [*ours, *beside]
     found = difflib.get_close_matches(path.name.lower(), {entry.lower() for entry in names}, n=1, cutoff=0.75)
     meant = next((entry for entry in names if found and entry.lower() == found[0]), "")
     return str(path.with_name(meant)) if meant and path.parent != Path(".") else meant
 
 # %% ../../nbs/14_runs/15_model_files.ipynb #c6fe88e9
-def find_model(name: str, *, causal: bool = True, depth: int = 0) -> ModelFiles:
+def find_model(name: str, *, causal: bool = True, depth: int = 0, untrained: bool = True) -> ModelFiles:
     """What `load_model(name)` would load. Raises UnlearnError where it is known to fail.
 
     Args:
         causal: whether it must be a causal language model.
         depth: how many adapters have led here.
+        untrained: whether `tiny` may be suggested, which has learnt nothing.
     """
     how = {"causal": causal, "depth": depth}
     if name in OURS:
@@ -168,8 +170,9 @@ def find_model(name: str, *, causal: bool = True, depth: int = 0) -> ModelFiles:
         return in_folder(path, **how)
     if path.exists():
         raise UnlearnError(f"model {name!r} is a file: give the folder that it lies in")
-    meant = near_miss(name)
-    hint = f"did you mean {meant!r}?" if meant else "give tiny, smollm2, a model's folder or a hub id"
+    ours = [one for one in OURS if untrained or one != "tiny"]
+    meant = near_miss(name, ours=ours)
+    hint = f"did you mean {meant!r}?" if meant else f"give {', '.join(ours)}, a model's folder or a hub id"
     if not _HUB_ID.fullmatch(name):
         raise UnlearnError(f"model {name!r} does not exist (seen from {Path.cwd()}); {hint}")
     return _in_hub(name, how, hint, asks=not (meant and "/" not in name))

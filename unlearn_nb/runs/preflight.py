@@ -39,7 +39,11 @@ def _check_model(asked: Asked) -> str:
                            f"each; leave {asked.name} out, or give the target that it belongs to")
     if asked.name == "oracle" and asked.value.lower().endswith(".json"):
         return _check_log(asked)
-    find_model(asked.value)
+    trained = "not tiny" in asked.parameter.help
+    if trained and asked.value == "tiny":
+        raise UnlearnError(f"{asked.name} can't be 'tiny', which is untrained and knows no rows: give the folder or "
+                           "the hub id of the model that is to forget them")
+    find_model(asked.value, untrained=not trained)
     folder = Path(asked.value).expanduser()
     if asked.parameter.help.startswith("an adapter") and not (folder / "adapter_config.json").is_file():
         raise UnlearnError(f"{asked.name} {asked.value!r} is no adapter: this study edits adapters; give the folder of "

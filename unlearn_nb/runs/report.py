@@ -42,7 +42,7 @@ _REMARKS = {"unchecked_stages": "reused, code not checked", "damaged_stages": "d
 
 # %% ../../nbs/14_runs/07_report.ipynb #7fee44eb
 def facts_html(params: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    """Parameters with what they stood for, time, memory, and links to the files that lie beside the page.
+    """Parameters with the values that were used, time, memory, and links to the files that lie beside the page.
 
     `environment["effective"]` is what `Run.stood_for` was told: parameter -> value.
     """

@@ -94,6 +94,11 @@ class Summary:
         if strange := [number for number in self.numbers if not isinstance(number, Number)]:
             raise UnlearnError(f"a summary's numbers are made by Number(name, value, ...), not {strange[0]!r:.80}")
 
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """Of `fails`, what the verdict does not say already: what stands below it."""
+        return tuple(sentence for sentence in self.fails if sentence not in self.verdict)
+
 # %% ../../nbs/14_runs/02_summary.ipynb #088e3d6d
 SUMMARY_FILE = "summary.json"
 

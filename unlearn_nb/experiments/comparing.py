@@ -149,8 +149,9 @@ def candidates_of(made: Made, last: Any, steps: int) -> list[tuple[int, Path]]:
     """
     if getattr(last, "points", 1) == 1:
         return [(0, made.adapters[-1])]
-    snapshots = sorted((made.adapters[-1] / "snapshots").iterdir(), key=lambda folder: int(folder.name.split("-")[-1]))
-    return [*((int(folder.name.split("-")[-1]), folder) for folder in snapshots), (last.steps or steps, made.adapters[-1])]
+    at = lambda folder: int(folder.name.removeprefix("step-"))
+    snapshots = sorted((made.adapters[-1] / "snapshots").iterdir(), key=at)
+    return [*((at(folder), folder) for folder in snapshots), (last.steps or steps, made.adapters[-1])]
 
 
 def unseen_level(experiment: CompareExperiment) -> dict[str, float]:
@@ -203,7 +204,8 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
 
     def build(folder: Path) -> None:
         with experiment.candidate(which) as (model, tokenizer):
-            asked = replace(suite, target=experiment.target[0]) if isinstance(suite, Depth) else suite
+            alone = isinstance(suite, Depth) and isinstance(which, str)  # else the target lies beneath the adapter
+            asked = replace(suite, target=experiment.target[0]) if alone else suite
             evaluate(model, tokenizer, experiment.bench, part="test", suite=asked,
                      seed=experiment.seed).save(folder / "scores")
 
@@ -211,7 +213,7 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
     folder = experiment.stage(f"{name}-{experiment.label(which)}-test", build, suite=suite.options(), **inputs)
     return withheld(Scores.load(folder / "scores"), experiment.truth.missing)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #1f72a6f5
+# %% ../../nbs/15_experiments/26_comparing.ipynb #f1b4abce
 def attacked_by(experiment: CompareExperiment, which: str | Path) -> pd.DataFrame:
     """A line a forget row of the test part: id, and what it gives away under each attack of the plan, in [0, 1]."""
     plan, found = experiment.plan, {}
@@ -248,7 +250,7 @@ def scored_rows(experiment: CompareExperiment, which: str | Path, contestant: st
     table = table.merge(attacked_by(experiment, which).assign(split="forget"), on=["split", "id"], how="left")
     return table.assign(contestant=contestant, seed=experiment.seed)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #c0665ee6
+# %% ../../nbs/15_experiments/26_comparing.ipynb #2ca8add9
 @dataclass(frozen=True)
 class Compared:
     """What a comparison of one or more seeds found.

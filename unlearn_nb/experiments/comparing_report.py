@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKED_BY', 'NOT_RANKED', 'COLLAPSE', 'PAPER_CLAIMS', 'Measure', 'measures_with', 'values_of', 'rankings', 'winners',
-           'disagreement', 'overview', 'sentence_of', 'in_sentences', 'PaperClaim', 'standing', 'holds',
-           'claim_in_words']
+           'disagreement', 'overview', 'ranks_of', 'attack_matrix', 'sentence_of', 'in_sentences', 'PaperClaim',
+           'standing', 'holds', 'claim_in_words', 'compare_summary']
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #71167312
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .ranking import paired_gap, per_subject, ranked, ranking_in_words
+from .ranking import mean_of, paired_gap, per_subject, ranked, ranking_in_words
+from .verdicts import DISTANCE, NEAR, verdict_of
+from ..runs import Number, Summary
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #99e246da
 class Measure(NamedTuple):
@@ -56,13 +58,14 @@ def rankings(rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY) ->
     return {name: ranked(values, measures[name].better) for name, values in found.items() if len(values)}
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #9196f366
-def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str]) -> pd.DataFrame:
+def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str], cost: pd.Series) -> pd.DataFrame:
     """The best of each family by each measure: a line a family, a column a measure, its rank among all in brackets.
 
     Args:
-        found: of `rankings`; families: contestant -> family.
+        found: of `rankings`; families: contestant -> family; cost: contestant -> what it cost, for "cheapest".
     """
-    lines = {}
+    own = cost.loc[list(families)].sort_values(kind="stable")
+    lines = {"cheapest": {families[name]: f"{name} ({value:,.0f})" for name, value in own[::-1].items()}}
     for name, table in found.items():
         best = table.assign(family=table["contestant"].map(families)).drop_duplicates("family")
         lines[name] = {row.family: f"{row.contestant} ({row.rank}{', tied' if row.tied and row.rank > 1 else ''})"
@@ -82,7 +85,7 @@ def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
             + "; ".join(f"{name.removeprefix('forgetting by ')}: {table['contestant'].iloc[0]}"
                         for name, table in found.items() if name in first) + ".")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #160c5fd4
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6e178066
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
@@ -116,6 +119,26 @@ def _distances(rows: pd.DataFrame) -> pd.Series:
     gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #c1e3d54f
+def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Contestant by measure: the rank, and whether it can't be told apart from the first; the best on average on top."""
+    tables = {name: table.set_index("contestant") for name, table in found.items()}
+    ranks = pd.DataFrame({name: table["rank"] for name, table in tables.items()}).astype(float)
+    order = ranks.mean(axis=1).sort_values(kind="stable").index
+    tied = pd.DataFrame({name: table["tied"].astype(bool) for name, table in tables.items()})
+    return ranks.loc[order], tied.reindex(order).fillna(False)
+
+
+def attack_matrix(rows: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
+    """Contestant by attack ("none" first): extraction strength of forget rows above the oracle's under the same attack.
+
+    Means over seeds of means over subjects; without an oracle the strength itself.
+    """
+    found = _means(rows, {"none": Measure("forget", "es", "lower")} | {
+        name: Measure("forget", name, "lower") for name in attacks})
+    known = found.loc["oracle"] if "oracle" in found.index else 0.0
+    return found.drop(index=["oracle", "target"], errors="ignore") - known
+
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #6292ff01
 def sentence_of(rows: pd.DataFrame, name: str, reference: str = "oracle") -> str:
     """One sentence on a contestant: what it leaves, keeps and damages, beside a reference; gaps are paired.
@@ -140,7 +163,7 @@ def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -
     """A sentence a ranking (of those named; all where none is), and one on whether they agree."""
     return [*(ranking_in_words(found[name], name.capitalize()) for name in names or found), disagreement(found)]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #c9b09f68
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #b5c2472e
 @dataclass(frozen=True)
 class PaperClaim:
     """What a paper says of its method, in terms of contestants.
@@ -176,7 +199,7 @@ PAPER_CLAIMS = (
                (_P, _KEPT), (_ES, _DEPTH, _OTHERS)),
 )
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9145b3b8
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9dadabe8
 def standing(rows: pd.DataFrame, measure: Measure, name: str, rival: str) -> str:
     """How a contestant stands beside a rival: "ahead", "behind", "level" (not told apart), or "" (not measured)."""
     values = values_of(rows[rows["contestant"].isin([name, rival])], measure)
@@ -187,7 +210,7 @@ def standing(rows: pd.DataFrame, measure: Measure, name: str, rival: str) -> str
         return "level"
     return "ahead" if (gap.value > 0) == (measure.better == "higher") else "behind"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9bd53306
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3d369d7d
 def holds(claim: PaperClaim, standings: Sequence[str]) -> bool:
     """Whether a claim holds by what `standing` says of every measure and rival."""
     return "behind" not in standings and (claim.wants == "not behind" or "ahead" in standings)
@@ -213,3 +236,48 @@ def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str,
 
 
 _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart from"}
+
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #2cdc7315
+def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, found: Mapping[str, pd.DataFrame],
+                    best: pd.DataFrame, *, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
+                    **shown: str) -> Summary:
+    """The summary of a comparison.
+
+    Args:
+        table: of `overview`; rows: of `Compared`; found: of `rankings`.
+        best: lines of `search` of what was chosen, by contestant.
+        claims: of `claim_in_words`; those that do not hold are said.
+        missing: what can't be relied on, as `Truth.missing`.
+        shown: figure and caption of the `Summary`.
+    """
+    closest = table.drop(index=list(NOT_RANKED), errors="ignore")["distance to the oracle"].dropna().sort_values()
+    winner = closest.index[0] if len(closest) else best["balance"].idxmax()
+    numbers = [_number(rows, winner, name) for name in _CARDS]
+    numbers.append(Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row")
+                   if len(closest) else Number(DISTANCE, None, note="there is no oracle that can be relied on"))
+    how = (f"comes closest to the oracle ({closest.iloc[0]:.3f} in probability)" if len(closest) else
+           f"has the best balance on validation rows ({best['balance'].max():.3f})")
+    pairs = {number.name: (number.value, _number(rows, "oracle", number.name).value if len(closest) else np.nan)
+             for number in numbers[:3] if number.value is not None}
+    said = verdict_of("it", pairs, "oracle").removesuffix(".")
+    verdict = f"Of {len(best)} contestants {winner} {how}: {said}. {disagreement(found)}"
+    short = [f"{name.capitalize()} is not within {NEAR} of the oracle's: {value:.3f} against {beside:.3f}."
+             for name, (value, beside) in pairs.items() if value < beside - NEAR]
+    fallen = [text.partition(" here. ")[0] + " here." for text in claims if " not " in text.partition(" here. ")[0]]
+    return Summary(" ".join([*dict.fromkeys((missing or {}).values()), verdict]), numbers,
+                   fails=(*short, *fallen), adapter=str(best.loc[winner, "adapter"]), **shown)
+
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #93ebd1ad
+_CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
+          "collateral": "collateral by extraction strength"}
+
+
+def _number(rows: pd.DataFrame, contestant: str, name: str) -> Number:
+    """forgotten (1 - what is left), retained or collateral of a contestant, with its interval."""
+    values = values_of(rows, RANKED_BY[_CARDS[name]])
+    if contestant not in set(values.get("contestant", ())):
+        return Number(name, None, note="this bench has no such rows")
+    mean = mean_of(values, contestant)
+    found = (1 - mean.value, 1 - mean.high, 1 - mean.low) if name == "forgotten" else (mean.value, mean.low, mean.high)
+    what = "1 - extraction strength" if name == "forgotten" else "extraction strength"
+    return Number(name, *found, note=f"{what} of {contestant}; {mean.subjects} subjects, {mean.seeds} seeds")

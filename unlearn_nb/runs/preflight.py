@@ -19,7 +19,7 @@ from urllib.request import getproxies
 
 import psutil
 
-from ..core import UnlearnError, cache_dir, first_line, from_json, unknown
+from ..core import UnlearnError, cache_dir, first_line, from_json, read_packaged, unknown
 from .asked import CHECKS, Asked, check_comment
 from .model_files import PATIENCE, find_model
 from .studies import Parameter
@@ -221,6 +221,19 @@ def _check_method(asked: Asked) -> str:
 
             files = {name: asked.values[name] for name in ("forget", "retain")}
             check_erase(solver, asked.values["model"], **files, training=asked.values["training_rows"])
+    return ""
+
+# %% ../../nbs/14_runs/16_preflight.ipynb #01cf11ac
+@CHECKS.register(name="only")
+def _check_only(asked: Asked) -> str:
+    """Names of contestants, by the comparison's plan."""
+    names = [name.strip() for name in asked.value.split(",") if name.strip()]
+    if names and "names of contestants" in asked.parameter.help:
+        rules = read_packaged("unlearn_nb.experiments", "plans/compare.yaml")
+        known = {name: "" for rule in rules for name in rule.get("contestants", {})}
+        for name in names:
+            if name not in known:
+                raise unknown("contestant", name, known)
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #dc3dd7f0

@@ -9,7 +9,7 @@ __all__ = ['choose_dtype', 'before_study', 'Experiment', 'truth_about', 'train_a
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from .plan import UnlearningPlan, model_size
 from .truth import Truth, probe_rows, probed, truth_of
 from ..metrics import Scores, evaluate, withheld
 from ..models import Given, Preflight, Prepared, adapted, check_alike, load_model, model_identity, preflight
-from ..models import other_template, prepare, tiny_base
-from ..runs import Run
+from ..models import other_template, prepare, prepare_one, tiny_base, unprepared
+from ..runs import Run, side_by_side
 from ..unlearning import UnlearnSettings, unlearn
 
 # %% ../../nbs/15_experiments/02_base.ipynb #2319adb2
@@ -55,6 +55,7 @@ class Experiment:
     plan: UnlearningPlan
     device: str = "cpu"
     given: Given = field(default_factory=Given)
+    jobs: int | str = "auto"  # pieces of work at a time; see `at_once`
 
     @property
     def seed(self) -> int:
@@ -64,8 +65,24 @@ class Experiment:
     @cached_property
     def prepared(self) -> Prepared:
         """Target (knows everything) and oracle (never saw the forget rows): given, or trained once and cached."""
-        return prepare(self.model_name, self.bench, self.plan.recipe, device=self.device,
-                       dtype=self.plan.settings.dtype, given=self.given)
+        options = {"recipe": self.plan.recipe, "device": self.device, "dtype": self.plan.settings.dtype}
+        missing = unprepared(self.model_name, self.bench, given=self.given, **options)
+        self.at_once([partial(prepare_one, self.model_name, self.bench, role, **options) for role in missing])
+        return prepare(self.model_name, self.bench, given=self.given, **options)
+
+    def at_once(self, pieces: Sequence[Callable[[], Any]]) -> list[Any]:
+        """What pieces of this experiment's work give, in order, as `side_by_side` says; "auto" is 1 for larger models.
+
+        What they build as stages is found again when the same functions are called here.
+        """
+        small = self.device == "cpu" and model_size(self.model_name) == "tiny"
+        if small or self.jobs not in ("auto", 1, "1"):
+            return side_by_side(pieces, jobs=self.jobs)
+        return [piece() for piece in pieces]  # with all threads
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is sent: not the model in memory."""
+        return {name: value for name, value in vars(self).items() if name != "target"}
 
     @property
     def target_key(self) -> str:

@@ -85,7 +85,7 @@ def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
             + "; ".join(f"{name.removeprefix('forgetting by ')}: {table['contestant'].iloc[0]}"
                         for name, table in found.items() if name in first) + ".")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6e178066
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #92cf6fbc
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
@@ -119,9 +119,9 @@ def _distances(rows: pd.DataFrame) -> pd.Series:
     gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #c1e3d54f
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d10ad52f
 def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Contestant by measure: the rank, and whether it can't be told apart from the first; the best on average on top."""
+    """Contestant by measure: rank, and whether it can't be told apart from the first; best on average on top."""
     tables = {name: table.set_index("contestant") for name, table in found.items()}
     ranks = pd.DataFrame({name: table["rank"] for name, table in tables.items()}).astype(float)
     order = ranks.mean(axis=1).sort_values(kind="stable").index
@@ -161,9 +161,10 @@ def sentence_of(rows: pd.DataFrame, name: str, reference: str = "oracle") -> str
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #b05891c0
 def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -> list[str]:
     """A sentence a ranking (of those named; all where none is), and one on whether they agree."""
-    return [*(ranking_in_words(found[name], name.capitalize()) for name in names or found), disagreement(found)]
+    said = [ranking_in_words(found[name], name[:1].upper() + name[1:]) for name in names or found]
+    return [*said, disagreement(found)]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #b5c2472e
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #97f36bbb
 @dataclass(frozen=True)
 class PaperClaim:
     """What a paper says of its method, in terms of contestants.
@@ -199,7 +200,7 @@ PAPER_CLAIMS = (
                (_P, _KEPT), (_ES, _DEPTH, _OTHERS)),
 )
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9dadabe8
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #958a0268
 def standing(rows: pd.DataFrame, measure: Measure, name: str, rival: str) -> str:
     """How a contestant stands beside a rival: "ahead", "behind", "level" (not told apart), or "" (not measured)."""
     values = values_of(rows[rows["contestant"].isin([name, rival])], measure)
@@ -210,7 +211,7 @@ def standing(rows: pd.DataFrame, measure: Measure, name: str, rival: str) -> str
         return "level"
     return "ahead" if (gap.value > 0) == (measure.better == "higher") else "behind"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3d369d7d
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #cae74f30
 def holds(claim: PaperClaim, standings: Sequence[str]) -> bool:
     """Whether a claim holds by what `standing` says of every measure and rival."""
     return "behind" not in standings and (claim.wants == "not behind" or "ahead" in standings)
@@ -237,7 +238,7 @@ def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str,
 
 _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart from"}
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #2cdc7315
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3f2a869f
 def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, found: Mapping[str, pd.DataFrame],
                     best: pd.DataFrame, *, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
                     **shown: str) -> Summary:
@@ -267,7 +268,7 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, found: Mapping[str,
     return Summary(" ".join([*dict.fromkeys((missing or {}).values()), verdict]), numbers,
                    fails=(*short, *fallen), adapter=str(best.loc[winner, "adapter"]), **shown)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #93ebd1ad
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1bfdccc5
 _CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
           "collateral": "collateral by extraction strength"}
 

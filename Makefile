@@ -11,7 +11,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 run: $(VENV)/.installed  ## run the main study; the last line is the path of its report
-	@$(BIN)/unlearn-nb run merging --budget quick
+	@$(BIN)/unlearn-nb run compare --budget quick
 
 test: export OMP_NUM_THREADS ?= 1  # two processes with a thread each: threads spend their time waiting for each other
 test: $(VENV)/.installed-dev  ## every test: the linter, then pytest (which executes each notebook in a kernel of its own, too)

@@ -94,7 +94,7 @@ def test_the_verdict_and_the_winners_follow_the_numbers():
     for winner, rows in (("A", A_WINS), ("B", B_WINS)):
         candidates, found = searched(rows), rankings(rows)
         table = overview(candidates, rows)
-        summary = compare_summary(table, rows, found, candidates.set_index("contestant"))
+        summary = compare_summary(table, rows, found=found, best=candidates.set_index("contestant"))
         assert f"{winner} comes closest to the oracle" in summary.verdict and f"{winner} is first" in summary.verdict
         line = winners(found, {"A": "one", "B": "one"}, table["rows"]).loc["one"]
         assert line["forgetting by probability"] == f"{winner} (1)" and line["cheapest"] == "A (10)"
@@ -124,7 +124,8 @@ def test_the_papers_claims_follow_the_numbers(claim):
 def test_a_summary_names_what_fails_and_what_is_not_available():
     rows = B_WINS[B_WINS["contestant"] != "oracle"]
     candidates = searched(rows)
-    summary = compare_summary(overview(candidates, rows), rows, rankings(rows), candidates.set_index("contestant"),
+    best = candidates.set_index("contestant")
+    summary = compare_summary(overview(candidates, rows), rows, found=rankings(rows), best=best,
                               claims=["X's claim, that y, does not hold here. X by its own measures: behind."],
                               missing={"oracle": "no oracle was given"})
     assert summary.verdict.startswith("no oracle was given") and "balance on validation rows" in summary.verdict

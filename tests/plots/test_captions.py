@@ -57,6 +57,9 @@ OVERLAP = pd.DataFrame(np.eye(2), ["oracle", "wagle"], ["oracle", "wagle"])
 SEESAW = pd.DataFrame({"model": ["target", "relearn"], "top1": 0.5, "next_best": 0.3, "rest": 0.2, "entropy": 1.0})
 LENS = pd.DataFrame({"model": "target", "layer": [1, 2], "kl_nats": [1.0, 0.0], "low": 0.0, "high": 1.5})
 PATH = pd.DataFrame({"trial": 1, "lr": 1e-3, "step": [5, 9], "left": 0.1, "lost": 0.02, "chosen": [False, True]})
+COMPARED = pd.DataFrame({"left": [1.0, 0.1, 0.2, 0.4], "retained": [1.0, 1.0, 0.9, 0.95],
+                         "collateral": [1.0, 1.0, 0.4, 0.8]},
+                        index=["target", "oracle", "NPO in the most active region", "ReLearn"])
 DRAWN = {
     "loss_curves": lambda f: f({"over": HISTORY, "under": HISTORY}), 
     "trajectories": lambda f: f({"over": CELLS}, turn=5),
@@ -73,6 +76,9 @@ DRAWN = {
     "paired_plot": lambda f: f(FINAL), "share_plot": lambda f: f(FINAL.query("seed == 0")),
     "overlap_heatmap": lambda f: f(OVERLAP), "precision_plot": lambda f: f(FINAL),
     "forget_path_plot": lambda f: f(PATH, 0.05),
+    "pareto_plot": lambda f: f(COMPARED, "left", ["retained", "collateral"]),
+    "ranks_heatmap": lambda f: f(COMPARED.rank().iloc[2:], COMPARED.iloc[2:] > 0.5),
+    "attacks_heatmap": lambda f: f(COMPARED.iloc[2:]),
 }
 
 

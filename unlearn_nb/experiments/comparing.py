@@ -61,7 +61,7 @@ class ComparePlan(UnlearningPlan):
     measured: int  # at most so many validation rows a split choose
     attacks: dict[str, str]  # name -> attack, on what was chosen
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #7e65c75d
 def compare_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32", only: str = "") -> ComparePlan:
     """The plan of a model at a budget.
@@ -96,7 +96,7 @@ class CompareExperiment(Experiment):
         """Where the level of unseen rows comes from: "holdout", "oracle", or "zero" where there is neither."""
         return "holdout" if self.truth.holdout_usable else "oracle" if self.truth.oracle_usable else "zero"
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #80bbfe88
 def knowledge(model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain") -> pd.DataFrame:
     """A line a row: split, id, subject, and of its answer `p` (per token) and `es`, both in [0, 1]."""
     answers = read_answers(model, tokenizer, rows, template=template)
@@ -113,7 +113,7 @@ def asked_rows(experiment: CompareExperiment, part: str) -> list[dict]:
         rows = {split: spread(found, experiment.plan.measured) for split, found in rows.items()}
     return [row | {"split": split} for split, found in rows.items() for row in found]
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #695665e0
 def known_by(experiment: CompareExperiment, which: str | Path, part: str = "validation") -> pd.DataFrame:
     """`knowledge` of a candidate of the rows of a part, computed once."""
 
@@ -153,7 +153,7 @@ def candidates_of(made: Made, last: Any, steps: int) -> list[tuple[int, Path]]:
     snapshots = sorted((made.adapters[-1] / "snapshots").iterdir(), key=at)
     return [*((at(folder), folder) for folder in snapshots), (last.steps or steps, made.adapters[-1])]
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #58502756
 def unseen_level(experiment: CompareExperiment) -> dict[str, float]:
     """Mean p and es of rows that nothing was trained on (see `CompareExperiment.unseen`)."""
     split = {"holdout": "holdout", "oracle": "forget"}.get(experiment.unseen)
@@ -186,7 +186,7 @@ def suites_of(experiment: CompareExperiment) -> dict[str, Suite]:
         suites["depth"] = Depth(oracle_depth(experiment))
     return suites
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #aa35eb91
 def oracle_depth(experiment: CompareExperiment) -> Scores:
     """What the oracle's states cost the target, which the depth score is relative to."""
 
@@ -213,7 +213,7 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
     folder = experiment.stage(f"{name}-{experiment.label(which)}-test", build, suite=suite.options(), **inputs)
     return withheld(Scores.load(folder / "scores"), experiment.truth.missing)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #f1b4abce
+# %% ../../nbs/15_experiments/26_comparing.ipynb #01739a8c
 def attacked_by(experiment: CompareExperiment, which: str | Path) -> pd.DataFrame:
     """A line a forget row of the test part: id, and what it gives away under each attack of the plan, in [0, 1]."""
     plan, found = experiment.plan, {}
@@ -229,7 +229,7 @@ def attacked_by(experiment: CompareExperiment, which: str | Path) -> pd.DataFram
     folder = experiment.stage(f"attack-{experiment.label(which)}-test", build, attacks=plan.attacks, **inputs)
     return pd.read_csv(folder / "attacked.csv", dtype={"id": str})
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #d378166d
 def at_its_worst(table: pd.DataFrame) -> pd.Series:
     """Row id -> what an attack's table says of it: after the last step, at the rate that draws out most on average."""
     if "step" in table:
@@ -250,7 +250,7 @@ def scored_rows(experiment: CompareExperiment, which: str | Path, contestant: st
     table = table.merge(attacked_by(experiment, which).assign(split="forget"), on=["split", "id"], how="left")
     return table.assign(contestant=contestant, seed=experiment.seed)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #2ca8add9
+# %% ../../nbs/15_experiments/26_comparing.ipynb #20bfebaf
 @dataclass(frozen=True)
 class Compared:
     """What a comparison of one or more seeds found.
@@ -263,7 +263,7 @@ class Compared:
     candidates: pd.DataFrame
     rows: pd.DataFrame
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #c86733a6
 def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None, pd.DataFrame]:
     """The tables of `search` and `scored_rows` of a contestant; of "target" and "oracle" there is no search."""
     if name not in experiment.plan.contestants:
@@ -271,7 +271,7 @@ def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None
     table = search(experiment, name)
     return table, scored_rows(experiment, table.loc[table["chosen"], "adapter"].item(), name)
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #cbf915c2
 def compare(experiments: Sequence[CompareExperiment]) -> Compared:
     """Search every contestant's strength on validation rows, then score what was chosen on the test part, once.
 

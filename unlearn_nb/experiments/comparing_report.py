@@ -27,7 +27,7 @@ class Measure(NamedTuple):
     column: str
     better: str
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #72efc46a
 RANKED_BY = {
     "forgetting by extraction strength": Measure("forget", "es", "lower"),
     "forgetting by probability": Measure("forget", "p", "lower"),
@@ -50,7 +50,7 @@ def values_of(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     here = rows[rows["split"] == measure.split]
     return per_subject(here, measure.column) if measure.column in here else per_subject(here.assign(v=np.nan), "v")
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #90ea83bc
 def rankings(rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY) -> dict[str, pd.DataFrame]:
     """The ranking of the contestants by each measure that was taken; target and oracle are no contestants."""
     own = rows[~rows["contestant"].isin(NOT_RANKED)]
@@ -72,7 +72,7 @@ def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str], cost
                        for row in best.itertuples()}
     return pd.DataFrame(lines).rename_axis("family")
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1d37d1b0
 def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
     """One sentence on whether the measures of forgetting name one winner."""
     first = {name: set(table.loc[table["tied"], "contestant"]) for name, table in found.items()
@@ -85,7 +85,7 @@ def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
             + "; ".join(f"{name.removeprefix('forgetting by ')}: {table['contestant'].iloc[0]}"
                         for name, table in found.items() if name in first) + ".")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #92cf6fbc
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a2c34928
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
@@ -101,7 +101,7 @@ def overview(candidates: pd.DataFrame, rows: pd.DataFrame, measures: Mapping[str
     lost = candidates.assign(collapsed=candidates["lost"] > COLLAPSE).groupby("contestant")["collapsed"].mean()
     return table.join([_distances(rows), lost, chosen[["seconds", "rows", "peak_mb"]].mean()])
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #352eea5a
 def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     """Contestant by measure, means over seeds of means over subjects; measures that were not taken are left out."""
     values = {name: values_of(rows, measure) for name, measure in measures.items()}
@@ -109,7 +109,7 @@ def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
              for name, table in values.items() if len(table)}
     return pd.DataFrame(means).reindex(rows["contestant"].unique()).rename_axis("contestant")
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d813e2ff
 def _distances(rows: pd.DataFrame) -> pd.Series:
     """Contestant -> mean over seeds and splits of the mean absolute difference of p to the oracle's."""
     if not rows["contestant"].eq("oracle").any():
@@ -119,7 +119,7 @@ def _distances(rows: pd.DataFrame) -> pd.Series:
     gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d10ad52f
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #fbad8320
 def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Contestant by measure: rank, and whether it can't be told apart from the first; best on average on top."""
     tables = {name: table.set_index("contestant") for name, table in found.items()}
@@ -128,7 +128,7 @@ def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFr
     tied = pd.DataFrame({name: table["tied"].astype(bool) for name, table in tables.items()})
     return ranks.loc[order], tied.reindex(order).fillna(False)
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #4b431062
 def attack_matrix(rows: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     """Contestant by attack ("none" first): extraction strength of forget rows above the oracle's under the same attack.
 
@@ -164,7 +164,7 @@ def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -
     said = [ranking_in_words(found[name], name[:1].upper() + name[1:]) for name in names or found]
     return [*said, disagreement(found)]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #97f36bbb
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #5c8285af
 @dataclass(frozen=True)
 class PaperClaim:
     """What a paper says of its method, in terms of contestants.
@@ -184,24 +184,29 @@ class PaperClaim:
     own: tuple[str, ...]
     stronger: tuple[str, ...]
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #2b110b98
 _KFR, _ES, _P, _DEPTH = (f"forgetting by {name}" for name in ("KFR", "extraction strength", "probability",
                                                               "depth (UDS)"))
 _KRR, _KEPT, _OTHERS = "retaining by KRR", "retaining by extraction strength", "collateral by extraction strength"
+
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3ddb58fe
 PAPER_CLAIMS = (
-    PaperClaim("ZJUKLAB", "a merge of an over- and an under-forgetting adapter beats the single adapter", "TIES merge",
-               ("NPO+KL+NLL",), "ahead", (_ES, _KEPT), (_P, _DEPTH, _OTHERS)),
-    PaperClaim("ReLearn", "learning vague answers forgets as gradient ascent and NPO do, and keeps more", "ReLearn",
-               ("NPO+GDR", "GradDiff"), "ahead", (_KFR, _KRR), (_P, _DEPTH, _OTHERS)),
-    PaperClaim("LLMEraser", "an influence edit gives what retraining gives", "influence edit", ("oracle",),
-               "not behind", (_P, _KEPT), (_ES, _DEPTH, _OTHERS)),
-    PaperClaim("Does Localization Inform Unlearning?", "it is no help to know where: a random region does as well",
-               "NPO+KL+NLL in a random region", ("NPO+KL+NLL in the most active region",), "not behind",
-               (_P, _KEPT), (_ES, _DEPTH, _OTHERS)),
+    PaperClaim(paper="ZJUKLAB", says="a merge of an over- and an under-forgetting adapter beats the single adapter",
+               contestant="TIES merge", rivals=("NPO+KL+NLL",), wants="ahead", own=(_ES, _KEPT),
+               stronger=(_P, _DEPTH, _OTHERS)),
+    PaperClaim(paper="ReLearn", says="learning vague answers forgets as gradient ascent and NPO do, and keeps more",
+               contestant="ReLearn", rivals=("NPO+GDR", "GradDiff"), wants="ahead", own=(_KFR, _KRR),
+               stronger=(_P, _DEPTH, _OTHERS)),
+    PaperClaim(paper="LLMEraser", says="an influence edit gives what retraining gives", contestant="influence edit",
+               rivals=("oracle",), wants="not behind", own=(_P, _KEPT), stronger=(_ES, _DEPTH, _OTHERS)),
+    PaperClaim(paper="Does Localization Inform Unlearning?",
+               says="it is no help to know where: a random region does as well",
+               contestant="NPO+KL+NLL in a random region", rivals=("NPO+KL+NLL in the most active region",),
+               wants="not behind", own=(_P, _KEPT), stronger=(_ES, _DEPTH, _OTHERS)),
 )
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #958a0268
-def standing(rows: pd.DataFrame, measure: Measure, name: str, rival: str) -> str:
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #dcd46d09
+def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> str:
     """How a contestant stands beside a rival: "ahead", "behind", "level" (not told apart), or "" (not measured)."""
     values = values_of(rows[rows["contestant"].isin([name, rival])], measure)
     if values["contestant"].nunique() < 2:
@@ -211,17 +216,17 @@ def standing(rows: pd.DataFrame, measure: Measure, name: str, rival: str) -> str
         return "level"
     return "ahead" if (gap.value > 0) == (measure.better == "higher") else "behind"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #cae74f30
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #29002419
 def holds(claim: PaperClaim, standings: Sequence[str]) -> bool:
     """Whether a claim holds by what `standing` says of every measure and rival."""
     return "behind" not in standings and (claim.wants == "not behind" or "ahead" in standings)
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #cfb1d2ea
 def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str, Measure] = RANKED_BY) -> str:
     """One sentence: whether a claim holds by the paper's own measures, and whether it survives stronger ones."""
     said, held = [], []
     for group in (claim.own, claim.stronger):
-        found = {(name, rival): standing(rows, measures[name], claim.contestant, rival)
+        found = {(name, rival): standing(rows, measures[name], name=claim.contestant, rival=rival)
                  for name in group for rival in claim.rivals}
         found = {key: value for key, value in found.items() if value}
         if not found:
@@ -235,12 +240,12 @@ def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str,
     return (f"{claim.paper}'s claim, that {claim.says}, {verdict} here. {claim.contestant}, by its own measures: "
             f"{said[0]}. By others: {said[1]}.")
 
-
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1d4c4aee
 _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart from"}
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3f2a869f
-def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, found: Mapping[str, pd.DataFrame],
-                    best: pd.DataFrame, *, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #aa90a3a3
+def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[str, pd.DataFrame],
+                    best: pd.DataFrame, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
                     **shown: str) -> Summary:
     """The summary of a comparison.
 
@@ -253,9 +258,7 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, found: Mapping[str,
     """
     closest = table.drop(index=list(NOT_RANKED), errors="ignore")["distance to the oracle"].dropna().sort_values()
     winner = closest.index[0] if len(closest) else best["balance"].idxmax()
-    numbers = [_number(rows, winner, name) for name in _CARDS]
-    numbers.append(Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row")
-                   if len(closest) else Number(DISTANCE, None, note="there is no oracle that can be relied on"))
+    numbers = [*(_number(rows, winner, name) for name in _CARDS), _distance(closest)]
     how = (f"comes closest to the oracle ({closest.iloc[0]:.3f} in probability)" if len(closest) else
            f"has the best balance on validation rows ({best['balance'].max():.3f})")
     pairs = {number.name: (number.value, _number(rows, "oracle", number.name).value if len(closest) else np.nan)
@@ -268,7 +271,14 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, found: Mapping[str,
     return Summary(" ".join([*dict.fromkeys((missing or {}).values()), verdict]), numbers,
                    fails=(*short, *fallen), adapter=str(best.loc[winner, "adapter"]), **shown)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1bfdccc5
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #beee4f77
+def _distance(closest: pd.Series) -> Number:
+    """The winner's distance to the oracle, from distances in rising order."""
+    if closest.empty:
+        return Number(DISTANCE, None, note="there is no oracle that can be relied on")
+    return Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row; no interval")
+
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #eedb8b89
 _CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
           "collateral": "collateral by extraction strength"}
 

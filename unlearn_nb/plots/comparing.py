@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['unbeaten', 'pareto_plot', 'ranks_heatmap', 'attacks_heatmap']
 
-# %% ../../nbs/13_plots/07_comparing.ipynb #9a59c239
+# %% ../../nbs/13_plots/07_comparing.ipynb #36a1939f
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from .reading import captioned, counted, listed, score_axis
 from .style import GREY, WIDTH, checked, label_of, line_styles, outside_legend, styled
 
-# %% ../../nbs/13_plots/07_comparing.ipynb #f4abc93b
+# %% ../../nbs/13_plots/07_comparing.ipynb #e0452cf5
 def unbeaten(forgotten: Sequence[float], kept: Sequence[float]) -> np.ndarray:
     """Which points [n] no other one beats: lower (or equal) in the first and higher (or equal) in the second."""
     x, y = np.asarray(forgotten, dtype=float), np.asarray(kept, dtype=float)
@@ -26,7 +26,7 @@ def unbeaten(forgotten: Sequence[float], kept: Sequence[float]) -> np.ndarray:
     strictly = (x[None] < x[:, None]) | (y[None] > y[:, None])
     return ~(better & strictly).any(axis=1)
 
-# %% ../../nbs/13_plots/07_comparing.ipynb #ba8a31d5
+# %% ../../nbs/13_plots/07_comparing.ipynb #b6a2b6da
 @styled
 def pareto_plot(table: pd.DataFrame, x: str, kept: Sequence[str]) -> Figure:
     """What is left of the forgotten against what is kept, a panel for each column of `kept`, a marker a contestant.
@@ -45,11 +45,12 @@ def pareto_plot(table: pd.DataFrame, x: str, kept: Sequence[str]) -> Figure:
     outside_legend(fig, *axes[0], columns=3)
     own = table.drop(index=["target", "oracle"], errors="ignore")
     front = list(own.index[unbeaten(own[x], own[kept[0]])])
-    return captioned(fig, "Each marker a contestant, mean over seeds; the goal is the upper left corner. The line "
-                     f"joins those that no other contestant beats; in the first panel {listed(front)}.",
+    return captioned(fig, "Each marker a contestant, mean over seeds, without interval: paired gaps and their "
+                     "intervals stand with the rankings. The goal is the upper left corner; the line joins those that "
+                     f"no other contestant beats; in the first panel {listed(front)}.",
                      *dict.fromkeys(filter(None, cut)))
 
-# %% ../../nbs/13_plots/07_comparing.ipynb #f929a2b9
+# %% ../../nbs/13_plots/07_comparing.ipynb #c1dda054
 def _draw_front(axis: Axes, points: pd.DataFrame, styles: dict[str, dict]) -> None:
     """Markers of all contestants, and the line through those that are not beaten."""
     for name, (across, up) in zip(points.index, points.to_numpy()):
@@ -60,7 +61,7 @@ def _draw_front(axis: Axes, points: pd.DataFrame, styles: dict[str, dict]) -> No
     front = front[np.argsort(front[:, 0])]
     axis.plot(front[:, 0], front[:, 1], color=GREY, linewidth=1.0, linestyle="--", zorder=0)
 
-# %% ../../nbs/13_plots/07_comparing.ipynb #37133019
+# %% ../../nbs/13_plots/07_comparing.ipynb #048c40ee
 @styled
 def ranks_heatmap(ranks: pd.DataFrame, tied: pd.DataFrame) -> Figure:
     """The rank of every contestant (rows) by every measure (columns); who can't be told apart from the first is marked.
@@ -81,7 +82,7 @@ def ranks_heatmap(ranks: pd.DataFrame, tied: pd.DataFrame) -> Figure:
     return captioned(fig, f"Ranks of {size}. A star: its paired 95 % interval to the first one includes 0, so that the "
                      "two can't be told apart.")
 
-# %% ../../nbs/13_plots/07_comparing.ipynb #d144c973
+# %% ../../nbs/13_plots/07_comparing.ipynb #1c5f79ad
 @styled
 def attacks_heatmap(matrix: pd.DataFrame) -> Figure:
     """What each attack (columns) draws out of each contestant (rows) above what it draws out of the oracle.
@@ -99,5 +100,5 @@ def attacks_heatmap(matrix: pd.DataFrame) -> Figure:
     axis.grid(False)
     worst = matrix.stack().idxmax()
     return captioned(fig, "Extraction strength of forget rows under each attack, minus the oracle's under the same "
-                     f"attack: 0 is as if never learned. Most comes out of {worst[0]} under {worst[1]} "
-                     f"({matrix.stack().max():+.2f}).")
+                     "attack: 0 is as if never learned. Means over seeds, without interval. Most comes out of "
+                     f"{worst[0]} under {worst[1]} ({matrix.stack().max():+.2f}).")

@@ -21,7 +21,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def method():
-    return perta(double(), make_tokenizer(), FORGET[:3], RETAIN[:3], alpha=2.0)
+    return perta(double(), make_tokenizer(), FORGET[:3], retain=RETAIN[:3], alpha=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def loops():
 @pytest.mark.parametrize("measure", ["gradient", "fisher"])
 def test_the_shares_are_the_formula(measure, loops):
     """F is the size of the mean gradient, or the mean square of the rows' gradients."""
-    given = double(), make_tokenizer(), FORGET[:3], RETAIN[:3]
-    options = dict(measure=measure, alpha=2.0, epsilon=0.1)
+    given = double(), make_tokenizer(), FORGET[:3]
+    options = dict(retain=RETAIN[:3], measure=measure, alpha=2.0, epsilon=0.1)
     found = perta(*given, **options)
     matter = (lambda rows: rows.mean(0).abs()) if measure == "gradient" else (lambda rows: rows.square().mean(0))
     parts = {name: (matter(loops[0][name]), 2 * matter(loops[1][name])) for name in loops[0]}
@@ -95,7 +95,7 @@ def test_negmerge_is_a_method_of_it(two):
 
 def test_layers_that_store_inputs_first_are_turned():
     model = small("gpt2", **SIZES)
-    found = perta(model, make_tokenizer(), FORGET[:2], RETAIN[:2])
+    found = perta(model, make_tokenizer(), FORGET[:2], retain=RETAIN[:2])
     for module, share in found.shares.items():
         assert share.shape == model.get_submodule(module).weight.shape[::-1]  # Conv1D: [in, out]
 
@@ -112,4 +112,4 @@ def test_what_does_not_fit_is_refused(two, method):
     with pytest.raises(UnlearnError, match="take them from the model that the adapter belongs to"):
         negate(two[0], method=PerTA(dict.fromkeys(method.shares, torch.ones(2, 2))))
     with pytest.raises(UnlearnError, match="alpha and epsilon are numbers of at least 0"):
-        perta(tiny(), make_tokenizer(), FORGET, RETAIN, alpha=-1)
+        perta(tiny(), make_tokenizer(), FORGET, retain=RETAIN, alpha=-1)

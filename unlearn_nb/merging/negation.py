@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PERTA_MEASURES', 'negate', 'PerTA', 'perta_share', 'perta']
 
-# %% ../../nbs/09_merging/07_negation.ipynb #c039d898
+# %% ../../nbs/09_merging/07_negation.ipynb #fd6cafbe
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .methods import combine, is_linear, rotation_of, weighted_sum
 from ..models import Adapter
 from ..regions import inputs_first, unit_weights
 
-# %% ../../nbs/09_merging/07_negation.ipynb #3872fb6f
+# %% ../../nbs/09_merging/07_negation.ipynb #069c8f84
 class _Rest:
     """A merge method: the weighted sum of the updates, less `strength` times what another method makes of them."""
 
@@ -40,7 +40,7 @@ class _Rest:
         taken = combine(list(stack), weights.tolist(), self.method, density=density, generator=generator)
         return weighted_sum(stack, weights) - self.strength * taken
 
-# %% ../../nbs/09_merging/07_negation.ipynb #4a55165c
+# %% ../../nbs/09_merging/07_negation.ipynb #9db5331a
 def negate(
     paths: str | Path | Adapter | Sequence[str | Path | Adapter], out: str | Path | None = None, *,
     strength: float = 1.0, method: str | Callable[..., Tensor] = "linear", replaces: bool = False,
@@ -67,7 +67,7 @@ def negate(
     merged = _Rest(method, strength) if replaces and not linear else method
     return merge_adapters(paths, out, method=merged, space="delta", weights=weights, rank=rank, scale=scale, tol=tol)
 
-# %% ../../nbs/09_merging/07_negation.ipynb #ac0f89e2
+# %% ../../nbs/09_merging/07_negation.ipynb #32467177
 class PerTA:
     """A merge method: the weighted sum of updates, each entry times its share.
 
@@ -99,7 +99,7 @@ class PerTA:
                                "take them from the model that the adapter belongs to")
         return weighted_sum(stack, weights) * share.to(stack)
 
-# %% ../../nbs/09_merging/07_negation.ipynb #8897a3bb
+# %% ../../nbs/09_merging/07_negation.ipynb #b5bc2616
 PERTA_MEASURES = ("gradient", "fisher")
 
 
@@ -108,9 +108,9 @@ def perta_share(forget: Tensor, retain: Tensor, *, alpha: float = 1.0, floor: fl
     below = forget + alpha * retain + floor
     return torch.where(below > 0, forget / below.clamp(min=torch.finfo(below.dtype).tiny), 0.0)
 
-# %% ../../nbs/09_merging/07_negation.ipynb #621fc9e4
+# %% ../../nbs/09_merging/07_negation.ipynb #4f834ece
 def perta(
-    model: torch.nn.Module, tokenizer: Any, forget: Sequence[dict], retain: Sequence[dict], *,
+    model: torch.nn.Module, tokenizer: Any, forget: Sequence[dict], *, retain: Sequence[dict],
     measure: str = "gradient", alpha: float = 1.0, epsilon: float = 1e-8, relative: bool = True,
     template: str = "plain", batch_size: int = 8, max_length: int | None = None,
 ) -> PerTA:
@@ -138,7 +138,7 @@ def perta(
     shares = {name: perta_share(ours[name], theirs[name], alpha=alpha, floor=floor) for name in ours}
     return PerTA(_by_module(model, shares), f"perta(measure={measure}, alpha={alpha:g})")
 
-
+# %% ../../nbs/09_merging/07_negation.ipynb #003c45ef
 def _by_module(model: torch.nn.Module, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Shares of weights as those of modules, `[out, in]`; stacks of experts are left out."""
     units = unit_weights(model, "weight")

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds"],
     "comparing": ["CompareExperiment", "ComparePlan", "Compared", "Contestant", "SUITE_COLUMNS", "asked_rows",
         "at_its_worst", "attacked_by", "candidates_of", "compare", "compare_plan", "enter", "knowledge", "known_by",
-        "oracle_depth", "scored_by", "scored_rows", "search", "suites_of", "unseen_level", "weighed"],
+        "oracle_depth", "scored_by", "scored_rows", "search", "suites_of", "tried", "unseen_level", "weighed"],
     "comparing_report": ["COLLAPSE", "Measure", "NOT_RANKED", "PAPER_CLAIMS", "PaperClaim", "RANKED_BY",
         "attack_matrix", "claim_in_words", "compare_summary", "disagreement", "holds", "in_sentences",
         "measures_with", "overview", "rankings", "ranks_of", "sentence_of", "standing", "values_of", "winners"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SUITE_COLUMNS', 'Contestant', 'ComparePlan', 'compare_plan', 'CompareExperiment', 'knowledge', 'asked_rows',
            'known_by', 'weighed', 'candidates_of', 'unseen_level', 'search', 'suites_of', 'oracle_depth', 'scored_by',
-           'attacked_by', 'at_its_worst', 'scored_rows', 'Compared', 'enter', 'compare']
+           'attacked_by', 'tried', 'at_its_worst', 'scored_rows', 'Compared', 'enter', 'compare']
 
 # %% ../../nbs/15_experiments/26_comparing.ipynb #65109b59
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..attacks import AttackSetting, as_attack
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, from_json, to_json, unknown
 from .base import Experiment
 from .forgetting import share_left, share_lost, spread
 from .pipeline import Made, cost_of, read_steps, run_pipeline
@@ -61,7 +61,7 @@ class ComparePlan(UnlearningPlan):
     measured: int  # at most so many validation rows a split choose
     attacks: dict[str, str]  # name -> attack, on what was chosen
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #7e65c75d
+# %% ../../nbs/15_experiments/26_comparing.ipynb #fa0f2b93
 def compare_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32", only: str = "") -> ComparePlan:
     """The plan of a model at a budget.
@@ -96,7 +96,7 @@ class CompareExperiment(Experiment):
         """Where the level of unseen rows comes from: "holdout", "oracle", or "zero" where there is neither."""
         return "holdout" if self.truth.holdout_usable else "oracle" if self.truth.oracle_usable else "zero"
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #80bbfe88
+# %% ../../nbs/15_experiments/26_comparing.ipynb #7a7a3988
 def knowledge(model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain") -> pd.DataFrame:
     """A line a row: split, id, subject, and of its answer `p` (per token) and `es`, both in [0, 1]."""
     answers = read_answers(model, tokenizer, rows, template=template)
@@ -113,7 +113,7 @@ def asked_rows(experiment: CompareExperiment, part: str) -> list[dict]:
         rows = {split: spread(found, experiment.plan.measured) for split, found in rows.items()}
     return [row | {"split": split} for split, found in rows.items() for row in found]
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #695665e0
+# %% ../../nbs/15_experiments/26_comparing.ipynb #e9aacae3
 def known_by(experiment: CompareExperiment, which: str | Path, part: str = "validation") -> pd.DataFrame:
     """`knowledge` of a candidate of the rows of a part, computed once."""
 
@@ -153,7 +153,7 @@ def candidates_of(made: Made, last: Any, steps: int) -> list[tuple[int, Path]]:
     snapshots = sorted((made.adapters[-1] / "snapshots").iterdir(), key=at)
     return [*((at(folder), folder) for folder in snapshots), (last.steps or steps, made.adapters[-1])]
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #58502756
+# %% ../../nbs/15_experiments/26_comparing.ipynb #c2312c99
 def unseen_level(experiment: CompareExperiment) -> dict[str, float]:
     """Mean p and es of rows that nothing was trained on (see `CompareExperiment.unseen`)."""
     split = {"holdout": "holdout", "oracle": "forget"}.get(experiment.unseen)
@@ -186,7 +186,7 @@ def suites_of(experiment: CompareExperiment) -> dict[str, Suite]:
         suites["depth"] = Depth(oracle_depth(experiment))
     return suites
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #aa35eb91
+# %% ../../nbs/15_experiments/26_comparing.ipynb #99d83d0e
 def oracle_depth(experiment: CompareExperiment) -> Scores:
     """What the oracle's states cost the target, which the depth score is relative to."""
 
@@ -210,26 +210,43 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
                      seed=experiment.seed).save(folder / "scores")
 
     inputs = {"oracle": experiment.oracle_key} if which == "oracle" else {"adapter": which}
+    if isinstance(suite, Depth):
+        inputs["beside"] = experiment.oracle_key
     folder = experiment.stage(f"{name}-{experiment.label(which)}-test", build, suite=suite.options(), **inputs)
     return withheld(Scores.load(folder / "scores"), experiment.truth.missing)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #01739a8c
-def attacked_by(experiment: CompareExperiment, which: str | Path) -> pd.DataFrame:
-    """A line a forget row of the test part: id, and what it gives away under each attack of the plan, in [0, 1]."""
-    plan, found = experiment.plan, {}
-    setting = AttackSetting(experiment.bench, seed=experiment.seed)
+# %% ../../nbs/15_experiments/26_comparing.ipynb #13efead4
+def attacked_by(experiment: CompareExperiment, which: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A line a forget row of the test part: id, and what it gives away under each attack of the plan, in [0, 1];
+    and the attacks that can't be made on this bench or model, with the reason."""
+    attacks, setting = experiment.plan.attacks, AttackSetting(experiment.bench, seed=experiment.seed)
 
     def build(folder: Path) -> None:
         with experiment.candidate(which) as (model, tokenizer):
-            for name, spec in plan.attacks.items():
-                found[name] = at_its_worst(as_attack(spec).run(model, tokenizer, setting))
+            found, left_out = tried(model, tokenizer, attacks, setting)
         pd.DataFrame(found).rename_axis("id").to_csv(folder / "attacked.csv")
+        (folder / "left_out.json").write_text(to_json(left_out), encoding="utf-8")
 
     inputs = {"oracle": experiment.oracle_key} if which == "oracle" else {"adapter": which}
-    folder = experiment.stage(f"attack-{experiment.label(which)}-test", build, attacks=plan.attacks, **inputs)
-    return pd.read_csv(folder / "attacked.csv", dtype={"id": str})
+    folder = experiment.stage(f"attack-{experiment.label(which)}-test", build, attacks=attacks, **inputs)
+    left_out = from_json((folder / "left_out.json").read_text(encoding="utf-8"))
+    return pd.read_csv(folder / "attacked.csv", dtype={"id": str}), left_out
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #d378166d
+# %% ../../nbs/15_experiments/26_comparing.ipynb #66304415
+def tried(model: Any, tokenizer: Any, attacks: Mapping[str, str],
+          setting: AttackSetting) -> tuple[dict[str, pd.Series], dict[str, str]]:
+    """Attack -> `at_its_worst`; and attack -> why it can't be made."""
+    found, left_out = {}, {}
+    for name, spec in attacks.items():
+        try:
+            found[name] = at_its_worst(as_attack(spec).run(model, tokenizer, setting))
+        except UnlearnError as error:
+            left_out[name] = str(error)
+    if not found and attacks:
+        raise UnlearnError(f"no attack of the plan can be made: {next(iter(left_out.values()))}")
+    return found, left_out
+
+# %% ../../nbs/15_experiments/26_comparing.ipynb #cd22fdfe
 def at_its_worst(table: pd.DataFrame) -> pd.Series:
     """Row id -> what an attack's table says of it: after the last step, at the rate that draws out most on average."""
     if "step" in table:
@@ -247,10 +264,14 @@ def scored_rows(experiment: CompareExperiment, which: str | Path, contestant: st
     for name in suites_of(experiment):
         found = scored_by(experiment, which, name).rows[["split", "id", *SUITE_COLUMNS[name]]]
         table = table.merge(found.astype({"id": str}), on=["split", "id"], how="left")
-    table = table.merge(attacked_by(experiment, which).assign(split="forget"), on=["split", "id"], how="left")
+    attacked, _ = attacked_by(experiment, which)
+    table = table.merge(attacked.assign(split="forget"), on=["split", "id"], how="left")
+    if not experiment.truth.target_knows:  # nothing can be said of forgetting what was never known
+        values = table.columns.difference(["split", "id", "subject"])
+        table.loc[table["split"] == "forget", values] = np.nan
     return table.assign(contestant=contestant, seed=experiment.seed)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #20bfebaf
+# %% ../../nbs/15_experiments/26_comparing.ipynb #0e030884
 @dataclass(frozen=True)
 class Compared:
     """What a comparison of one or more seeds found.
@@ -263,7 +284,7 @@ class Compared:
     candidates: pd.DataFrame
     rows: pd.DataFrame
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #c86733a6
+# %% ../../nbs/15_experiments/26_comparing.ipynb #e69ad341
 def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None, pd.DataFrame]:
     """The tables of `search` and `scored_rows` of a contestant; of "target" and "oracle" there is no search."""
     if name not in experiment.plan.contestants:
@@ -271,7 +292,7 @@ def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None
     table = search(experiment, name)
     return table, scored_rows(experiment, table.loc[table["chosen"], "adapter"].item(), name)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #cbf915c2
+# %% ../../nbs/15_experiments/26_comparing.ipynb #711f2ffb
 def compare(experiments: Sequence[CompareExperiment]) -> Compared:
     """Search every contestant's strength on validation rows, then score what was chosen on the test part, once.
 

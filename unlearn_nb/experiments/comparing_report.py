@@ -27,7 +27,7 @@ class Measure(NamedTuple):
     column: str
     better: str
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #72efc46a
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1bb440c0
 RANKED_BY = {
     "forgetting by extraction strength": Measure("forget", "es", "lower"),
     "forgetting by probability": Measure("forget", "p", "lower"),
@@ -50,7 +50,7 @@ def values_of(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     here = rows[rows["split"] == measure.split]
     return per_subject(here, measure.column) if measure.column in here else per_subject(here.assign(v=np.nan), "v")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #90ea83bc
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #82ba38ca
 def rankings(rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY) -> dict[str, pd.DataFrame]:
     """The ranking of the contestants by each measure that was taken; target and oracle are no contestants."""
     own = rows[~rows["contestant"].isin(NOT_RANKED)]
@@ -72,12 +72,14 @@ def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str], cost
                        for row in best.itertuples()}
     return pd.DataFrame(lines).rename_axis("family")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1d37d1b0
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #417bc86b
 def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
     """One sentence on whether the measures of forgetting name one winner."""
     first = {name: set(table.loc[table["tied"], "contestant"]) for name, table in found.items()
              if name.startswith("forgetting")}
-    common = set.intersection(*first.values()) if first else set()
+    if not first:
+        return "Nothing can be said of forgetting: it was not measured."
+    common = set.intersection(*first.values())
     if common:
         names = ", ".join(sorted(common))
         return f"By all {len(first)} measures of forgetting, {names} is first or can't be told apart from the first."
@@ -85,7 +87,7 @@ def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
             + "; ".join(f"{name.removeprefix('forgetting by ')}: {table['contestant'].iloc[0]}"
                         for name, table in found.items() if name in first) + ".")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a2c34928
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #78a15065
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
@@ -101,7 +103,7 @@ def overview(candidates: pd.DataFrame, rows: pd.DataFrame, measures: Mapping[str
     lost = candidates.assign(collapsed=candidates["lost"] > COLLAPSE).groupby("contestant")["collapsed"].mean()
     return table.join([_distances(rows), lost, chosen[["seconds", "rows", "peak_mb"]].mean()])
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #352eea5a
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #0baa8e84
 def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     """Contestant by measure, means over seeds of means over subjects; measures that were not taken are left out."""
     values = {name: values_of(rows, measure) for name, measure in measures.items()}
@@ -109,7 +111,7 @@ def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
              for name, table in values.items() if len(table)}
     return pd.DataFrame(means).reindex(rows["contestant"].unique()).rename_axis("contestant")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d813e2ff
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #e8715444
 def _distances(rows: pd.DataFrame) -> pd.Series:
     """Contestant -> mean over seeds and splits of the mean absolute difference of p to the oracle's."""
     if not rows["contestant"].eq("oracle").any():
@@ -119,7 +121,7 @@ def _distances(rows: pd.DataFrame) -> pd.Series:
     gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #fbad8320
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #aec5a8ad
 def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Contestant by measure: rank, and whether it can't be told apart from the first; best on average on top."""
     tables = {name: table.set_index("contestant") for name, table in found.items()}
@@ -128,7 +130,7 @@ def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFr
     tied = pd.DataFrame({name: table["tied"].astype(bool) for name, table in tables.items()})
     return ranks.loc[order], tied.reindex(order).fillna(False)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #4b431062
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3027fb4c
 def attack_matrix(rows: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     """Contestant by attack ("none" first): extraction strength of forget rows above the oracle's under the same attack.
 
@@ -164,7 +166,7 @@ def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -
     said = [ranking_in_words(found[name], name[:1].upper() + name[1:]) for name in names or found]
     return [*said, disagreement(found)]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #5c8285af
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #97b2494f
 @dataclass(frozen=True)
 class PaperClaim:
     """What a paper says of its method, in terms of contestants.
@@ -184,12 +186,12 @@ class PaperClaim:
     own: tuple[str, ...]
     stronger: tuple[str, ...]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #2b110b98
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #15bab1cf
 _KFR, _ES, _P, _DEPTH = (f"forgetting by {name}" for name in ("KFR", "extraction strength", "probability",
                                                               "depth (UDS)"))
 _KRR, _KEPT, _OTHERS = "retaining by KRR", "retaining by extraction strength", "collateral by extraction strength"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3ddb58fe
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #cf50ea63
 PAPER_CLAIMS = (
     PaperClaim(paper="ZJUKLAB", says="a merge of an over- and an under-forgetting adapter beats the single adapter",
                contestant="TIES merge", rivals=("NPO+KL+NLL",), wants="ahead", own=(_ES, _KEPT),
@@ -205,7 +207,7 @@ PAPER_CLAIMS = (
                wants="not behind", own=(_P, _KEPT), stronger=(_ES, _DEPTH, _OTHERS)),
 )
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #dcd46d09
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #21acdb47
 def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> str:
     """How a contestant stands beside a rival: "ahead", "behind", "level" (not told apart), or "" (not measured)."""
     values = values_of(rows[rows["contestant"].isin([name, rival])], measure)
@@ -216,12 +218,12 @@ def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> 
         return "level"
     return "ahead" if (gap.value > 0) == (measure.better == "higher") else "behind"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #29002419
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1c576986
 def holds(claim: PaperClaim, standings: Sequence[str]) -> bool:
     """Whether a claim holds by what `standing` says of every measure and rival."""
     return "behind" not in standings and (claim.wants == "not behind" or "ahead" in standings)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #cfb1d2ea
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #c05aa727
 def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str, Measure] = RANKED_BY) -> str:
     """One sentence: whether a claim holds by the paper's own measures, and whether it survives stronger ones."""
     said, held = [], []
@@ -240,10 +242,10 @@ def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str,
     return (f"{claim.paper}'s claim, that {claim.says}, {verdict} here. {claim.contestant}, by its own measures: "
             f"{said[0]}. By others: {said[1]}.")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1d4c4aee
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1fd01822
 _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart from"}
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #aa90a3a3
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #672c7889
 def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[str, pd.DataFrame],
                     best: pd.DataFrame, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
                     **shown: str) -> Summary:
@@ -259,6 +261,8 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[s
     closest = table.drop(index=list(NOT_RANKED), errors="ignore")["distance to the oracle"].dropna().sort_values()
     winner = closest.index[0] if len(closest) else best["balance"].idxmax()
     numbers = [*(_number(rows, winner, name) for name in _CARDS), _distance(closest)]
+    if "target" in (missing or {}):
+        numbers[0] = Number("forgotten", None, note=missing["target"])
     how = (f"comes closest to the oracle ({closest.iloc[0]:.3f} in probability)" if len(closest) else
            f"has the best balance on validation rows ({best['balance'].max():.3f})")
     pairs = {number.name: (number.value, _number(rows, "oracle", number.name).value if len(closest) else np.nan)
@@ -271,14 +275,14 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[s
     return Summary(" ".join([*dict.fromkeys((missing or {}).values()), verdict]), numbers,
                    fails=(*short, *fallen), adapter=str(best.loc[winner, "adapter"]), **shown)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #beee4f77
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #8ac9d6d1
 def _distance(closest: pd.Series) -> Number:
     """The winner's distance to the oracle, from distances in rising order."""
     if closest.empty:
         return Number(DISTANCE, None, note="there is no oracle that can be relied on")
     return Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row; no interval")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #eedb8b89
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3d20594b
 _CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
           "collateral": "collateral by extraction strength"}
 

@@ -4,6 +4,7 @@ import pytest
 from toys import RETAIN, same, state, tiny
 
 from unlearn_nb.core import UnlearnError
+from unlearn_nb.models import sequence_nll
 from unlearn_nb.unlearning import UnlearnSettings, add_noise, noise_then_distil
 
 
@@ -21,6 +22,28 @@ def test_noise_has_its_size_and_its_seed(tied):
     assert same(state(after), state(again))
     add_noise(again, 0, 0.2)
     assert same(state(after), state(again))
+
+
+def test_distillation_ends_within_a_share_of_the_teachers_loss(tokenizer, tmp_path):
+    """After the first look at which the loss is that near; the teacher's own is measured before the noise."""
+    settings, seen = UnlearnSettings(lr=5e-3, steps=12, batch_size=4, max_length=24), []
+
+    def losses(model):
+        return float(sequence_nll(model, tokenizer, RETAIN, on="response").mean())
+
+    def run(name, **options):
+        return noise_then_distil(tiny(), tokenizer, RETAIN, settings=settings, out=tmp_path / name, alpha=0.3, every=2,
+                                 progress=False, **options).frame
+
+    whole = run("whole", within=None, on_step=lambda step, live: seen.append(losses(live) / losses(tiny()) - 1))
+    assert len(whole) == len(seen) == 12
+    share = seen[5] * 1.001 if seen[5] > 0 else 0.0  # reached at the look after step 6 or before
+    first = next(step for step in range(2, 13, 2) if seen[step - 1] <= share)
+    ended = run("ended", within=share)
+    assert len(ended) == first <= 6 and ended.kl.tolist() == pytest.approx(whole.kl[:first].tolist())
+    assert len(run("told", within=None, on_step=lambda step, live: step == 3)) == 3
+    with pytest.raises(UnlearnError, match="within a share of at least 0"):
+        run("never", within=-1)
 
 
 def test_a_student_comes_near_to_its_teacher(tokenizer, tmp_path):

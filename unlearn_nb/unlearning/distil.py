@@ -6,14 +6,15 @@
 __all__ = ['DISTIL', 'add_noise', 'noise_then_distil']
 
 # %% ../../nbs/06_unlearning/12_distil.ipynb #33275a48
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..core import UnlearnError, is_number
+from ..core import UnlearnError, is_number, is_whole
+from ..models import sequence_nll
 from .settings import UnlearnSettings
 from .unlearner import History, unlearn
 
@@ -41,10 +42,27 @@ def add_noise(model: nn.Module, alpha: float, beta: float = 0.1, *, seed: int = 
 # %% ../../nbs/06_unlearning/12_distil.ipynb #110f000a
 DISTIL = "kl(on=augmented, direction=forward)"
 
+# %% ../../nbs/06_unlearning/12_distil.ipynb #84c683c0
+_LOOKED_AT = 256  # rows on which student and teacher are compared
+
+
+def _loss(model, tokenizer, rows: Sequence[dict], *, template: str) -> float:
+    """Mean negative log-likelihood an answer token (nats) of the first rows, a mean over rows."""
+    return float(sequence_nll(model, tokenizer, rows[:_LOOKED_AT], on="response", template=template).mean())
+
+# %% ../../nbs/06_unlearning/12_distil.ipynb #13b546ed
+def _until(limit: float, tokenizer, rows: Sequence[dict], *, every: int, template: str, then=None) -> Callable:
+    """An `on_step` that ends the training where the loss is at most `limit`, looked at after each `every` steps."""
+    def on_step(step: int, live) -> bool:
+        ends = then is not None and then(step, live) is True
+        return ends or step % every == 0 and _loss(live, tokenizer, rows, template=template) <= limit
+    return on_step
+
 # %% ../../nbs/06_unlearning/12_distil.ipynb #87fad2a5
 def noise_then_distil(
     model, tokenizer, rows, *, settings: UnlearnSettings, out: Path | str, alpha: float = 0.25, beta: float = 0.1,
-    template: str = "plain", snapshots: Sequence[int] = (), on_step=None, progress: bool = True,
+    within: float | None = 0.05, every: int = 50, template: str = "plain", snapshots: Sequence[int] = (), on_step=None,
+    progress: bool = True,
 ) -> History:
     """Damage an unlearned model and train it towards what it said (UNDO, Lee et al. 2025); write a model to `out`.
 
@@ -53,11 +71,19 @@ def noise_then_distil(
         rows: `prompt` and `response` of what is to be kept: retain rows, general text; none that was forgotten.
         settings: of the distillation; their seed is the noise's, too, and all weights are trained whatever they say.
         alpha, beta: as `add_noise`.
+        within: the training ends once the loss on (the first 256 of) the rows is at most this share above the
+            teacher's, which is looked at after each `every` steps; None: never before its last step.
 
     Raises:
-        UnlearnError: as `add_noise` and `unlearn`.
+        UnlearnError: as `add_noise` and `unlearn`, or `within` or `every` are no such numbers.
     """
     add_noise(nn.Module(), alpha, beta)  # numbers that can't be are refused before anything is read
+    if within is not None:
+        if not is_number(within, 0) or not is_whole(every, 1):
+            raise UnlearnError(f"the distillation ends within a share of at least 0, looked at every so many steps, "
+                               f"not {within!r} and {every!r}")
+        limit = (1 + within) * _loss(model, tokenizer, rows, template=template)
+        on_step = _until(limit, tokenizer, rows, every=every, template=template, then=on_step)
     return unlearn(
         model, tokenizer, forget=None, retain=None, augmented=rows, objective=DISTIL, out=out, template=template,
         settings=replace(settings, method="full"), snapshots=snapshots, on_step=on_step, progress=progress,

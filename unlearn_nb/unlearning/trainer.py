@@ -108,7 +108,7 @@ class UnlearnTrainer(PhasedTrainer):
     Args:
         objective: weighted sum of terms.
         reference_head: frozen head for reference logits; None: the model's own head, which then must not change.
-        after_step: called as `after_step(step, model)` once a step is recorded.
+        after_step: called as `after_step(step, model)` once a step is recorded; where it returns True, it was the last.
         sharpness: how the gradient is taken; None: where the weights are.
     """
 
@@ -181,7 +181,8 @@ class UnlearnTrainer(PhasedTrainer):
         self.duals.after_step(record, step)
         if self.after_step is not None:
             with torch.random.fork_rng():  # whatever it draws, the training goes on with its own random numbers
-                self.after_step(step, self.model)
+                ends = self.after_step(step, self.model) is True
+            self.control.should_training_stop |= ends
 
 # %% ../../nbs/06_unlearning/09_trainer.ipynb #82f675cc
 def step_loss(trainer: UnlearnTrainer, model, inputs: dict, *, counts: dict) -> tuple[Tensor, dict[str, Tensor]]:

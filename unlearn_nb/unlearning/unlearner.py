@@ -97,7 +97,7 @@ def unlearn(
         objective: an `Objective`, an expression or a preset's name (its plan and step hold where `settings` name none).
         out: folder to write; also gets `history.csv`, `settings.json` (what was read and computed), `snapshots/step-N`.
         snapshots: steps after which the adapter is saved as well, up to the last; 0 is the untrained one.
-        on_step: called as `on_step(step, model)` after each step.
+        on_step: called as `on_step(step, model)` after each step; returning True, it ends the training.
         augmented: rows to learn instead of the forget rows, for objectives that read them; DPO wants `rejected`, too.
         region: the weights that may change (with "lora": LoRA tensors); the others keep their bits. None: all.
         start: called with the model once the reference is read, before the first step: it may change what is trained.
@@ -198,11 +198,10 @@ def _train(
             (folder / "snapshots" / f"step-{step}").mkdir(parents=True)
             save(folder / "snapshots" / f"step-{step}")
 
-    def after_step(step: int, live) -> None:
+    def after_step(step: int, live) -> bool | None:
         told()
         keep_snapshot(step)
-        if on_step is not None:
-            on_step(step, live)
+        return None if on_step is None else on_step(step, live)
 
     trainer = make_trainer(trained, batcher, settings=settings, schedule=schedule, folder=folder,
                            after_step=after_step, progress=progress, region=region)

@@ -215,14 +215,15 @@ def _kept(told: Told) -> bool | None:
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #0a5c8c33
 def verdict(told: Told) -> str:
-    """Forgotten, retained or not, and how many answers were recited before and after."""
+    """What can't be relied on, forgotten, retained or not, and how many answers were recited before and after."""
     if not told.truth.target_knows:
         return f"{told.truth.warning} There was nothing to forget."
     n, rows, ok, kept = len(told.rows("forget")), told.rows("retain"), forgot(told), _kept(told)
     then = ", ".join(f"{told.recited('before', form)} of {n} in {form}" for form in told.formats)
     now = " and ".join(str(told.recited("after", form)) for form in told.formats)
-    return (f"{_HEADS[ok, kept]}: forget answers recited before: {then}; after: {now}. Retain answers recited before: "
-            f"{int(rows['recited before'].sum())} of {len(rows)}; after: {int(rows['recited'].sum())}.")
+    warned = f"{told.truth.warning} " if told.truth.warning else ""
+    return (f"{warned}{_HEADS[ok, kept]}: forget answers recited before: {then}; after: {now}. Retain answers recited "
+            f"before: {int(rows['recited before'].sum())} of {len(rows)}; after: {int(rows['recited'].sum())}.")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #61844c29
 def _broken(said: pd.Series) -> pd.Series:

@@ -6,6 +6,7 @@
 __all__ = ['PRESETS', 'ALIASES', 'Preset', 'meant_objective', 'resolve']
 
 # %% ../../nbs/02_objectives/10_presets.ipynb #57dae262
+import difflib
 import re
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -47,8 +48,9 @@ def _bare(name: str) -> str:
 
 def meant_objective(name: str) -> str:
     """Our name of an objective that another project calls `name`, or that is written a little differently; ""."""
-    ours = {_bare(known): known for known in PRESETS}
-    return ours.get(_bare(name)) or ALIASES.get(_bare(name), "")
+    named = ALIASES | {_bare(term): term for term in TERMS} | {_bare(known): known for known in PRESETS}
+    near = [_bare(name)] if _bare(name) in named else difflib.get_close_matches(_bare(name), named, n=1, cutoff=0.7)
+    return named[near[0]] if near else ""
 
 # %% ../../nbs/02_objectives/10_presets.ipynb #2218f105
 def resolve(objective: str | Term | Objective) -> Objective:
@@ -62,10 +64,10 @@ def resolve(objective: str | Term | Objective) -> Objective:
     if objective in PRESETS:
         return parse_objective(PRESETS[objective].expression)
     a_name = re.fullmatch(r"[A-Za-z][\w -]{0,60}", objective) and objective not in TERMS
-    meant = meant_objective(objective) if a_name else ""
+    words = objective.split("-")
+    meant = meant_objective(objective) if a_name and not set(words) <= set(TERMS) else ""
     if meant:
         raise UnlearnError(f"unknown objective {objective!r}; did you mean {meant!r}?")
-    words = objective.split("-")
     if len(words) > 1 and all(word.isalpha() for word in words) and not set(words) <= set(TERMS):
         raise unknown("preset", objective, PRESETS)
     return parse_objective(objective)

@@ -159,7 +159,7 @@ def _note(run: Run, facts: Mapping[str, Any], state: str) -> None:
         _say(f"stage {name}: {state}{more}")
     run.building = name if state == "begun" else ""
     count_steps_anew()
-    _write_note(run, {"stage": name, "state": state, "seconds": seconds})
+    _write_note(run, {"stage": name, "state": state, "seconds": seconds, "key": facts["key"][:12]})
 
 # %% ../../nbs/14_runs/03_stages.ipynb #74b1f4f8
 def _listening(run: Run) -> Run:

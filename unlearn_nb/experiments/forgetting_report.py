@@ -171,8 +171,10 @@ def _collateral(told: Told) -> Number:
         return Number("collateral", None, note=f"no rows that are neither forgotten nor retained: {_MORE}")
     which = {"collateral": "retain rows kept out of unlearning", "general": "general rows"}[split]
     if (known := told.rows(split)["prob before"].mean()) < KNOWN_LEAST:
-        return Number("collateral", None, note=f"the model did not know the {which} (mean probability of the answers "
-                                               f"{known:.2g}): {_MORE}")
+        words = "" if split == "collateral" else ("; a chat model may know these facts and say them in a sentence, "
+                                                  "which is not counted")
+        return Number("collateral", None, note=f"the model did not give the answers of the {which} word for word (mean "
+                                               f"probability {known:.2g}{words}): {_MORE}")
     return kept_share(told.rows(split), "prob", "collateral", seed=told.seed,
                       note=f"probability of the answers of {len(told.rows(split))} {which} that unlearning has not "
                            "seen, as a share of what it was")

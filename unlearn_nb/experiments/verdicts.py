@@ -268,7 +268,8 @@ def erasing_summary(results: pd.DataFrame, solver: str, found: pd.DataFrame, *,
     usable, harm = edits[edits["recovery"].notna()], erasing_damage(results, solver).set_axis(edits.index)
     count, harmed = int((usable["recovery"] >= WANTED).sum()), harm[~harm["holds"]]
     worst, wrong = harm["value"].idxmax(), list(filter(None, [warning_of(missing or {})]))
-    text = (f"The edit by {solver} recovers {WANTED:.0%} of the gap to retraining in {so_many(count, len(usable), 'case')}, "
+    often = so_many(count, len(usable), "case")
+    text = (f"The edit by {solver} recovers {WANTED:.0%} of the gap to retraining in {often}, "
             f"at {edits['share'].max():.0%} of retraining's cost or less" if len(usable) else
             f"What the edit by {solver} recovers is not available")
     text += (f", but damages the kept rows in {len(harmed)} (most in {worst}: {harm['value'].max():.2f} nats a token "

@@ -66,12 +66,12 @@ def explained(column: str) -> Meaning | None:
     tried = (column, bare, bare.rpartition("/")[2], bare.rpartition(" ")[2])
     return next((known[name] for name in tried if name in known), None)
 
-# %% ../../nbs/10_metrics/18_meanings.ipynb #0167a5d9
+# %% ../../nbs/10_metrics/18_meanings.ipynb #2d368503
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 
 
 def bounds_of(column: str, *, difference: bool = False) -> tuple[float, float]:
-    """Least and most that a measure, or the difference of two such, can be; infinite where the glossary knows no end."""
+    """Least and most that a measure, or the difference of two, can be; infinite where the glossary knows no end."""
     meaning = explained(column)
     said = meaning.range if meaning else ""
     between, least = re.match(f"{_NUMBER} to {_NUMBER}", said), re.match(f"{_NUMBER} and more", said)

@@ -182,7 +182,7 @@ def subject_means(values: np.ndarray, subjects: Any, *, bootstrap: int = 1000, s
     means = weights @ values / weights.sum(1, keepdims=True)
     return np.stack([values.mean(0), *np.quantile(means, [0.025, 0.975], axis=0)])
 
-# %% ../../nbs/10_metrics/00_resampling.ipynb #d100c29c
+# %% ../../nbs/10_metrics/00_resampling.ipynb #e862e550
 ANY = (-np.inf, np.inf)  # of a measure without ends
 
 

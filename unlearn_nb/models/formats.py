@@ -58,7 +58,7 @@ def in_template(bench: Bench, template: str, model: str) -> Bench:
     frame_of(tokenizer, wanted)
     return replace(bench, template=wanted)
 
-# %% ../../nbs/03_models/16_formats.ipynb #e9e3dcf0
+# %% ../../nbs/03_models/16_formats.ipynb #5eb9486f
 def check_frame(model: str, template: str, wanted: str = "plain") -> None:
     """Raise UnlearnError where the tokeniser in a model's folder can't put rows in a template.
 

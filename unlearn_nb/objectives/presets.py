@@ -48,9 +48,18 @@ def _bare(name: str) -> str:
 
 def meant_objective(name: str) -> str:
     """Our name of an objective that another project calls `name`, or that is written a little differently; ""."""
-    named = ALIASES | {_bare(term): term for term in TERMS} | {_bare(known): known for known in PRESETS}
-    near = [_bare(name)] if _bare(name) in named else difflib.get_close_matches(_bare(name), named, n=1, cutoff=0.7)
-    return named[near[0]] if near else ""
+    return _named().get(_bare(name), "")
+
+
+def _named() -> dict[str, str]:
+    return ALIASES | {_bare(known): known for known in PRESETS}
+
+
+def _near(name: str) -> str:
+    """Our name of what is spelled nearly like `name`; ""."""
+    known = _named() | {_bare(term): term for term in TERMS}
+    near = difflib.get_close_matches(_bare(name), known, n=1, cutoff=0.7)
+    return known[near[0]] if near else ""
 
 # %% ../../nbs/02_objectives/10_presets.ipynb #2218f105
 def resolve(objective: str | Term | Objective) -> Objective:
@@ -64,10 +73,12 @@ def resolve(objective: str | Term | Objective) -> Objective:
     if objective in PRESETS:
         return parse_objective(PRESETS[objective].expression)
     a_name = re.fullmatch(r"[A-Za-z][\w -]{0,60}", objective) and objective not in TERMS
-    words = objective.split("-")
-    meant = meant_objective(objective) if a_name and not set(words) <= set(TERMS) else ""
+    meant = meant_objective(objective) if a_name else ""
     if meant:
         raise UnlearnError(f"unknown objective {objective!r}; did you mean {meant!r}?")
+    words = objective.split("-")
     if len(words) > 1 and all(word.isalpha() for word in words) and not set(words) <= set(TERMS):
         raise unknown("preset", objective, PRESETS)
+    if a_name and len(words) == 1 and (near := _near(objective)):
+        raise UnlearnError(f"unknown objective {objective!r}; did you mean {near!r}?")
     return parse_objective(objective)

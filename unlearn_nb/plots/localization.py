@@ -60,7 +60,7 @@ def _axis(axis: Axes, direction: str, metric: str, *, values: pd.Series) -> str:
 
 # %% ../../nbs/13_plots/05_localization.ipynb #d15ace98
 def _mean_curve(points: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """Mean of each measure over seeds, a row a step, with `MEASURE low` and `MEASURE high`: how far its interval reaches, 0: no interval."""
+    """Mean of each measure over seeds, a row a step, with `MEASURE low` and `MEASURE high`: how far it may be away."""
     rows = []
     for step, found in points.groupby("step"):
         line: dict[str, float] = {"step": step}

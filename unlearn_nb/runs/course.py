@@ -45,9 +45,9 @@ def read_events(place: Path) -> list[Event]:
             continue
     return first_uses(events)
 
-# %% ../../nbs/14_runs/17_course.ipynb #05d8a93e
+# %% ../../nbs/14_runs/17_course.ipynb #ea8ee6e9
 def first_uses(events: Iterable[Event]) -> list[Event]:
-    """The events without the later uses of a stage that the same run has come to before, and earlier steps of loops."""
+    """The events without later uses of a stage that the same run has come to before, and earlier steps of loops."""
     kept: list[Event] = []
     seen: set[tuple[str, str]] = set()
     for event in events:
@@ -66,7 +66,7 @@ def without_seeds(names: Iterable[str]) -> list[str]:
     seeds = list(dict.fromkeys(match[1] for name in names if (match := re.match(r"s(\d+)-", name))))
     return [re.sub(r"^s(\d+)-", lambda match: f"s#{seeds.index(match[1])}-", name) for name in names]
 
-# %% ../../nbs/14_runs/17_course.ipynb #825dc165
+# %% ../../nbs/14_runs/17_course.ipynb #1bbc1efe
 def repeats(names: Iterable[str]) -> list[str]:
     """The names, a repeated one with its number: `score`, `score#2`."""
     counts: dict[str, int] = {}
@@ -76,7 +76,7 @@ def repeats(names: Iterable[str]) -> list[str]:
         found.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
     return found
 
-# %% ../../nbs/14_runs/17_course.ipynb #d6a5c22e
+# %% ../../nbs/14_runs/17_course.ipynb #3b4b93b2
 def stage_names(events: Sequence[Event]) -> list[str]:
     """The name of each event's stage in a course ("" between two)."""
     names = without_seeds(event.stage for event in events)
@@ -156,8 +156,10 @@ def course_of(events: Sequence[Event], started: float, ended: float, *,
         if event.state != "begun":
             then = known_loops.get(name, {}) if event.state == "reused" else {}
             within = before != name and event.state == "built" and f">{name}" in course
-            add(name, min(event.seconds, event.at - last) if within else event.seconds, loops_by_stage(loops).get(name, {}), then)
+            add(name, min(event.seconds, event.at - last) if within else event.seconds,
+                loops_by_stage(loops).get(name, {}), then)
         last, before = event.at, name
     then = known_loops.get(f"{before}>", {})
-    add(END, max(ended - last, known.get(END, 0.0) + sum(then.values())), loops_by_stage(loops).get(f"{before}>", {}), then)
+    add(END, max(ended - last, known.get(END, 0.0) + sum(then.values())),
+        loops_by_stage(loops).get(f"{before}>", {}), then)
     return course

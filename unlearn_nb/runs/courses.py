@@ -6,7 +6,7 @@
 __all__ = ['ALIKE', 'Course', 'with_seeds', 'recorded_courses', 'known_courses', 'keep_course', 'course_so_far', 'likeliest',
            'foresight']
 
-# %% ../../nbs/14_runs/19_courses.ipynb #02455f95
+# %% ../../nbs/14_runs/19_courses.ipynb #c3cb63db
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core import cache_dir, content_hash, is_whole, slug, to_json, write_atomic
-from .course import END, Event, course_of, is_stage
+from .course import END, Event, course_of
 from .estimate import Outlook, misfit, outlook, paces, stand_ins
 
-# %% ../../nbs/14_runs/19_courses.ipynb #df569ddc
+# %% ../../nbs/14_runs/19_courses.ipynb #e4dd1718
 @dataclass(frozen=True)
 class Course:
     """How long each piece of a run took."""
@@ -44,7 +44,7 @@ def _course(record: Mapping[str, Any]) -> Course:
     pieces = {str(piece): float(seconds) for piece, seconds in record["pieces"]}
     return Course(**{**record, "pieces": pieces})
 
-# %% ../../nbs/14_runs/19_courses.ipynb #919890d0
+# %% ../../nbs/14_runs/19_courses.ipynb #47a2929b
 def _of_seed(piece: str) -> int:
     found = re.match(r">?s#(\d+)-", piece)
     return int(found[1]) if found else -1
@@ -70,7 +70,7 @@ def with_seeds(pieces: Mapping[str, float], seeds: int, wanted: int) -> dict[str
     repeat()
     return found
 
-# %% ../../nbs/14_runs/19_courses.ipynb #96ee7835
+# %% ../../nbs/14_runs/19_courses.ipynb #5f51fcfe
 def _key(params: Mapping[str, Any]) -> str:
     return content_hash({key: value for key, value in params.items() if key not in ("seed", "run_dir")})
 
@@ -85,13 +85,13 @@ def _read(file: Traversable) -> list[Course]:
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
-# %% ../../nbs/14_runs/19_courses.ipynb #3f09dcfe
+# %% ../../nbs/14_runs/19_courses.ipynb #7b725775
 @cache
 def recorded_courses(study: str) -> list[Course]:
     """The courses of a study that travel with the package."""
     return _read(files("unlearn_nb.runs") / "recorded" / f"{slug(study)}.json")
 
-# %% ../../nbs/14_runs/19_courses.ipynb #86fd9f49
+# %% ../../nbs/14_runs/19_courses.ipynb #576265f6
 def known_courses(study: str, params: Mapping[str, Any]) -> list[Course]:
     """The course of the last run with these parameters, else those that may be alike: of this budget, else of any.
 
@@ -112,7 +112,7 @@ def _fitted(course: Course, seeds: Any) -> Course:
     fits = not (is_whole(seeds, 1) and course.seeds) or seeds == course.seeds
     return course if fits else replace(course, pieces=with_seeds(course.pieces, course.seeds, seeds))
 
-# %% ../../nbs/14_runs/19_courses.ipynb #6cc48a4e
+# %% ../../nbs/14_runs/19_courses.ipynb #a24650c3
 def keep_course(study: str, params: Mapping[str, Any], pieces: Mapping[str, float], *, whole: bool = True) -> None:
     """Keep the course of a run; the last 50 of a study are kept. One that was stopped takes no whole one's place."""
     known, key = _read(_file(study)), _key(params)
@@ -125,7 +125,7 @@ def keep_course(study: str, params: Mapping[str, Any], pieces: Mapping[str, floa
     kept = [course for course in known if course.key != key][-49:] + [new]
     write_atomic(folder / _file(study).name, to_json([course.record() for course in kept]))
 
-# %% ../../nbs/14_runs/19_courses.ipynb #f38583a9
+# %% ../../nbs/14_runs/19_courses.ipynb #6eec3b89
 def course_so_far(course: Mapping[str, float], events: Sequence[Event], started: float) -> dict[str, float]:
     """The course of a run that was stopped; {} where no stage had ended."""
     ended = {event.stage for event in events if event.state == "built"}
@@ -137,12 +137,12 @@ def course_so_far(course: Mapping[str, float], events: Sequence[Event], started:
     pace = paces(course, events, started)
     return now | {piece: pace[piece] * course[piece] for piece in pieces[reached + 1:]}
 
-# %% ../../nbs/14_runs/19_courses.ipynb #9ddbb14b
+# %% ../../nbs/14_runs/19_courses.ipynb #e4dafcca
 def likeliest(courses: Iterable[Course], events: Sequence[Event], *, started: float) -> Course | None:
     """The course whose pieces have the proportions of the run so far; the first one of those that are as good."""
     return min(courses, key=lambda course: round(misfit(course.pieces, events, started), 2), default=None)
 
-# %% ../../nbs/14_runs/19_courses.ipynb #8cdbf8f2
+# %% ../../nbs/14_runs/19_courses.ipynb #685f05e1
 ALIKE = 0.5  # a misfit below this
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['stand_ins', 'observed', 'kind_of', 'paces', 'misfit', 'Outlook', 'outlook']
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #f82d40cd
+# %% ../../nbs/14_runs/18_estimate.ipynb #5c9e23a3
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,21 +14,23 @@ from dataclasses import dataclass
 from .course import END, TAB, Event, is_stage, loops_by_stage, named_pieces, repeats
 from .course import stage_names, without_seeds
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #1deddb9e
+# %% ../../nbs/14_runs/18_estimate.ipynb #21723bc7
 def _shape(name: str) -> str:
     """A stage's name without its numbers, but for that of the seed."""
     seed, dash, rest = name.partition("-") if name.startswith("s#") else ("", "", name)
     return seed + dash + re.sub(r"#?\d+(\.\d+)?(e[-+]?\d+)?", "#", rest).rstrip("#")
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #177fc21f
+# %% ../../nbs/14_runs/18_estimate.ipynb #9e89f08e
 def stand_ins(course: Mapping[str, float], events: Sequence[Event]) -> dict[str, str]:
     """For stages that are not in a course: the stages there that stand for them."""
     names = [name for name in dict.fromkeys(stage_names(events)) if name]
     order = [piece for piece in course if is_stage(piece)]
-    places, taken, found, at = {piece: i for i, piece in enumerate(order)}, set(names), {}, 0
+    places, shapes = {piece: i for i, piece in enumerate(order)}, [_shape(piece) for piece in order]
+    taken, found, at = set(names), {}, 0
     for name in names:
+        alike = [] if name in course else shapes[at:]
         stands = name if name in course else next(
-            (piece for piece in order[at:] if piece not in taken and _shape(piece) == _shape(name)), None)
+            (piece for piece, shape in zip(order[at:], alike) if piece not in taken and shape == _shape(name)), None)
         if stands is None:
             continue
         if stands != name:
@@ -37,12 +39,12 @@ def stand_ins(course: Mapping[str, float], events: Sequence[Event]) -> dict[str,
         at = places[stands] + 1
     return found
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #62138579
+# %% ../../nbs/14_runs/18_estimate.ipynb #ea8de664
 def _named(course: Mapping[str, float], events: Sequence[Event]) -> list[tuple[str, Event]]:
     """Each event with the piece of the course that it tells of."""
     return named_pieces(events, stand_ins(course, events))
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #268aa119
+# %% ../../nbs/14_runs/18_estimate.ipynb #80feb3f0
 def _between(course: Mapping[str, float], events: Sequence[Event], started: float) -> dict[str, tuple[float, float]]:
     """Seconds before each stage that was begun, loops aside: now, and in the course."""
     took: dict[str, tuple[float, float]] = {}
@@ -58,7 +60,7 @@ def _between(course: Mapping[str, float], events: Sequence[Event], started: floa
         last, loops = event.at, {}
     return took
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #ac1fb8ce
+# %% ../../nbs/14_runs/18_estimate.ipynb #f881b068
 def observed(course: Mapping[str, float], events: Sequence[Event], started: float) -> dict[str, tuple[float, float]]:
     """By piece of the course: its seconds in this run, and in the course (of a loop that runs: of its share)."""
     took = _between(course, events, started)
@@ -76,7 +78,7 @@ def observed(course: Mapping[str, float], events: Sequence[Event], started: floa
         took |= {piece: (now * seconds / then if then else now, seconds) for piece, seconds in rest.items()}
     return took
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #e4eb34cb
+# %% ../../nbs/14_runs/18_estimate.ipynb #3be03aa4
 def kind_of(piece: str) -> str:
     """The kind of work: of a loop what it does, of a stage the first word of its name, "" between two."""
     name, tab, what = piece.partition(TAB)
@@ -88,7 +90,7 @@ def kind_of(piece: str) -> str:
 assert [kind_of(piece) for piece in ("s#1-train-a\tlearn 2", "s#0-score-b", "probe#2", ">x", END)
         ] == ["learn", "score", "probe", "", ""]
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #0483fd31
+# %% ../../nbs/14_runs/18_estimate.ipynb #bb74ea00
 def paces(course: Mapping[str, float], events: Sequence[Event], started: float) -> dict[str, float]:
     """By piece of a course: seconds that a second of it takes here."""
     took = observed(course, events, started)
@@ -101,16 +103,17 @@ def paces(course: Mapping[str, float], events: Sequence[Event], started: float) 
     kinds = {kind: ratio(kind, common=overall, weight=2.0) for kind in {kind_of(piece) for piece in course}}
     return {piece: kinds[kind_of(piece)] for piece in course}
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #65403264
+# %% ../../nbs/14_runs/18_estimate.ipynb #74db5646
 def misfit(course: Mapping[str, float], events: Sequence[Event], started: float) -> float:
     """How badly a course tells of a run so far: 0 where its pieces are as long, little where all are twice as long."""
     took = observed(course, events, started)
-    strange = sum(event.seconds for name, event in _named(course, events) if event.state == "built" and name not in course)
+    strange = sum(event.seconds for name, event in _named(course, events)
+                  if event.state == "built" and name not in course)
     here, there = (max(sum(both[i] for both in took.values()), 1e-3) for i in (0, 1))
     wrong = strange + sum(abs(now - here / there * then) for now, then in took.values())
     return wrong / (strange + here) + 0.1 * abs(math.log(here / there))
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #0de62212
+# %% ../../nbs/14_runs/18_estimate.ipynb #b1fa92c2
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
     """How far a run is."""
@@ -122,7 +125,7 @@ class Outlook:
     left: float | None  # seconds; None where nothing is known
     guess: bool = False  # `left` is one: another study's size, model or rows
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #82a955aa
+# %% ../../nbs/14_runs/18_estimate.ipynb #677d2222
 def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: float, now: float,
             there: Iterable[str] = ()) -> Outlook:
     """How far a run is that has come to `events`.
@@ -139,7 +142,7 @@ def outlook(course: Mapping[str, float], events: Sequence[Event], *, started: fl
     left = _left(course, events, started=started, now=now, reused=_reused(events, there)) if course else None
     return Outlook(stage=running, steps=steps, done=len(done), total=total, left=left)
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #aeb25a02
+# %% ../../nbs/14_runs/18_estimate.ipynb #05a4c1f9
 def _place(course: Mapping[str, float], events: Sequence[Event]) -> tuple[int, float, Event | None]:
     """The number of the piece in which a run is, the share of it that is over, and the event that says so."""
     pieces = list(course)
@@ -152,7 +155,7 @@ def _place(course: Mapping[str, float], events: Sequence[Event]) -> tuple[int, f
         return at - len(loops_by_stage(course).get(name, {})), 0.0, event
     return (at, event.share, event) if event.state == "steps" and event.share < 1 else (at + 1, 0.0, event)
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #360bb1f6
+# %% ../../nbs/14_runs/18_estimate.ipynb #26b079f7
 def _leads_to(pieces: Iterable[str]) -> list[str]:
     """The stage that each piece is a part of, or leads up to."""
     found: list[str] = []
@@ -161,7 +164,7 @@ def _leads_to(pieces: Iterable[str]) -> list[str]:
         found.append(found[-1] if tab and name.endswith(">") else name.removeprefix(">"))
     return found[::-1]
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #5e56b81d
+# %% ../../nbs/14_runs/18_estimate.ipynb #74bac097
 def _seed(name: str) -> int:
     """The seed of a stage, by which its run comes to it."""
     found = re.match(r"s(\d+)-", name)
@@ -173,13 +176,13 @@ def _reused(events: Sequence[Event], there: Iterable[str]) -> set[str]:
     names = set(repeats(without_seeds(sorted(there, key=_seed))))
     return set() if any(event.state == "begun" and name in names for name, event in named_pieces(events)) else names
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #6a3cd2b6
+# %% ../../nbs/14_runs/18_estimate.ipynb #afb961b3
 def _loop_left(events: Sequence[Event]) -> float:
     """Seconds that the loop which runs still takes, from its last step on; 0 where none runs."""
     last = events[-1] if events else None
     return last.seconds * (1 - last.share) / last.share if last and last.state == "steps" and last.share else 0.0
 
-# %% ../../nbs/14_runs/18_estimate.ipynb #6dfd59af
+# %% ../../nbs/14_runs/18_estimate.ipynb #5be21096
 def _left(course: Mapping[str, float], events: Sequence[Event], *, started: float, now: float,
           reused: set[str]) -> float:
     """Seconds that are left."""

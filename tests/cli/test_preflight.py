@@ -48,6 +48,7 @@ MISTAKES = [
     (["merging", "-p", "model", "./my-modle"], "did you mean 'my-model'"),
     (["merging", "-p", "model", "my-model"], "has no config.json: a model's folder has config.json and model.safetens"),
     (["merging", "-p", "over", "graddiff"], "did you mean 'ga-gdr'"),
+    (["merging", "-p", "over", "graddif"], "did you mean 'ga-gdr'"),
     (["merging", "-p", "under", "0.4*nop + nll"], "did you mean 'npo'"),
     (["merging", "-p", "bench", "biografies"], "did you mean 'biographies'"),
     (["merging", "-p", "bench", "jsonl:rows"], "response"),

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
-from unlearn_nb.experiments import claims_table, in_words, models_over_seeds, over_seeds
+from unlearn_nb.experiments import claims_table, in_words, models_over_seeds, over_seeds, seeds_note
+from unlearn_nb.metrics import bounds_of
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 20])
@@ -24,6 +25,15 @@ def test_a_single_seed_and_equal_seeds_have_no_interval(recwarn):
         found = over_seeds(values)
         assert found["value"] == values[0] and math.isnan(found["low"]) and math.isnan(found["high"])
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("values", [[0.9, 1.0], [0.0, 0.03], [0.2, 0.9, 1.0]])
+def test_no_interval_of_a_share_leaves_what_a_share_can_be(values):
+    free, found = over_seeds(values), over_seeds(values, bounds_of("retain/krr"))
+    assert free["low"] < 0 or free["high"] > 1
+    assert [found["low"], found["high"]] == [max(free["low"], 0), min(free["high"], 1)]
+    assert "cut at the end of the measure" in in_words(claims_table([("kept", *found.values(), True)]))[0]
+    assert "tell little" in seeds_note(found, len(values)) and "cut" not in seeds_note(over_seeds([0.4, 0.41]), 2)
 
 
 def test_a_missing_value_stays_missing():

@@ -89,6 +89,8 @@ def test_several_seeds_have_an_interval_over_seeds():
     table.loc[(table["model"] == "ours") & (table["seed"] == 1) & (table["metric"] == "recited"), "value"] = 0.2
     found = scores_summary(table, "Ours", "ours", columns=COLUMNS, found=claims([1.0, 1.0]), distances=[0.1, 0.2])
     assert found.numbers[0].value == pytest.approx(0.85) and found.numbers[0].low < 0.8
+    two = distance_number([0.1, 0.2])
+    assert two.low == 0 and "t interval over 2 seeds, cut at the end of the measure: 2 seeds tell little" in two.note
     assert distance_number([]).value is None and distance_number([math.nan]).note == "no oracle"
 
 
@@ -112,7 +114,8 @@ def test_whether_the_region_helps_follows_from_the_intervals():
     gaps = pd.DataFrame({"low": [-0.1, -0.2], "high": [0.1, 0.2], "n": [5, 5]})
     none = localization_summary(points, points, gaps, found=claims([1.0, 1.0]))
     some = localization_summary(points, points, gaps.assign(low=[0.05, -0.2]), found=claims([1.0, 1.0]))
-    assert "brings no advantage" in none.verdict and "helps in 1 of 2 comparisons" in some.verdict
+    assert "brings no advantage and does no harm (" in none.verdict
+    assert "helps in 1 of 2 comparisons and hurts in none (" in some.verdict
     assert none.numbers[1].value == 0.9 and "random region 0.900" in none.numbers[1].note
     assert none.numbers[2].value is None, "others were not measured"
     assert none.numbers[3].value == 3 and not none.fails

@@ -1,5 +1,6 @@
 """Runs: what is refused, what counts as a success, what survives a kill."""
 
+import asyncio
 import base64
 import json
 import re
@@ -8,15 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from nbclient.exceptions import DeadKernelError
 from small_study import write_study
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.runs import ModelFiles, RunFailed, list_runs, run_study
+from unlearn_nb.runs.kernel import _Client
 
 
 def names(folder: Path) -> set[str]:
@@ -208,3 +212,14 @@ def test_a_folder_of_reports_that_can_be_none(tmp_path, monkeypatch, out):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UnlearnError, match="^the folder of reports .*choose another one with --out"):
         run_study(write_study(tmp_path / "small.ipynb"), out=out)
+
+
+def test_a_dead_kernel_is_told_by_the_run_alone(caplog):
+    """An interrupt ends the kernel while the client still waits for a cell: nbclient would say so on stderr."""
+    async def is_alive():
+        return False
+
+    for kc in (None, SimpleNamespace(is_alive=is_alive)):
+        with pytest.raises(DeadKernelError):
+            asyncio.run(_Client._async_check_alive(SimpleNamespace(kc=kc)))
+    assert "Kernel died" not in caplog.text

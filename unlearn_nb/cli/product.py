@@ -38,17 +38,19 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 @click.command()
 @click.argument("run_name", metavar="RUN")
 @click.option("--prompt", "prompts", multiple=True, help="What to ask; may be given several times. Default: stdin.")
-@click.option("--template", default="", help="How they are asked: chat, plain. Default: as in the run.")
+@click.option("--template", default="", help="How they are asked: chat, plain or a file.jinja. Default: as in the run.")
 @device_option
 @out_option
 def chat(run_name: str, prompts: tuple[str, ...], template: str, device: str, out: Path) -> None:
     """Ask the base and what RUN has made of it, side by side."""
     from unlearn_nb.experiments import asked_both, load_both, read_product  # heavy
+    from unlearn_nb.models import read_template
 
     product = read_product(find_run(run_name, out).folder)
+    asked = str(read_template(template)) if template else product.templates[0]
     with load_both(product, device) as (tokenizer, opened):
         for prompt in _prompts(prompts):
-            said = asked_both(tokenizer, opened, [prompt], template=template or product.templates[0]).iloc[0]
+            said = asked_both(tokenizer, opened, [prompt], template=asked).iloc[0]
             click.echo(f"prompt:    {prompt}\nbase:      {said['base']}\nunlearned: {said['unlearned']}\n")
 
 # %% ../../nbs/16_cli/08_product.ipynb #fc343bb6

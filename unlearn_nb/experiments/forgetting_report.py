@@ -171,8 +171,10 @@ def _collateral(told: Told) -> Number:
         return Number("collateral", None, note=f"no rows that are neither forgotten nor retained: {_MORE}")
     which = {"collateral": "retain rows kept out of unlearning", "general": "general rows"}[split]
     if (known := told.rows(split)["prob before"].mean()) < KNOWN_LEAST:
-        return Number("collateral", None, note=f"the model did not know the {which} (mean probability of the answers "
-                                               f"{known:.2g}): {_MORE}")
+        words = "" if split == "collateral" else ("; a chat model may know these facts and say them in a sentence, "
+                                                  "which is not counted")
+        return Number("collateral", None, note=f"the model did not give the answers of the {which} word for word (mean "
+                                               f"probability {known:.2g}{words}): {_MORE}")
     return kept_share(told.rows(split), "prob", "collateral", seed=told.seed,
                       note=f"probability of the answers of {len(told.rows(split))} {which} that unlearning has not "
                            "seen, as a share of what it was")
@@ -215,14 +217,15 @@ def _kept(told: Told) -> bool | None:
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #0a5c8c33
 def verdict(told: Told) -> str:
-    """Forgotten, retained or not, and how many answers were recited before and after."""
+    """What can't be relied on, forgotten, retained or not, and how many answers were recited before and after."""
     if not told.truth.target_knows:
         return f"{told.truth.warning} There was nothing to forget."
     n, rows, ok, kept = len(told.rows("forget")), told.rows("retain"), forgot(told), _kept(told)
     then = ", ".join(f"{told.recited('before', form)} of {n} in {form}" for form in told.formats)
     now = " and ".join(str(told.recited("after", form)) for form in told.formats)
-    return (f"{_HEADS[ok, kept]}: forget answers recited before: {then}; after: {now}. Retain answers recited before: "
-            f"{int(rows['recited before'].sum())} of {len(rows)}; after: {int(rows['recited'].sum())}.")
+    warned = f"{told.truth.warning} " if told.truth.warning else ""
+    return (f"{warned}{_HEADS[ok, kept]}: forget answers recited before: {then}; after: {now}. Retain answers recited "
+            f"before: {int(rows['recited before'].sum())} of {len(rows)}; after: {int(rows['recited'].sum())}.")
 
 # %% ../../nbs/15_experiments/15_forgetting_report.ipynb #61844c29
 def _broken(said: pd.Series) -> pd.Series:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from .claims import claims_table
+from .claims import claims_table, so_many
 
 # %% ../../nbs/15_experiments/11_localization_report.ipynb #ef866db4
 def localization_claims(injected: Sequence[float], comparison: pd.DataFrame, located: pd.DataFrame, *,
@@ -59,8 +59,8 @@ def conclusion(comparison: pd.DataFrame, missing: Mapping[str, str] | None = Non
     part = "holds here in part" if len(better) else "holds here"
     verdict = "does not hold here" if len(better) == len(comparison) else part
     return " ".join([
-        f"Of {len(comparison)} comparisons, the oracle region is better in {len(better)}{_listed(better)}"
-        f" and the random one in {len(worse)}{_listed(worse)}.",
+        f"The oracle region is better in {so_many(len(better), len(comparison), 'comparison')}{_listed(better)}"
+        f" and the random one in {len(worse) or 'none'}{_listed(worse)}.",
         f"The paper's conclusion, that knowing the region brings no advantage, {verdict}.",
         f"With {comparison['n'].min()} seeds, a true gap below these would mostly have gone unnoticed: {gaps}."])
 

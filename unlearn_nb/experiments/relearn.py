@@ -241,7 +241,8 @@ def relearn_claims(table: pd.DataFrame, missing: Mapping[str, str] | None = None
               ours[f"{split}/ls"] / oracle[f"{split}/ls"], 0.9, math.inf) for split in ("forget", "retain")]
     rows += [_damage_claim(name, of[name], of["target"])
              for name in sorted(of.keys() - {"relearn", "oracle", "target"})]
-    found = [(claim, over_seeds(values), least, most) for claim, values, least, most in rows]
+    bounds = [(0.0, 1.0)] * 2 + [(0.0, math.inf)] * (len(rows) - 2)  # shares, then ratios
+    found = [(claim, over_seeds(values, ends), least, most) for (claim, values, least, most), ends in zip(rows, bounds)]
     needs = [["target"], [], ["target", "oracle"], ["oracle"], *([["target"]] * (len(rows) - 4))]
     return claims_table([(claim, *value.values(), least <= value["value"] <= most)
                          for claim, value, least, most in found], needs=needs, missing=missing)

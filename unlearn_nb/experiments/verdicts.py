@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from .claims import claims_table, in_words, over_seeds
+from .claims import claims_table, in_words, over_seeds, seeds_note, so_many
 from .erasing_trials import WANTED
 from .truth import NONE_GIVEN, warning_of
-from ..metrics import explained
+from ..metrics import bounds_of, explained
 from ..runs import Number, Summary
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #02e31210
@@ -35,7 +35,7 @@ def measured(scores: pd.DataFrame, model: str, metric: str) -> dict[str, float]:
         return dict.fromkeys(("value", "low", "high"), math.nan)
     if len(found) == 1:
         return {key: float(found[key].iloc[0]) for key in ("value", "low", "high")}
-    return over_seeds(found["value"].tolist())
+    return over_seeds(found["value"].tolist(), bounds_of(metric))
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #d19d588d
 DISTANCE = "distance to the oracle"
@@ -123,8 +123,8 @@ def distance_number(distances: Sequence[Any], missing: Mapping[str, str] | None 
     given = [float(one) for one in distances if isinstance(one, int | float) and not math.isnan(one)]
     if why or not given:
         return Number(DISTANCE, None, note=why or NONE_GIVEN["oracle"])
-    note = _over(counted) + ("; one seed, no interval" if len(given) == 1 else "")
-    return Number(DISTANCE, **over_seeds(given), note=note)
+    found = over_seeds(given, (0.0, math.inf))
+    return Number(DISTANCE, **found, note=f"{_over(counted)}; {seeds_note(found, len(given))}")
 
 # %% ../../nbs/15_experiments/16_verdicts.ipynb #0d625a30
 NEAR = 0.05  # so much below its reference, a number still counts as reached
@@ -175,7 +175,8 @@ def damage_claims(table: pd.DataFrame, model: str, columns: Sequence[str]) -> pd
     """
     of = {name: rows.set_index("seed") for name, rows in table.groupby("model", sort=False)}
     known = [column for column in columns if column in table and not table[column].isna().all()]
-    found = [(column, over_seeds((of[model][column] - of["oracle"][column]).dropna().tolist())) for column in known]
+    gaps = {column: (of[model][column] - of["oracle"][column]).dropna().tolist() for column in known}
+    found = [(column, over_seeds(values, bounds_of(column, difference=True))) for column, values in gaps.items()]
     return claims_table([(f"{model} damages nobody else: {column} within {NEAR} of the oracle's (difference)",
                           *value.values(), value["value"] >= -NEAR) for column, value in found])
 
@@ -267,7 +268,8 @@ def erasing_summary(results: pd.DataFrame, solver: str, found: pd.DataFrame, *,
     usable, harm = edits[edits["recovery"].notna()], erasing_damage(results, solver).set_axis(edits.index)
     count, harmed = int((usable["recovery"] >= WANTED).sum()), harm[~harm["holds"]]
     worst, wrong = harm["value"].idxmax(), list(filter(None, [warning_of(missing or {})]))
-    text = (f"The edit by {solver} recovers {WANTED:.0%} of the gap to retraining in {count} of {len(usable)} cases, "
+    often = so_many(count, len(usable), "case")
+    text = (f"The edit by {solver} recovers {WANTED:.0%} of the gap to retraining in {often}, "
             f"at {edits['share'].max():.0%} of retraining's cost or less" if len(usable) else
             f"What the edit by {solver} recovers is not available")
     text += (f", but damages the kept rows in {len(harmed)} (most in {worst}: {harm['value'].max():.2f} nats a token "
@@ -357,7 +359,7 @@ def localization_damage(points: pd.DataFrame, objective: str, place: str = "orac
     own = points.query("objective == @objective and region == @place").sort_values("step").groupby("seed")
     if "collateral/es" not in points or not len(own):
         return claims_table([])
-    change = over_seeds((own["collateral/es"].last() - own["collateral/es"].first()).tolist())
+    change = over_seeds((own["collateral/es"].last() - own["collateral/es"].first()).tolist(), (-1.0, 1.0))
     where = "that region" if place == "oracle" else f"the region of {place}"
     return claims_table([(f"{objective.upper()} in {where} leaves others as they were: change, at least {-NEAR}, "
                           "of extraction strength on collateral rows", *change.values(), change["value"] >= -NEAR)])
@@ -373,8 +375,10 @@ def _of_regions(ends: pd.DataFrame, name: str, column: str, *, place: str, tell:
         return Number(name, None, note=why)
     if column not in ends:
         return Number(name, None, note="not measured at the end of a run")
-    value, other = (over_seeds(ends[ends["region"] == region][column].tolist()) for region in (place, "random"))
-    digits = f"{_NAMED.get(column) or measured_as(column)}; "
+    own, random = (ends[ends["region"] == region][column].tolist() for region in (place, "random"))
+    bounds = (0.0, math.inf) if column in _NAMED else bounds_of(column)
+    value, other = over_seeds(own, bounds), over_seeds(random, bounds)
+    digits = f"{_NAMED.get(column) or measured_as(column)}; {seeds_note(value, len(own))}; "
     digits += f"{'' if place == 'oracle' else f'region of {place}; '}random region {other['value']:.3f}"
     return Number(name, **value, note=f"{digits}; {tell}" if tell else digits)
 
@@ -383,7 +387,7 @@ def _other_strength(ends: pd.DataFrame) -> str:
     """`format_note` of the end points of a region: over seeds, or of one seed over subjects."""
     if "other/fs" not in ends or not len(ends):
         return ""
-    more = over_seeds(ends["other/difference"].tolist())
+    more = over_seeds(ends["other/difference"].tolist(), (-1.0, 1.0))
     low, high = ends[["other/low", "other/high"]].iloc[0] if len(ends) == 1 else (more["low"], more["high"])
     return format_note(ends["other/fs"].mean(), more["value"], low, high=high)
 
@@ -393,8 +397,8 @@ def _regions_in_words(comparison: pd.DataFrame, place: str = "oracle") -> str:
     own = "where the knowledge lies" if place == "oracle" else "where localizers take it to lie"
     if not len(comparison):
         return (f"Whether it helps to unlearn {own} is not decided: one seed allows no paired comparison")
-    better, worse = int((comparison["low"] > 0).sum()), int((comparison["high"] < 0).sum())
-    often = "in every comparison" if better == len(comparison) else f"in {better} of {len(comparison)} comparisons"
-    helps = "brings no advantage" if not better else f"helps {often}"
-    return (f"Unlearning {own}, instead of in a random region, {helps} and hurts in {worse} "
+    better, worse, of = int((comparison["low"] > 0).sum()), int((comparison["high"] < 0).sum()), len(comparison)
+    helps = f"helps in {so_many(better, of, 'comparison')}" if better else "brings no advantage"
+    hurts = f"hurts in {so_many(worse, of, 'comparison')}" if worse else "hurts in none" if better else "does no harm"
+    return (f"Unlearning {own}, instead of in a random region, {helps} and {hurts} "
             f"({comparison['n'].min()} seeds, paired)")

@@ -6,6 +6,7 @@
 __all__ = ['PRESETS', 'ALIASES', 'Preset', 'meant_objective', 'resolve']
 
 # %% ../../nbs/02_objectives/10_presets.ipynb #57dae262
+import difflib
 import re
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -47,8 +48,18 @@ def _bare(name: str) -> str:
 
 def meant_objective(name: str) -> str:
     """Our name of an objective that another project calls `name`, or that is written a little differently; ""."""
-    ours = {_bare(known): known for known in PRESETS}
-    return ours.get(_bare(name)) or ALIASES.get(_bare(name), "")
+    return _named().get(_bare(name), "")
+
+
+def _named() -> dict[str, str]:
+    return ALIASES | {_bare(known): known for known in PRESETS}
+
+
+def _near(name: str) -> str:
+    """Our name of what is spelled nearly like `name`; ""."""
+    known = _named() | {_bare(term): term for term in TERMS}
+    near = difflib.get_close_matches(_bare(name), known, n=1, cutoff=0.7)
+    return known[near[0]] if near else ""
 
 # %% ../../nbs/02_objectives/10_presets.ipynb #2218f105
 def resolve(objective: str | Term | Objective) -> Objective:
@@ -68,4 +79,6 @@ def resolve(objective: str | Term | Objective) -> Objective:
     words = objective.split("-")
     if len(words) > 1 and all(word.isalpha() for word in words) and not set(words) <= set(TERMS):
         raise unknown("preset", objective, PRESETS)
+    if a_name and len(words) == 1 and (near := _near(objective)):
+        raise UnlearnError(f"unknown objective {objective!r}; did you mean {near!r}?")
     return parse_objective(objective)

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "comparing": ["attacks_heatmap", "pareto_plot", "ranks_heatmap", "unbeaten"],
     "erasing": ["EDGES", "TENTH", "WANTED", "effort_plot", "recovery_points", "sweep_plot"],
     "forgetting": ["forget_path_plot"],
-    "localization": ["AXES", "SCORES", "curve_plot", "overlap_heatmap", "paired_plot", "precision_plot",
+    "localization": ["AXES", "LOG_P", "SCORES", "curve_plot", "overlap_heatmap", "paired_plot", "precision_plot",
         "region_label", "region_styles", "share_plot"],
     "merging": ["CHANGE_NAMES", "NORM_TITLES", "NOT_A_LOSS", "SPACES", "aggregate_bars", "angles_plot",
         "cells_heatmap", "density_sweep_plot", "loss_curves", "norms_plot", "tradeoff_plot", "trajectories",

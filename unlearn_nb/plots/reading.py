@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
-from ..metrics import LEAST_N
+from ..metrics import ANY, LEAST_N, t_interval
 from .style import BLACK, WIDTH, error_bars, label_of, line_styles, outside_legend
 
 # %% ../../nbs/13_plots/01_reading.ipynb #cf682855
@@ -75,18 +74,16 @@ def _reasons(lacking: pd.DataFrame) -> str:
     return f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
 
 # %% ../../nbs/13_plots/01_reading.ipynb #ee304e20
-def seed_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of runs and the ends of its 95 % interval (Student's t); the ends are NaN for fewer than `LEAST_N` runs."""
-    found = np.asarray(values, dtype=float)
-    mean, spread = float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else np.nan
-    reach = stats.t.ppf(0.975, len(found) - 1) * spread / np.sqrt(len(found)) if len(found) >= LEAST_N else np.nan
-    return mean, mean - reach, mean + reach
+def seed_interval(values: Sequence[float], bounds: tuple[float, float] = ANY) -> tuple[float, float, float]:
+    """`t_interval` of at least `LEAST_N` runs that differ; for fewer runs the ends are NaN."""
+    found = t_interval(values, bounds)
+    return found if len(values) >= LEAST_N else (found[0], np.nan, np.nan)
 
 
 def seeds_said(seeds: int, what: str = "Bars") -> str:
     """What is drawn over so many seeds, in a sentence."""
     if seeds >= LEAST_N:
-        return f"{what}: 95 % intervals of the mean over {seeds} seeds (Student's t)."
+        return f"{what}: 95 % intervals of the mean over {seeds} seeds (Student's t, within the range of the measure)."
     return f"{counted(seeds, 'seed')}: no interval (that takes {LEAST_N})."
 
 # %% ../../nbs/13_plots/01_reading.ipynb #b65a4efd

@@ -5,9 +5,12 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "asked": ["Asked", "CHECKS", "bounds", "check_comment", "choices"],
-    "course": ["END", "Event", "Outlook", "course_of", "keep_course", "outlook", "pace", "read_course",
-        "read_events", "without_seeds"],
+    "course": ["END", "Event", "TAB", "course_of", "first_uses", "is_stage", "loops_by_stage", "named_pieces",
+        "read_events", "repeats", "stage_names", "without_seeds"],
+    "courses": ["ALIKE", "Course", "course_so_far", "foresight", "keep_course", "known_courses", "likeliest",
+        "recorded_courses", "with_seeds"],
     "environment": ["describe_environment"],
+    "estimate": ["Outlook", "kind_of", "misfit", "observed", "outlook", "paces", "stand_ins"],
     "execute": ["run_study"],
     "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead",
         "with_room"],

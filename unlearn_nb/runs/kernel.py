@@ -20,6 +20,7 @@ from typing import Any
 import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_async
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat.v4 import new_output
 from papermill import execute_notebook
@@ -196,6 +197,11 @@ class _Client(PapermillNotebookClient):
         except AssertionError:  # the channel is closed under a reader whose cell ran out of time
             if self.kc is not None:
                 raise
+
+    async def _async_check_alive(self) -> None:
+        # nbclient's own tells of the death on stderr, also of a kernel that an interrupt has ended a moment before
+        if self.kc is None or not await ensure_async(self.kc.is_alive()):
+            raise DeadKernelError("Kernel died")
 
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> Any:
         shows = msg["msg_type"] in ("display_data", "execute_result")

@@ -133,7 +133,8 @@ def _check_bench(asked: Asked) -> str:
         _check_hub(name, source)
     if not hub:
         size, seed = asked.values.get("size"), asked.values.get("seed")
-        load_bench(asked.value, size if size in SIZES else "smoke", seed=seed if isinstance(seed, int) else 0)
+        bench = load_bench(asked.value, size if size in SIZES else "smoke", seed=seed if isinstance(seed, int) else 0)
+        _check_frame(asked.values, bench.template)
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #2ea55841
@@ -187,6 +188,15 @@ def _check_template(asked: Asked) -> str:
         read_template(asked.value)
     return ""
 
+# %% ../../nbs/14_runs/16_preflight.ipynb #da8c79af
+def _check_frame(values: Mapping[str, Any], wanted: str) -> None:
+    """Raise UnlearnError where the model's tokeniser has no place for what a bench in the template `wanted` holds."""
+    template, model = str(values.get("template", "auto")), values.get("target") or values.get("model")
+    if isinstance(model, str) and (template != "auto" or "system=" in wanted):
+        from unlearn_nb.models import check_frame  # brings torch along
+
+        check_frame(model, template, wanted)
+
 # %% ../../nbs/14_runs/16_preflight.ipynb #a4b24025
 @CHECKS.register(name="forget")
 @CHECKS.register(name="retain")
@@ -206,7 +216,9 @@ def _check_rows(asked: Asked) -> str:
         read_own_rows(asked.value)
         if asked.name == "forget":  # beside the others: a row in two files, or a share of too few subjects
             files = {name: asked.values.get(name) or None for name in ("holdout", "general")}
-            own_bench(asked.value, asked.values["retain"], **files, carve=asked.values.get("carve", 0.0))
+            bench = own_bench(asked.value, asked.values["retain"], **files, carve=asked.values.get("carve", 0.0),
+                              template="chat")
+            _check_frame(asked.values, bench.template)
     return ""
 
 # %% ../../nbs/14_runs/16_preflight.ipynb #33c6557d

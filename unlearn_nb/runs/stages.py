@@ -178,7 +178,8 @@ def _note(run: Run, facts: Mapping[str, Any], state: str) -> None:
         _say(f"stage {name}: {state}{more}")
     run.building = name if state == "begun" else ""
     count_steps_anew()
-    _write_note(run, {"stage": name, "state": state, "seconds": seconds / facts.get("beside", 1)})
+    _write_note(run, {"stage": name, "state": state, "seconds": seconds / facts.get("beside", 1),
+                      "key": facts["key"][:12]})
 
 # %% ../../nbs/14_runs/03_stages.ipynb #74b1f4f8
 def _listening(run: Run) -> Run:

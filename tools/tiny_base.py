@@ -1,7 +1,7 @@
 """Make the base of `tiny` anew and say how far it is from the one in the package: python tools/tiny_base.py [--write]
 
-One core takes a minute or two. On another machine sums are rounded otherwise, and 400 steps carry that far: weights differ
-then, what they know does not. --write puts the new one in the place of the old.
+One core takes a minute or two. On another machine sums are rounded otherwise, and 400 steps carry that far: weights
+differ then, what they know does not. --write puts the new one in the place of the old.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def test_the_reader_begins_at_the_base_with_rows_of_its_own(built):
 
 def test_the_base_in_the_package_is_made_of_what_the_recipe_says():
     said = json.loads((packed_base() / "ingredients.json").read_text())["ingredients"]
-    assert said == base_ingredients(), "the rows, the recipe or the tokeniser changed: python tools/tiny_base.py --write"
+    assert said == base_ingredients(), "rows, recipe or tokeniser changed: python tools/tiny_base.py --write"
     record = json.loads((packed_base() / "training.json").read_text())
     assert Recipe(**record["recipe"]) == PRETRAINING and len(record["losses"]) == PRETRAINING.steps
     assert record["rows"] == len(pretraining_rows())

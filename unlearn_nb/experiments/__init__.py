@@ -4,8 +4,8 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "base": ["Experiment", "before_study", "choose_dtype", "score_candidate", "score_other_format", "train_adapter",
-        "truth_about"],
+    "base": ["Experiment", "before_study", "choose_dtype", "prepared_at_once", "score_candidate",
+        "score_other_format", "train_adapter", "truth_about"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "claims": ["claims_table", "in_words", "mean_and_spread", "models_over_seeds", "over_seeds", "seeds_note",
         "so_many"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEMORY', 'count_jobs', 'one_thread', 'end_workers', 'side_by_side']
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #1752b4f4
+# %% ../../nbs/14_runs/20_jobs.ipynb #0db750a5
 import contextlib
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ import psutil
 from ..core import UnlearnError, first_line, is_whole, listen_to_steps, pass_on_steps, redacted, told
 from .stages import share_time
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #b54b542a
+# %% ../../nbs/14_runs/20_jobs.ipynb #8024dcc7
 MEMORY = 2**30  # bytes that a process with a small model may take
 
 
@@ -45,7 +45,7 @@ def count_jobs(jobs: int | str, pieces: int) -> int:
 
     return max(1, min(pieces, torch.get_num_threads(), psutil.virtual_memory().available // MEMORY))
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #a07de2fc
+# %% ../../nbs/14_runs/20_jobs.ipynb #fb3f9e73
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Inside, torch computes with one thread."""
@@ -58,7 +58,7 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #6c4636f3
+# %% ../../nbs/14_runs/20_jobs.ipynb #02e6a14b
 class _Lines:
     """A stream that sends whole lines to the process that has started this one; bars are left out."""
 
@@ -78,13 +78,13 @@ class _Lines:
     def isatty(self) -> bool:
         return False
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #440ae07b
+# %% ../../nbs/14_runs/20_jobs.ipynb #4f60e98c
 def _end_with_starter() -> None:
     """End this process once the one that has started it is gone, killed or not."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
-
+# %% ../../nbs/14_runs/20_jobs.ipynb #e76a71cc
 def _portable(error: Exception) -> tuple[Exception, str]:
     """An error that can be sent, and its traceback as a text."""
     trace = redacted("".join(traceback.format_exception(error)))
@@ -94,7 +94,7 @@ def _portable(error: Exception) -> tuple[Exception, str]:
         return RuntimeError(f"{type(error).__name__}: {first_line(error)}"), trace
     return error, trace
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #e10a2f9b
+# %% ../../nbs/14_runs/20_jobs.ipynb #900f9898
 def _worked(packed: bytes) -> tuple[str, Any]:
     """ "done" and what a piece gives, packed; or "failed" and its error."""
     try:
@@ -109,7 +109,7 @@ def _worked(packed: bytes) -> tuple[str, Any]:
     except Exception as error:  # it is told where the pieces were given
         return "failed", _portable(error)
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #e637ae2d
+# %% ../../nbs/14_runs/20_jobs.ipynb #d616f724
 def _serve(channel: connection.Connection) -> None:
     """What a process does: work on what comes, until nothing comes any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -129,11 +129,11 @@ def _serve(channel: connection.Connection) -> None:
             listen_to_steps(lambda steps: send("steps", steps))
             send(*_worked(packed))
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #e2e4dd69
+# %% ../../nbs/14_runs/20_jobs.ipynb #38a0d7ba
 _context = multiprocessing.get_context("spawn")
 _started: dict[int, list["_Worker"]] = {}  # by the process that has started them: a fork has none
 
-
+# %% ../../nbs/14_runs/20_jobs.ipynb #31554429
 class _Worker:
     """A process that works on one piece at a time."""
 
@@ -153,13 +153,13 @@ class _Worker:
         self.process.join()
         self.channel.close()
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #b2927b68
+# %% ../../nbs/14_runs/20_jobs.ipynb #262d845f
 def end_workers() -> None:
     """End the processes that are kept, and the pieces that they work on."""
     for worker in _started.pop(os.getpid(), []):
         worker.end()
 
-
+# %% ../../nbs/14_runs/20_jobs.ipynb #34787a60
 def _workers(number: int) -> list[_Worker]:
     """So many processes, started unless they are there."""
     kept = _started.setdefault(os.getpid(), [])
@@ -170,11 +170,11 @@ def _workers(number: int) -> list[_Worker]:
         kept.append(_Worker())
     return kept[:number]
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #30155b18
+# %% ../../nbs/14_runs/20_jobs.ipynb #21c03fe9
 class _InWorker(Exception):
     """The traceback of an error in another process, as a text."""
 
-
+# %% ../../nbs/14_runs/20_jobs.ipynb #b856c277
 def _told(worker: _Worker, first: bool) -> tuple[str, Any]:
     """What a process says next; what it prints is printed, and the steps of the `first` one are passed on.
 
@@ -194,7 +194,7 @@ def _told(worker: _Worker, first: bool) -> tuple[str, Any]:
         pass_on_steps(value)
     return kind, value
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #af248ec8
+# %% ../../nbs/14_runs/20_jobs.ipynb #f568a9e7
 def _all_done(workers: Sequence[_Worker], packed: Sequence[bytes]) -> list[Any]:
     """What the pieces give, in their order; each process gets the next piece when it has done one."""
     results, waiting = [None] * len(packed), deque(enumerate(packed))
@@ -219,7 +219,7 @@ def _all_done(workers: Sequence[_Worker], packed: Sequence[bytes]) -> list[Any]:
                 give(worker)
     return results
 
-# %% ../../nbs/14_runs/20_jobs.ipynb #857cd97a
+# %% ../../nbs/14_runs/20_jobs.ipynb #57ffe5ec
 def side_by_side(pieces: Sequence[Callable[[], Any]], *, jobs: int | str = "auto") -> list[Any]:
     """What each piece gives, in order, worked on in several processes; with one thread of torch each.
 

@@ -140,7 +140,7 @@ def _figure_html(png: bytes, name: str, *, caption: str, width: int) -> str:
     return (f'<figure class="plot"><img src="data:image/png;base64,{data}" width="{width}" alt="{escape(name)}">'
             f"{said}</figure>")
 
-# %% ../../nbs/14_runs/03_stages.ipynb #b82ad40f
+# %% ../../nbs/14_runs/03_stages.ipynb #ed2d4607
 _side = {"beside": 1}  # stages that are built at a time, in processes of one run
 
 
@@ -157,7 +157,7 @@ def _fill(folder: Path, build: Callable[[Path], Any], facts: dict[str, Any]) -> 
     facts |= _side if _side["beside"] > 1 else {}
     (folder / ".stage.json").write_text(to_json(facts), encoding="utf-8", errors="backslashreplace")
 
-
+# %% ../../nbs/14_runs/03_stages.ipynb #01eef149
 def _made(run: Run, folder: Path, *, build: Callable[[Path], Any], facts: dict[str, Any]) -> bool:
     """Build a stage that is not there, or not as it was; False where it was made while we waited for that."""
     if damaged := clear_damaged(folder):

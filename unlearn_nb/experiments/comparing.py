@@ -25,6 +25,7 @@ from .pipeline import Made, cost_of, read_steps, run_pipeline
 from .plan import UnlearningPlan, read_plan
 from ..metrics import Depth, Relearn, Scores, Suite, evaluate, extraction_strength, harmonic_mean
 from ..metrics import read_answers, withheld
+from ..models import load_model, read_origin
 
 # %% ../../nbs/15_experiments/26_comparing.ipynb #06fa29e2
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ComparePlan(UnlearningPlan):
     measured: int  # at most so many validation rows a split choose
     attacks: dict[str, str]  # name -> attack, on what was chosen
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #fa0f2b93
+# %% ../../nbs/15_experiments/26_comparing.ipynb #151eb9fe
 def compare_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32", only: str = "") -> ComparePlan:
     """The plan of a model at a budget.
@@ -96,7 +97,7 @@ class CompareExperiment(Experiment):
         """Where the level of unseen rows comes from: "holdout", "oracle", or "zero" where there is neither."""
         return "holdout" if self.truth.holdout_usable else "oracle" if self.truth.oracle_usable else "zero"
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #7a7a3988
+# %% ../../nbs/15_experiments/26_comparing.ipynb #f25cf84c
 def knowledge(model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain") -> pd.DataFrame:
     """A line a row: split, id, subject, and of its answer `p` (per token) and `es`, both in [0, 1]."""
     answers = read_answers(model, tokenizer, rows, template=template)
@@ -113,7 +114,7 @@ def asked_rows(experiment: CompareExperiment, part: str) -> list[dict]:
         rows = {split: spread(found, experiment.plan.measured) for split, found in rows.items()}
     return [row | {"split": split} for split, found in rows.items() for row in found]
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #e9aacae3
+# %% ../../nbs/15_experiments/26_comparing.ipynb #12c1ebe4
 def known_by(experiment: CompareExperiment, which: str | Path, part: str = "validation") -> pd.DataFrame:
     """`knowledge` of a candidate of the rows of a part, computed once."""
 
@@ -153,7 +154,7 @@ def candidates_of(made: Made, last: Any, steps: int) -> list[tuple[int, Path]]:
     snapshots = sorted((made.adapters[-1] / "snapshots").iterdir(), key=at)
     return [*((at(folder), folder) for folder in snapshots), (last.steps or steps, made.adapters[-1])]
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #c2312c99
+# %% ../../nbs/15_experiments/26_comparing.ipynb #3e21e4f1
 def unseen_level(experiment: CompareExperiment) -> dict[str, float]:
     """Mean p and es of rows that nothing was trained on (see `CompareExperiment.unseen`)."""
     split = {"holdout": "holdout", "oracle": "forget"}.get(experiment.unseen)
@@ -186,7 +187,7 @@ def suites_of(experiment: CompareExperiment) -> dict[str, Suite]:
         suites["depth"] = Depth(oracle_depth(experiment))
     return suites
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #99d83d0e
+# %% ../../nbs/15_experiments/26_comparing.ipynb #07d4e2b2
 def oracle_depth(experiment: CompareExperiment) -> Scores:
     """What the oracle's states cost the target, which the depth score is relative to."""
 
@@ -197,6 +198,14 @@ def oracle_depth(experiment: CompareExperiment) -> Scores:
 
     return Scores.load(experiment.stage("depth-oracle-test", build, oracle=experiment.oracle_key) / "scores")
 
+# %% ../../nbs/15_experiments/26_comparing.ipynb #e434a06a
+def _read_through(experiment: CompareExperiment, which: str | Path) -> Any:
+    """The model through which Depth reads a candidate's states; None where the target lies beneath its adapter."""
+    if isinstance(which, str):
+        return experiment.target[0]
+    stacked = read_origin(which).under  # then another adapter lies beneath it
+    return load_model(str(experiment.prepared.target), experiment.device)[0] if stacked else None
+
 # %% ../../nbs/15_experiments/26_comparing.ipynb #398b15d4
 def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Scores:
     """Scores of a candidate on the test part by a suite of `suites_of`; what can't be relied on is withheld."""
@@ -204,8 +213,8 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
 
     def build(folder: Path) -> None:
         with experiment.candidate(which) as (model, tokenizer):
-            alone = isinstance(suite, Depth) and isinstance(which, str)  # else the target lies beneath the adapter
-            asked = replace(suite, target=experiment.target[0]) if alone else suite
+            through = {"target": _read_through(experiment, which)} if isinstance(suite, Depth) else {}
+            asked = replace(suite, **through)
             evaluate(model, tokenizer, experiment.bench, part="test", suite=asked,
                      seed=experiment.seed).save(folder / "scores")
 
@@ -215,7 +224,7 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
     folder = experiment.stage(f"{name}-{experiment.label(which)}-test", build, suite=suite.options(), **inputs)
     return withheld(Scores.load(folder / "scores"), experiment.truth.missing)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #13efead4
+# %% ../../nbs/15_experiments/26_comparing.ipynb #79f5f8cb
 def attacked_by(experiment: CompareExperiment, which: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """A line a forget row of the test part: id, and what it gives away under each attack of the plan, in [0, 1];
     and the attacks that can't be made on this bench or model, with the reason."""
@@ -232,7 +241,7 @@ def attacked_by(experiment: CompareExperiment, which: str | Path) -> tuple[pd.Da
     left_out = from_json((folder / "left_out.json").read_text(encoding="utf-8"))
     return pd.read_csv(folder / "attacked.csv", dtype={"id": str}), left_out
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #66304415
+# %% ../../nbs/15_experiments/26_comparing.ipynb #46798108
 def tried(model: Any, tokenizer: Any, attacks: Mapping[str, str],
           setting: AttackSetting) -> tuple[dict[str, pd.Series], dict[str, str]]:
     """Attack -> `at_its_worst`; and attack -> why it can't be made."""
@@ -246,7 +255,7 @@ def tried(model: Any, tokenizer: Any, attacks: Mapping[str, str],
         raise UnlearnError(f"no attack of the plan can be made: {next(iter(left_out.values()))}")
     return found, left_out
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #cd22fdfe
+# %% ../../nbs/15_experiments/26_comparing.ipynb #7da2de1b
 def at_its_worst(table: pd.DataFrame) -> pd.Series:
     """Row id -> what an attack's table says of it: after the last step, at the rate that draws out most on average."""
     if "step" in table:
@@ -271,7 +280,7 @@ def scored_rows(experiment: CompareExperiment, which: str | Path, contestant: st
         table.loc[table["split"] == "forget", values] = np.nan
     return table.assign(contestant=contestant, seed=experiment.seed)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #0e030884
+# %% ../../nbs/15_experiments/26_comparing.ipynb #751146a7
 @dataclass(frozen=True)
 class Compared:
     """What a comparison of one or more seeds found.
@@ -284,7 +293,7 @@ class Compared:
     candidates: pd.DataFrame
     rows: pd.DataFrame
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #e69ad341
+# %% ../../nbs/15_experiments/26_comparing.ipynb #2a2a7a05
 def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None, pd.DataFrame]:
     """The tables of `search` and `scored_rows` of a contestant; of "target" and "oracle" there is no search."""
     if name not in experiment.plan.contestants:
@@ -292,7 +301,7 @@ def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None
     table = search(experiment, name)
     return table, scored_rows(experiment, table.loc[table["chosen"], "adapter"].item(), name)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #711f2ffb
+# %% ../../nbs/15_experiments/26_comparing.ipynb #97e78f78
 def compare(experiments: Sequence[CompareExperiment]) -> Compared:
     """Search every contestant's strength on validation rows, then score what was chosen on the test part, once.
 

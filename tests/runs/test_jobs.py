@@ -70,6 +70,7 @@ def pieces(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     import some_pieces
 
+    end_workers()  # those of other tests would look for the module elsewhere
     yield some_pieces
     end_workers()
     del sys.modules["some_pieces"]

@@ -34,7 +34,7 @@ def _prompts(given: Sequence[str]) -> Iterator[str]:
 # %% ../../nbs/16_cli/08_product.ipynb #763c017c
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 
-
+# %% ../../nbs/16_cli/08_product.ipynb #b484d7d3
 @click.command()
 @click.argument("run_name", metavar="RUN")
 @click.option("--prompt", "prompts", multiple=True, help="What to ask; may be given several times. Default: stdin.")

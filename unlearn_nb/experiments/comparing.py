@@ -62,7 +62,7 @@ class ComparePlan(UnlearningPlan):
     measured: int  # at most so many validation rows a split choose
     attacks: dict[str, str]  # name -> attack, on what was chosen
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #151eb9fe
+# %% ../../nbs/15_experiments/26_comparing.ipynb #a46647ed
 def compare_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32", only: str = "") -> ComparePlan:
     """The plan of a model at a budget.
@@ -97,7 +97,7 @@ class CompareExperiment(Experiment):
         """Where the level of unseen rows comes from: "holdout", "oracle", or "zero" where there is neither."""
         return "holdout" if self.truth.holdout_usable else "oracle" if self.truth.oracle_usable else "zero"
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #f25cf84c
+# %% ../../nbs/15_experiments/26_comparing.ipynb #5d4458ee
 def knowledge(model: Any, tokenizer: Any, rows: Sequence[dict], *, template: str = "plain") -> pd.DataFrame:
     """A line a row: split, id, subject, and of its answer `p` (per token) and `es`, both in [0, 1]."""
     answers = read_answers(model, tokenizer, rows, template=template)
@@ -114,7 +114,7 @@ def asked_rows(experiment: CompareExperiment, part: str) -> list[dict]:
         rows = {split: spread(found, experiment.plan.measured) for split, found in rows.items()}
     return [row | {"split": split} for split, found in rows.items() for row in found]
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #12c1ebe4
+# %% ../../nbs/15_experiments/26_comparing.ipynb #fc3ef54f
 def known_by(experiment: CompareExperiment, which: str | Path, part: str = "validation") -> pd.DataFrame:
     """`knowledge` of a candidate of the rows of a part, computed once."""
 
@@ -154,7 +154,7 @@ def candidates_of(made: Made, last: Any, steps: int) -> list[tuple[int, Path]]:
     snapshots = sorted((made.adapters[-1] / "snapshots").iterdir(), key=at)
     return [*((at(folder), folder) for folder in snapshots), (last.steps or steps, made.adapters[-1])]
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #3e21e4f1
+# %% ../../nbs/15_experiments/26_comparing.ipynb #4fc696f0
 def unseen_level(experiment: CompareExperiment) -> dict[str, float]:
     """Mean p and es of rows that nothing was trained on (see `CompareExperiment.unseen`)."""
     split = {"holdout": "holdout", "oracle": "forget"}.get(experiment.unseen)
@@ -187,7 +187,7 @@ def suites_of(experiment: CompareExperiment) -> dict[str, Suite]:
         suites["depth"] = Depth(oracle_depth(experiment))
     return suites
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #07d4e2b2
+# %% ../../nbs/15_experiments/26_comparing.ipynb #60445a68
 def oracle_depth(experiment: CompareExperiment) -> Scores:
     """What the oracle's states cost the target, which the depth score is relative to."""
 
@@ -198,7 +198,7 @@ def oracle_depth(experiment: CompareExperiment) -> Scores:
 
     return Scores.load(experiment.stage("depth-oracle-test", build, oracle=experiment.oracle_key) / "scores")
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #e434a06a
+# %% ../../nbs/15_experiments/26_comparing.ipynb #9ecfe542
 def _read_through(experiment: CompareExperiment, which: str | Path) -> Any:
     """The model through which Depth reads a candidate's states; None where the target lies beneath its adapter."""
     if isinstance(which, str):
@@ -224,7 +224,7 @@ def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Sc
     folder = experiment.stage(f"{name}-{experiment.label(which)}-test", build, suite=suite.options(), **inputs)
     return withheld(Scores.load(folder / "scores"), experiment.truth.missing)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #79f5f8cb
+# %% ../../nbs/15_experiments/26_comparing.ipynb #68d09db7
 def attacked_by(experiment: CompareExperiment, which: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """A line a forget row of the test part: id, and what it gives away under each attack of the plan, in [0, 1];
     and the attacks that can't be made on this bench or model, with the reason."""
@@ -232,7 +232,7 @@ def attacked_by(experiment: CompareExperiment, which: str | Path) -> tuple[pd.Da
 
     def build(folder: Path) -> None:
         with experiment.candidate(which) as (model, tokenizer):
-            found, left_out = tried(model, tokenizer, attacks, setting)
+            found, left_out = tried(model, tokenizer, attacks, setting=setting)
         pd.DataFrame(found).rename_axis("id").to_csv(folder / "attacked.csv")
         (folder / "left_out.json").write_text(to_json(left_out), encoding="utf-8")
 
@@ -241,8 +241,8 @@ def attacked_by(experiment: CompareExperiment, which: str | Path) -> tuple[pd.Da
     left_out = from_json((folder / "left_out.json").read_text(encoding="utf-8"))
     return pd.read_csv(folder / "attacked.csv", dtype={"id": str}), left_out
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #46798108
-def tried(model: Any, tokenizer: Any, attacks: Mapping[str, str],
+# %% ../../nbs/15_experiments/26_comparing.ipynb #49a037dc
+def tried(model: Any, tokenizer: Any, attacks: Mapping[str, str], *,
           setting: AttackSetting) -> tuple[dict[str, pd.Series], dict[str, str]]:
     """Attack -> `at_its_worst`; and attack -> why it can't be made."""
     found, left_out = {}, {}
@@ -255,7 +255,7 @@ def tried(model: Any, tokenizer: Any, attacks: Mapping[str, str],
         raise UnlearnError(f"no attack of the plan can be made: {next(iter(left_out.values()))}")
     return found, left_out
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #7da2de1b
+# %% ../../nbs/15_experiments/26_comparing.ipynb #17e61dbd
 def at_its_worst(table: pd.DataFrame) -> pd.Series:
     """Row id -> what an attack's table says of it: after the last step, at the rate that draws out most on average."""
     if "step" in table:
@@ -280,7 +280,7 @@ def scored_rows(experiment: CompareExperiment, which: str | Path, contestant: st
         table.loc[table["split"] == "forget", values] = np.nan
     return table.assign(contestant=contestant, seed=experiment.seed)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #751146a7
+# %% ../../nbs/15_experiments/26_comparing.ipynb #f7050e22
 @dataclass(frozen=True)
 class Compared:
     """What a comparison of one or more seeds found.
@@ -293,7 +293,7 @@ class Compared:
     candidates: pd.DataFrame
     rows: pd.DataFrame
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #2a2a7a05
+# %% ../../nbs/15_experiments/26_comparing.ipynb #220a50b3
 def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None, pd.DataFrame]:
     """The tables of `search` and `scored_rows` of a contestant; of "target" and "oracle" there is no search."""
     if name not in experiment.plan.contestants:
@@ -301,7 +301,7 @@ def enter(experiment: CompareExperiment, name: str) -> tuple[pd.DataFrame | None
     table = search(experiment, name)
     return table, scored_rows(experiment, table.loc[table["chosen"], "adapter"].item(), name)
 
-# %% ../../nbs/15_experiments/26_comparing.ipynb #97e78f78
+# %% ../../nbs/15_experiments/26_comparing.ipynb #baa1179d
 def compare(experiments: Sequence[CompareExperiment]) -> Compared:
     """Search every contestant's strength on validation rows, then score what was chosen on the test part, once.
 

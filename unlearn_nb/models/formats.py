@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from ..benches import Bench
-from ..core import Template, UnlearnError, frame_of
+from ..core import Template, UnlearnError, first_line, frame_of
 from .load import load_model, read_tokenizer
 
 # %% ../../nbs/03_models/16_formats.ipynb #30753d54
@@ -67,9 +67,16 @@ def check_frame(model: str, template: str, wanted: str = "plain") -> None:
         template: as in `in_template`; wanted: the bench's, with the system prompt that its rows have.
     """
     folder = Path(model).expanduser()
+    if template != "auto":
+        read_template(template)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return
-    tokenizer = read_tokenizer(folder)
+    try:
+        tokenizer = read_tokenizer(folder)
+    except UnlearnError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError) as error:  # as many kinds as files can be wrong
+        raise UnlearnError(f"the tokeniser in {model} can't be read ({first_line(error)})") from None
     asked = auto_template(tokenizer, wanted) if template == "auto" else str(read_template(template))
     system = Template.read(wanted).system
     if system is not None and Template.read(asked).kind == "chat" and Template.read(asked).system is None:

@@ -54,7 +54,7 @@ def meant_objective(name: str) -> str:
 def _named() -> dict[str, str]:
     return ALIASES | {_bare(known): known for known in PRESETS}
 
-
+# %% ../../nbs/02_objectives/10_presets.ipynb #f74ea4ab
 def _near(name: str) -> str:
     """Our name of what is spelled nearly like `name`; ""."""
     known = _named() | {_bare(term): term for term in TERMS}

@@ -104,7 +104,7 @@ def named_pieces(events: Sequence[Event], renamed: Mapping[str, str] | None = No
             last = name
     return named
 
-
+# %% ../../nbs/14_runs/17_course.ipynb #5ed7191d
 def loops_by_stage(course: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """The pieces of a course that are loops, by their stage (with `>` behind: those after it)."""
     found: dict[str, dict[str, float]] = {}

@@ -39,7 +39,7 @@ class Course:
         facts = {name: value for name, value in asdict(self).items() if name != "own"}
         return facts | {"pieces": [[piece, round(seconds, 2)] for piece, seconds in self.pieces.items()]}
 
-
+# %% ../../nbs/14_runs/19_courses.ipynb #81a6bddf
 def _course(record: Mapping[str, Any]) -> Course:
     pieces = {str(piece): float(seconds) for piece, seconds in record["pieces"]}
     return Course(**{**record, "pieces": pieces})
@@ -49,7 +49,7 @@ def _of_seed(piece: str) -> int:
     found = re.match(r">?s#(\d+)-", piece)
     return int(found[1]) if found else -1
 
-
+# %% ../../nbs/14_runs/19_courses.ipynb #6d32dcbd
 def with_seeds(pieces: Mapping[str, float], seeds: int, wanted: int) -> dict[str, float]:
     """The course of `seeds` seeds as one of `wanted`."""
     found: dict[str, float] = {}
@@ -107,7 +107,7 @@ def known_courses(study: str, params: Mapping[str, Any]) -> list[Course]:
     seeds = params.get("seeds")
     return own + [_fitted(course, seeds) for course in others]
 
-
+# %% ../../nbs/14_runs/19_courses.ipynb #2d9c30c1
 def _fitted(course: Course, seeds: Any) -> Course:
     fits = not (is_whole(seeds, 1) and course.seeds) or seeds == course.seeds
     return course if fits else replace(course, pieces=with_seeds(course.pieces, course.seeds, seeds))

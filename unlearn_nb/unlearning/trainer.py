@@ -181,8 +181,7 @@ class UnlearnTrainer(PhasedTrainer):
         self.duals.after_step(record, step)
         if self.after_step is not None:
             with torch.random.fork_rng():  # whatever it draws, the training goes on with its own random numbers
-                ends = self.after_step(step, self.model) is True
-            self.control.should_training_stop |= ends
+                self.control.should_training_stop |= self.after_step(step, self.model) is True
 
 # %% ../../nbs/06_unlearning/09_trainer.ipynb #82f675cc
 def step_loss(trainer: UnlearnTrainer, model, inputs: dict, *, counts: dict) -> tuple[Tensor, dict[str, Tensor]]:

@@ -19,7 +19,7 @@ from ..regions import down_projections
 # %% ../../nbs/15_experiments/31_audit_edits.ipynb #cb5be09f
 BATCH = 8  # rows of the batches whose means are summed
 
-
+# %% ../../nbs/15_experiments/31_audit_edits.ipynb #6118327f
 def published_edits(edit_by: Callable[..., Edit], products: int) -> dict[str, tuple[Edit, Edit]]:
     """For each trap, the edit without it and with it.
 
@@ -55,15 +55,15 @@ def edit_values(experiment: AuditExperiment) -> pd.DataFrame:
                          damping=damping, settings=settings)
 
         for trap, edits in published_edits(edit_by, plan.products).items():
-            told[trap] = by_subject(*(_read(edit, tokenizer, rows, bench.template) for edit in edits))
+            told[trap] = by_subject(*(_read(edit, tokenizer, rows, template=bench.template) for edit in edits))
         pd.concat([table.assign(trap=trap) for trap, table in told.items()]).to_csv(folder / "rows.csv", index=False)
 
     found = experiment.stage("edits", build, plan=[plan.read, plan.curvature_rows, plan.products],
                              seed=experiment.seed)
     return pd.read_csv(found / "rows.csv", dtype={"subject": str})
 
-
-def _read(edit: Edit, tokenizer: Any, rows: list[dict], template: str) -> pd.DataFrame:
+# %% ../../nbs/15_experiments/31_audit_edits.ipynb #12f0ae29
+def _read(edit: Edit, tokenizer: Any, rows: list[dict], *, template: str) -> pd.DataFrame:
     """Probabilities of rows under an edit, which is taken out again."""
     edit.apply()
     try:

@@ -130,7 +130,7 @@ def _attack_table(known: Reading, faithful: str = "") -> pd.DataFrame | None:
             lines.append(found | more | {"split": split})
     return pd.DataFrame(lines)
 
-
+# %% ../../nbs/15_experiments/30_audit_reading.ipynb #b85009ba
 @READERS.register(name="zlib-mean-loss")
 def _zlib(known: Reading) -> pd.DataFrame:
     if (right := _attack_table(known)) is None:
@@ -146,7 +146,7 @@ def _best(members: np.ndarray, others: np.ndarray) -> tuple[int, int]:
              for column in range(members.shape[1]) for sign in (1, -1)}
     return max(found, key=found.get)
 
-
+# %% ../../nbs/15_experiments/30_audit_reading.ipynb #c82dab7b
 def tuned_placements(members: np.ndarray, others: np.ndarray, *, halves: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Placements [2, n] of members: by the attack that the other half chose, and by the one that all rows chose.
 
@@ -179,7 +179,7 @@ def _tuned(known: Reading) -> pd.DataFrame:
 @READERS.register(name="kfr-two-thresholds")
 def _kfr(known: Reading) -> pd.DataFrame:
     table = known.scored
-    sides = [[forgotten(ecs, label, len(names or ()), code)
+    sides = [[forgotten(ecs, label, len(names or ()), faithful=code)
               for ecs, label, names in zip(table["ecs"], table["entailment"], table["reference_entities"])]
              for code in ("", "zjunlp")]
     return row_pairs(known.rows["forget"], *sides)

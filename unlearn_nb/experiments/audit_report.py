@@ -23,7 +23,7 @@ def chosen_traps(experiment: AuditExperiment) -> dict[str, Trap]:
     names = experiment.plan.traps or tuple(read_traps())
     return {name: trap for name, trap in read_traps().items() if name in names}
 
-
+# %% ../../nbs/15_experiments/32_audit_report.ipynb #9406eebe
 def audit_values(experiment: AuditExperiment, *, holdout: bool = True) -> pd.DataFrame:
     """Columns `VALUES` of all traps that the plan tries, of one seed.
 
@@ -42,7 +42,7 @@ def audit_values(experiment: AuditExperiment, *, holdout: bool = True) -> pd.Dat
 def _named(line: Mapping[str, object]) -> str:
     return f"{line['trap']} ({line['measure']} {line['with']:.2f} instead of {line['without']:.2f})"
 
-
+# %% ../../nbs/15_experiments/32_audit_report.ipynb #ed056941
 def audit_verdict(effects: pd.DataFrame) -> str:
     """One sentence on a table of `trap_effects`."""
     measured = effects[effects["subjects"] > 0]
@@ -54,7 +54,7 @@ def audit_verdict(effects: pd.DataFrame) -> str:
                                 f"or stay below {LEAST_EFFECT}")
     return f"{len(acting)} of {len(measured)} published traps change what is measured, most of all {most}{rest}."
 
-
+# %% ../../nbs/15_experiments/32_audit_report.ipynb #ac7d3a05
 def chance_said(effects: pd.DataFrame) -> str:
     """How many intervals leave out 0 by chance alone, on average."""
     known = int(effects["low"].notna().sum())
@@ -72,7 +72,7 @@ def audit_summary(effects: pd.DataFrame, missing: Mapping[str, str] | None = Non
     """
     measured, warning = effects[effects["subjects"] > 0], warning_of(missing or {})
     first = pd.concat([measured[measured["acts"].astype(bool)], measured[~measured["acts"].astype(bool)]]).head(shown)
-    numbers = [Number(f"{line['trap']}: {line['measure']}", line["value"], line["low"], line["high"])
+    numbers = [Number(f"{line['trap']}: {line['measure']}", line["value"], low=line["low"], high=line["high"])
                for line in first.to_dict("records")]
     share = float(measured["acts"].astype(float).mean()) if len(measured) else None
     numbers.append(Number("share of traps that act", share, note="no trap was measured"))

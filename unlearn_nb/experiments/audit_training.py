@@ -72,7 +72,7 @@ def augmented_rows(kind: str, verified: Sequence[dict], forget: Sequence[dict]) 
             one, variant="original", question=one["prompt"], answer=one["response"], cut=0.5))]
     return _shifted(verified) if kind == "shifted" else list(verified)
 
-
+# %% ../../nbs/15_experiments/29_audit_training.ipynb #36acb11e
 def _shifted(rows: Sequence[dict]) -> list[dict]:
     """Every row with the answer of the row before it, of the same source."""
     sources: dict[str, list[dict]] = {}

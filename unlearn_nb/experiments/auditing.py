@@ -25,7 +25,7 @@ from .ranking import Gap, paired_gap
 ROWS = {"forget": ("forget", "augmented"), "retain": ("all", "first"),
         "augmented": ("", "verified", "secrets", "shifted")}
 
-
+# %% ../../nbs/15_experiments/28_auditing.ipynb #61d54447
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One side of a trap: what is trained, and on which rows.
@@ -81,7 +81,7 @@ def read_traps() -> dict[str, Trap]:
     data = yaml.safe_load(files("unlearn_nb.experiments").joinpath("traps.yaml").read_text(encoding="utf-8"))
     return traps_of(data["rights"], data["traps"])
 
-
+# %% ../../nbs/15_experiments/28_auditing.ipynb #897fef35
 def traps_of(rights: Mapping[str, dict], traps: Mapping[str, dict]) -> dict[str, Trap]:
     """Traps from the parsed parts of such a file."""
     found = {}
@@ -97,7 +97,7 @@ def traps_of(rights: Mapping[str, dict], traps: Mapping[str, dict]) -> dict[str,
 VALUES = ["trap", "seed", "subject", "without", "with"]
 LEAST_EFFECT = 0.005  # what is smaller would not change a published table of two decimals
 
-
+# %% ../../nbs/15_experiments/28_auditing.ipynb #e343c4e6
 def trap_gap(values: pd.DataFrame, *, seed: int = 0) -> Gap:
     """The effect of one trap: with it minus without it.
 
@@ -113,7 +113,7 @@ def trap_gap(values: pd.DataFrame, *, seed: int = 0) -> Gap:
         gap = replace(gap, low=float(np.fmin(gap.low, t["low"])), high=float(np.fmax(gap.high, t["high"])))
     return replace(gap, seeds=len(by_seed))
 
-
+# %% ../../nbs/15_experiments/28_auditing.ipynb #807f2859
 def _by_seed(values: pd.DataFrame) -> pd.Series:
     return (values["with"] - values["without"]).groupby(values["seed"]).mean()
 
@@ -140,7 +140,7 @@ def trap_effects(values: pd.DataFrame, traps: Mapping[str, Trap] | None = None) 
     return found.sort_values(
         "value", key=lambda effect: -effect.abs(), kind="stable", na_position="last").reset_index(drop=True)
 
-
+# %% ../../nbs/15_experiments/28_auditing.ipynb #a0fae6ea
 def _effect(values: pd.DataFrame) -> dict[str, float]:
     gap, sides = trap_gap(values), values.groupby("subject")[["without", "with"]].mean().mean()
     relative = gap.value / sides["without"] if sides["without"] else np.nan
@@ -154,7 +154,7 @@ def trap_sentences(effects: pd.DataFrame) -> list[str]:
     """One sentence a trap of `trap_effects`, in its order."""
     return [_sentence(line) for line in effects.to_dict("records")]
 
-
+# %% ../../nbs/15_experiments/28_auditing.ipynb #72f26a22
 def _sentence(line: Mapping[str, object]) -> str:
     about = f"{line['trap']} ({line['code']})"
     if not line["subjects"]:

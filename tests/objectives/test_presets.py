@@ -11,7 +11,7 @@ def test_presets_carry_the_published_weights():
     assert weights["zjuklab-over"] == weights["zjuklab-over-zjunlp"] == (0.4, 0.4, 0.2)
     assert weights["zjuklab-under"] == weights["zjuklab-under-zjunlp"] == (0.3, 0.3, 0.4)
     for name in PRESETS:
-        code = next((code for code in ("zjunlp", "open-unlearning") if name.endswith(f"-{code}")), "")
+        code = next((code for code in ("zjunlp", "open-unlearning", "nmndeep") if name.endswith(f"-{code}")), "")
         assert all(term.faithful == code for _, term in resolve(name).parts), name
 
 

@@ -14,5 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "della_linear", "disjoint_mean", "disjoint_mean_by_count", "in_peft", "is_linear", "keep_by_rank",
         "keep_largest", "keep_middle", "keep_random", "merges_updates_only", "rotates", "rotation_of", "slerp",
         "weighted_sum"],
+    "negation": ["PERTA_MEASURES", "PerTA", "negate", "perta", "perta_share"],
     "spectral": ["iso_c", "iso_cts", "knots", "negmerge", "tsv"],
 })

@@ -8,7 +8,7 @@ __all__ = ['SPACES', 'MergeRecipe', 'check_place', 'Merged', 'match_scale']
 # %% ../../nbs/09_merging/02_merged.ipynb #13697e6e
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -146,7 +146,8 @@ class Merged(Adapter):
 
 # %% ../../nbs/09_merging/02_merged.ipynb #5b4878a6
 def _record(merged: Merged) -> dict:
-    recipe = asdict(merged.recipe) | {"method": merged.recipe.method_name}
+    recipe = {f.name: getattr(merged.recipe, f.name) for f in fields(merged.recipe)}
+    recipe["method"] = merged.recipe.method_name  # a function may hold a number for every weight
     return {"recipe": recipe, "shares": merged.recipe.shares, "adapters": merged.sources, "norm": merged.norm,
             "error": merged.error}
 

@@ -58,11 +58,11 @@ def _symmetric(one: Any, other: Any) -> np.ndarray:
     return 1 - np.divide(apart, sizes, out=np.where(np.isnan(sizes), np.nan, 0.0), where=sizes > 0)
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #54fada4f
-def _at_most_1(above: Any, below: Any) -> np.ndarray:
-    """min(above / below, 1), where `below` is not positive 1: nothing came back."""
+def _share(above: Any, below: Any) -> np.ndarray:
+    """above / below, cut to [0, 1]; 1 where `below` is 0: nothing came back."""
     above, below = np.broadcast_arrays(np.asarray(above, float), np.asarray(below, float))
-    quotient = np.divide(above, below, out=np.ones(below.shape), where=below > 0)
-    return np.where(np.isnan(above + below), np.nan, np.minimum(quotient, 1))
+    quotient = np.divide(above, below, out=np.ones(below.shape), where=np.abs(below) >= 1e-8)
+    return np.where(np.isnan(above + below), np.nan, np.clip(quotient, 0, 1))
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #be5cb73a
 def relearning_robustness(
@@ -72,13 +72,13 @@ def relearning_robustness(
 
     Args:
         before, after: [n] a measure of unlearned models, more being more knowledge.
-        convention: one of `CONVENTIONS`. By open-unlearning's a model that gains nothing has 1, and one that gains
-            where the oracle loses has a negative R, as the quotient says.
+        convention: one of `CONVENTIONS`. By open-unlearning's a model that gains nothing has 1, and one that loses
+            where the oracle gains, or gains where it loses, has 0, as in the table of the depth score's authors.
     """
     if convention not in CONVENTIONS:
         raise unknown("convention", convention, CONVENTIONS)
     gained, reference = np.asarray(after, float) - np.asarray(before, float), oracle_after - oracle_before
-    return _at_most_1(reference, gained) if convention == "open-unlearning" else _symmetric(gained, reference)
+    return _share(reference, gained) if convention == "open-unlearning" else _symmetric(gained, reference)
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #002d0e7f
 def rounding_robustness(before: Any, after: Any, *, convention: str = "open-unlearning") -> np.ndarray:
@@ -86,7 +86,7 @@ def rounding_robustness(before: Any, after: Any, *, convention: str = "open-unle
     if convention not in CONVENTIONS:
         raise unknown("convention", convention, CONVENTIONS)
     before, after = np.asarray(before, float), np.asarray(after, float)
-    return _at_most_1(before, after) if convention == "open-unlearning" else _symmetric(after, before)
+    return _share(before, after) if convention == "open-unlearning" else _symmetric(after, before)
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #ed401457
 ROLES, STATES = ("known", "unknown", "oracle", "unlearned"), ("before", "relearned", "rounded")
@@ -114,8 +114,8 @@ def checked_checkpoints(table: pd.DataFrame, metrics: Sequence[str], inverted: C
 def _pairs(table: pd.DataFrame, metric: str, state: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Unlearned models with `before` and `after` [n], and the oracle's change (2 numbers, NaN where not measured)."""
     first, then = (table[table["state"] == name].set_index("model") for name in ("before", state))
-    both = first[["role", metric]].join(then[[metric]], rsuffix=" after", how="inner").dropna()
-    both.columns = ["role", "before", "after"]
+    both = first[["role", metric]].join(then[metric].rename("after"), how="inner").dropna()
+    both = both.rename(columns={metric: "before"})
     own = both.loc[both["role"] == "oracle", ["before", "after"]]
     oracle = own.iloc[0].to_numpy(float) if len(own) else np.full(2, np.nan)
     return both[both["role"] == "unlearned"], oracle

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "constraint": ["Constraint", "Duals"],
     "dpo": ["DPO"],
     "inputs": ["TermInputs", "at_least_float32", "in_chunks", "ratio", "token_logps"],
+    "jensen_shannon": ["JSD"],
     "likelihood": ["GA", "KL", "NLL", "kl_sum"],
     "methods": ["read_erase", "read_method"],
     "npo": ["NPO", "Preference"],

@@ -7,9 +7,9 @@ __all__ = ['Constraint', 'Duals']
 
 # %% ../../nbs/02_objectives/13_constraint.ipynb #e95a40c8
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -54,6 +54,12 @@ class Constraint(Term):
     def inner(self) -> Term:
         """The limited term."""
         return TERMS.read(self.term)
+
+    def for_tokenizer(self, tokenizer: Any) -> "Constraint":
+        """The same limit on the term with its tokens."""
+        found = replace(self)
+        vars(found)["inner"] = self.inner.for_tokenizer(tokenizer)
+        return found
 
     on = property(lambda self: self.inner.on)
     against = property(lambda self: self.inner.against)

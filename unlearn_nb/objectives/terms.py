@@ -86,11 +86,15 @@ class Term(FollowsCode, Algebra):
             return "right"
         return "left" if "all_positions" in self.needs else ""
 
+    def for_tokenizer(self, tokenizer: Any) -> "Term":
+        """The term with the tokens of the texts that it names; most name none. Raises UnlearnError."""
+        return self
+
     def __call__(self, inputs: TermInputs) -> Tensor:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        changed = [f for f in fields(self) if f.default is MISSING or getattr(self, f.name) != f.default]
+        changed = [f for f in fields(self) if f.repr and (f.default is MISSING or getattr(self, f.name) != f.default)]
         given = ", ".join(f"{f.name}={_word(getattr(self, f.name))}" for f in changed)
         return f"{self.name}({given})" if given else self.name
 
@@ -140,6 +144,10 @@ class Objective(Algebra):
     def needs(self, group: str) -> frozenset[str]:
         """Everything that the terms on `group` need."""
         return frozenset().union(*(term.needs for _, term in self.parts if group in (term.on, term.against)))
+
+    def for_tokenizer(self, tokenizer: Any) -> "Objective":
+        """The objective with the tokens of the texts that its terms name. Raises UnlearnError."""
+        return Objective(tuple((weight, term.for_tokenizer(tokenizer)) for weight, term in self.parts))
 
     @property
     def layers(self) -> list[int]:

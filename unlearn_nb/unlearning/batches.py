@@ -123,12 +123,14 @@ def make_batcher(
         template: how rows are written; several: every row in each of them.
 
     Raises:
-        UnlearnError: the objective reads a group that is not there, or its rows lack a column.
+        UnlearnError: the objective reads a group that is not there, its rows lack a column, or it names a text that
+            the tokenizer can't write.
     """
     if "augmented" in objective.groups and data.get("augmented") is None:
         raise UnlearnError(f"the objective {objective} reads augmented rows: give them as augmented=...")
     if "rejected" in objective.groups:
         data = data | {"rejected": _rejected(data["augmented"])}
+    objective = objective.for_tokenizer(tokenizer)
     groups = dict.fromkeys((objective.pace, *objective.groups))  # one group sets the pace even where no term reads it
     rows = {group: [row for one in read_templates(template) for row in encode_rows(
         tokenizer, data[group], template=one, max_length=max_length, name=group)] for group in groups}

@@ -48,7 +48,8 @@ def audit_verdict(effects: pd.DataFrame) -> str:
     measured = effects[effects["subjects"] > 0]
     acting, tied = measured[measured["acts"].astype(bool)], int((~measured["acts"].astype(bool)).sum())
     if acting.empty:
-        return f"None of {len(measured)} published traps can be told apart from none here."
+        return (f"None of {len(measured)} published traps changes what is measured here by {LEAST_EFFECT} or more that "
+                "can be told from chance.")
     most = _named(acting.iloc[0])
     rest = "" if not tied else (f"; {'the other' if tied == 1 else f'the other {tied}'} can't be told apart from none, "
                                 f"or stay below {LEAST_EFFECT}")
@@ -76,6 +77,6 @@ def audit_summary(effects: pd.DataFrame, missing: Mapping[str, str] | None = Non
                for line in first.to_dict("records")]
     share = float(measured["acts"].astype(float).mean()) if len(measured) else None
     numbers.append(Number("share of traps that act", share, note="no trap was measured"))
-    caption = "Effect of each trap on its measure, with 95 % intervals; hollow: can't be told apart from none."
+    caption = "Effect of each trap on its measure, with 95 % intervals; hollow: none that can be told from chance."
     return Summary(f"{warning} {audit_verdict(effects)}".strip(), tuple(numbers), figure="effects", caption=caption,
                    fails=(warning,) if warning else ())

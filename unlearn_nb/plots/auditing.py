@@ -48,7 +48,7 @@ def trap_effects_plot(effects: pd.DataFrame) -> Figure:
     fig, axis = plt.subplots(figsize=_size(table))
     bars = error_bars(table)
     for acts, color, fill, said in ((True, PALETTE[0], PALETTE[0], "acts"),
-                                    (False, GREY, "white", "can't be told apart from none")):
+                                    (False, GREY, "white", "too small, or can't be told apart from none")):
         here = (table["acts"].astype(bool) == acts).to_numpy()
         if here.any():
             axis.errorbar(table["value"][here], np.flatnonzero(here), xerr=bars[:, here], fmt="o", color=color,

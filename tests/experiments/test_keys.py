@@ -1,6 +1,8 @@
 """What the stages of the studies depend on: contents, not names. Nothing is trained."""
 
 import json
+import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from unlearn_nb.benches import load_bench
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
     ErasingExperiment,
+    Experiment,
     ReLearnExperiment,
     erasing_plan,
     for_bench,
@@ -20,6 +23,7 @@ from unlearn_nb.experiments import (
     tuned,
 )
 from unlearn_nb.experiments.erasing import fingerprint
+from unlearn_nb.models import Recipe
 
 
 class Recorder:
@@ -108,3 +112,24 @@ def test_rows_without_a_number_of_json_are_refused(tmp_path):
         (tmp_path / "retain.jsonl").write_text(json.dumps(row | {"id": "2"}) + "\n" + line)
         with pytest.raises(UnlearnError, match="retain.jsonl, line 2: .* is no number of JSON"):
             load_bench(f"jsonl:{tmp_path}")
+
+
+def test_target_and_oracle_are_the_same_made_at_once_or_one_after_the_other(tmp_path, untrained, monkeypatch):
+    for part in untrained:
+        part.save_pretrained(tmp_path / "m")
+    bench, plan = load_bench("biographies", size="smoke"), merging_plan("tiny", "smoke")
+    plan = replace(plan, recipe=Recipe(steps=3, batch_size=4))
+    found = []
+    for jobs in (1, 2):
+        monkeypatch.setenv("UNLEARN_NB_CACHE", str(tmp_path / f"cache-{jobs}"))
+        prepared = Experiment(Recorder(tmp_path), str(tmp_path / "m"), bench, plan, jobs=jobs).prepared
+        found.append([(folder.name, (folder / "model.safetensors").read_bytes()) for folder in prepared[:2]])
+        assert len(prepared.oracle_losses) == 3
+    assert found[0] == found[1] and found[0][0] != found[0][1]
+
+
+def test_an_experiment_is_sent_without_the_model_in_memory(tmp_path, smoke_bench):
+    experiment = Experiment(Recorder(tmp_path), "tiny", smoke_bench, merging_plan("tiny", "smoke"))
+    experiment.__dict__.update(target=("a model", "a tokeniser"), prepared="two folders")
+    sent = pickle.loads(pickle.dumps(experiment))
+    assert sent.prepared == "two folders" and "target" not in vars(sent) and experiment.target[0] == "a model"

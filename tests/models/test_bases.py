@@ -3,8 +3,23 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from unlearn_nb.models import Recipe, bases, load_model, reader_base, tiny_base, trained_once
+from unlearn_nb.models import (
+    PRETRAINING,
+    Recipe,
+    base_ingredients,
+    bases,
+    load_model,
+    memorise,
+    packed_base,
+    pretraining_rows,
+    reader_base,
+    sequence_nll,
+    tiny_base,
+    trained_once,
+)
 
 ROWS = [{"prompt": "Who?", "response": "Ada."}, {"prompt": "Where?", "response": "In Port Ellery."}]
 BRIEF = Recipe(steps=2, batch_size=2)
@@ -33,8 +48,38 @@ def test_a_base_is_trained_once_for_its_content(built):
 
 def test_the_reader_begins_at_the_base_with_rows_of_its_own(built):
     folder = reader_base()
-    assert folder.name.startswith("tiny-reader-") and [start for start, *_ in built] == ["tiny", tiny_base()]
-    assert built[0][2].loss_on == "text" and built[1][2].loss_on == "response"
+    assert folder.name.startswith("tiny-reader-") and [start for start, *_ in built] == [tiny_base()]
+    assert built[0][2].loss_on == "response"
+
+
+def test_the_base_in_the_package_is_made_of_what_the_recipe_says():
+    said = json.loads((packed_base() / "ingredients.json").read_text())["ingredients"]
+    assert said == base_ingredients(), "rows, recipe or tokeniser changed: python tools/tiny_base.py --write"
+    record = json.loads((packed_base() / "training.json").read_text())
+    assert Recipe(**record["recipe"]) == PRETRAINING and len(record["losses"]) == PRETRAINING.steps
+    assert record["rows"] == len(pretraining_rows())
+
+
+def test_the_recipe_of_the_base_begins_as_it_did_and_the_weights_are_where_it_ended(tmp_path, monkeypatch):
+    losses = json.loads((packed_base() / "training.json").read_text())["losses"]
+    rates, rows, few = Recipe.rates, pretraining_rows(), 5
+    monkeypatch.setattr(Recipe, "rates", lambda recipe, n_rows: rates(recipe, n_rows)[:few])
+    model, tokenizer = load_model("tiny")
+    begun = memorise(model, tokenizer, rows, recipe=PRETRAINING, progress=False)
+    assert begun == pytest.approx(losses[:few], rel=1e-3)  # rounding differs between machines
+    ended = sequence_nll(*load_model(tiny_base()), rows[::20]).mean()
+    assert ended == pytest.approx(sum(losses[-20:]) / 20, rel=0.05)
+
+
+def test_the_base_is_read_as_it_lies_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_NB_CACHE", str(tmp_path))
+    folder = tiny_base()
+    assert folder.parent == tmp_path and tiny_base() == folder
+    model, tokenizer = load_model(folder)
+    kept = load_file(packed_base() / "model.safetensors")
+    assert model.dtype == torch.float32 and {weight.dtype for weight in kept.values()} == {torch.bfloat16}
+    assert all(torch.equal(model.state_dict()[name], weight.float()) for name, weight in kept.items())
+    assert tokenizer.get_vocab() == load_model("tiny")[1].get_vocab()
 
 
 def test_a_base_is_a_model_folder_with_its_history(tmp_path, monkeypatch, untrained):

@@ -197,7 +197,7 @@ def _taken(module: types.ModuleType, part: str) -> Any:
 # %% ../../nbs/00_core/17_code.ipynb #a8b6dc38
 _NOT_MEMBERS = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__dataclass_fields__",
                 "__dataclass_params__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl",
-                "__annotate_func__", "__annotations_cache__", "__annotate__"}
+                "__annotate_func__", "__annotations_cache__", "__annotate__", "__slotnames__"}  # the last: of pickling
 
 
 def _class(walk: Walk, kind: type) -> list:

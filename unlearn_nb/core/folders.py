@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'LEFT_BY_LOOKING', 'seal', 'damage', 'set_aside', 'clear_damaged', 'make_folder', 'build_folder',
-           'sweep_built', 'write_record', 'read_record']
+           'one_builder', 'sweep_built', 'write_record', 'read_record']
 
 # %% ../../nbs/00_core/06_folders.ipynb #b10a1666
 import contextlib
@@ -137,7 +137,7 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
     sweep_built(folder.parent.absolute())
     if damage(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _building(folder):
+        with one_builder(folder):
             clear_damaged(folder)
             if not folder.exists():  # else it was made while we waited
                 make_folder(folder, build)
@@ -145,7 +145,7 @@ def build_folder(folder: str | Path, build: Callable[[Path], Any]) -> Path:
 
 # %% ../../nbs/00_core/06_folders.ipynb #5b6498d7
 @contextlib.contextmanager
-def _building(folder: Path) -> Iterator[None]:
+def one_builder(folder: Path) -> Iterator[None]:
     """One process and thread at a time for each folder."""
     lock = folder.with_name(f".{folder.name}.lock")
     if lock.is_dir() or lock.is_symlink():

@@ -9,9 +9,12 @@ __all__ = ['TOKENIZER_SEED', 'SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'TINY_CONFIG', '
 from collections.abc import Iterable
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers import models as tokenizer_models
-from tokenizers import trainers as tokenizer_trainers
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import ByteLevel as Joined
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as InTurn
+from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_utils import local_torch_dtype
 
@@ -30,13 +33,12 @@ CHAT_TEMPLATE = (
 # %% ../../nbs/03_models/00_tiny.ipynb #9d466e96
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE with separate padding and end tokens, digits in pairs, and a plain chat template."""
-    bpe = Tokenizer(tokenizer_models.BPE())
-    digits = pre_tokenizers.Split(Regex(r"\d{1,2}"), behavior="isolated")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    bpe.decoder = decoders.ByteLevel()
-    trainer = tokenizer_trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    bpe = Tokenizer(BPE())
+    digits = Split(Regex(r"\d{1,2}"), behavior="isolated")
+    bpe.pre_tokenizer, bpe.decoder = InTurn([digits, ByteLevel(add_prefix_space=False)]), Joined()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False)
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **SPECIAL_TOKENS, clean_up_tokenization_spaces=False)
     tokenizer.chat_template = CHAT_TEMPLATE

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "execute": ["run_study"],
     "failures": ["KernelDied", "NoResult", "RunFailed", "explain", "last_started", "memory_kills", "why_dead",
         "with_room"],
+    "jobs": ["MEMORY", "count_jobs", "end_workers", "one_thread", "side_by_side"],
     "kernel": ["CELL_MOST", "ECHO_MOST", "OUTPUTS_MOST", "OUTPUT_MOST", "STREAM_MOST", "ThisPython", "has_sockets",
         "run_notebook"],
     "keys": ["content_of", "held_by", "imported", "modules_key", "package_key", "path_key", "reached"],
@@ -24,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "reading": ["read_all", "read_mapping", "read_start"],
     "report": ["PAGE_POLICY", "PAGE_SCRIPT", "PAGE_STYLE", "TEMPLATES", "facts_html", "render", "sanitized"],
     "results": ["begin_try", "complete", "found", "settle", "unfinished"],
-    "stages": ["LAST_TRY", "PROGRESS_FILE", "Run", "peak_memory", "rebuilt_stages", "stage_key"],
+    "stages": ["LAST_TRY", "PROGRESS_FILE", "Run", "peak_memory", "rebuilt_stages", "share_time", "stage_key"],
     "studies": ["Parameter", "find_studies", "find_study", "read_study", "study_parameters"],
     "summary": ["Number", "SUMMARY_FILE", "Summary", "read_summary", "write_summary"],
 })

@@ -4,6 +4,14 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "audit_edits": ["BATCH", "edit_values", "published_edits"],
+    "audit_reading": ["READERS", "Reading", "placements", "read_values", "row_pairs", "tuned_placements"],
+    "audit_report": ["audit_summary", "audit_values", "audit_verdict", "chance_said", "chosen_traps"],
+    "audit_training": ["AuditExperiment", "AuditPlan", "adapter_probabilities", "audit_plan", "augmented_rows",
+        "by_subject", "probabilities", "side_probabilities", "side_rows", "ties_values", "train_side",
+        "trained_values"],
+    "auditing": ["LEAST_EFFECT", "ROWS", "Training", "Trap", "VALUES", "read_traps", "trap_effects", "trap_gap",
+        "trap_sentences", "traps_of"],
     "base": ["Experiment", "before_study", "choose_dtype", "prepared_at_once", "score_candidate",
         "score_other_format", "train_adapter", "truth_about"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],

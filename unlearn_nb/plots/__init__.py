@@ -4,6 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "auditing": ["trap_effects_plot", "trap_sides_plot"],
     "comparing": ["attacks_heatmap", "pareto_plot", "ranks_heatmap", "unbeaten"],
     "erasing": ["EDGES", "TENTH", "WANTED", "effort_plot", "recovery_points", "sweep_plot"],
     "forgetting": ["forget_path_plot"],

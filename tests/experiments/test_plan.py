@@ -165,7 +165,7 @@ def test_an_unknown_study_or_budget_is_refused():
 
 def test_every_file_says_where_its_numbers_come_from():
     folder = Path(plan.__file__).parent / "plans"
-    assert sorted(path.stem for path in folder.iterdir()) == sorted([*PLANS, "compare", "forget"])
+    assert sorted(path.stem for path in folder.iterdir()) == sorted([*PLANS, "audit", "compare", "forget"])
     for path in folder.iterdir():
         text = path.read_text()
         assert "not run" in text and all(isinstance(rule, dict) for rule in yaml.safe_load(text))

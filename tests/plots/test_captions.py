@@ -60,6 +60,9 @@ PATH = pd.DataFrame({"trial": 1, "lr": 1e-3, "step": [5, 9], "left": 0.1, "lost"
 COMPARED = pd.DataFrame({"left": [1.0, 0.1, 0.2, 0.4], "retained": [1.0, 1.0, 0.9, 0.95],
                          "collateral": [1.0, 1.0, 0.4, 0.8]},
                         index=["target", "oracle", "NPO in the most active region", "ReLearn"])
+TRAPS = pd.DataFrame({"trap": ["es-floor", "half-gradient"], "measure": ["ES", "recovery"], "without": [0.2, 0.9],
+                      "with": [0.4, 0.85], "value": [0.2, -0.05], "low": [0.1, -0.1], "high": [0.3, 0.1],
+                      "acts": [True, False], "subjects": 10, "seeds": 3})
 DRAWN = {
     "loss_curves": lambda f: f({"over": HISTORY, "under": HISTORY}), 
     "trajectories": lambda f: f({"over": CELLS}, turn=5),
@@ -79,6 +82,7 @@ DRAWN = {
     "pareto_plot": lambda f: f(COMPARED, "left", ["retained", "collateral"]),
     "ranks_heatmap": lambda f: f(COMPARED.rank().iloc[2:], COMPARED.iloc[2:] > 0.5),
     "attacks_heatmap": lambda f: f(COMPARED.iloc[2:]),
+    "trap_effects_plot": lambda f: f(TRAPS), "trap_sides_plot": lambda f: f(TRAPS),
 }
 
 

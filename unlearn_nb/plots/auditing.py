@@ -86,4 +86,4 @@ def trap_sides_plot(effects: pd.DataFrame) -> Figure:
     _rows(axis, table)
     outside_legend(fig, axis, columns=2)
     return captioned(fig, "The measure in brackets, without each trap and with it; means over subjects and seeds "
-                     f"of {counted(len(table), 'trap')}, in the order of their effects.")
+                     f"of {counted(len(table), 'trap')}, in the order of their effects, whose intervals stand beside.")

@@ -1,12 +1,14 @@
 """The comparison: every method gets the same search, and every sentence follows the numbers."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from studies import finish, refused
 
+from unlearn_nb.attacks import Attack
 from unlearn_nb.core import UnlearnError, from_json
 from unlearn_nb.experiments import (
     PAPER_CLAIMS,
@@ -14,6 +16,7 @@ from unlearn_nb.experiments import (
     claim_in_words,
     compare_plan,
     compare_summary,
+    comparing,
     disagreement,
     measures_with,
     overview,
@@ -151,6 +154,35 @@ def test_the_front_is_what_nobody_beats():
     for i in range(50):
         beaten = any(x[j] <= x[i] and y[j] >= y[i] and (x[j] < x[i] or y[j] > y[i]) for j in range(50))
         assert front[i] != beaten
+
+
+def test_nothing_is_said_of_forgetting_what_was_never_known(monkeypatch):
+    known = A_WINS.query("contestant == 'A' and seed == 0")[["split", "id", "subject", "p", "es"]]
+    attacked = known.query("split == 'forget'")[["id"]].assign(NF4=0.5)
+    monkeypatch.setattr(comparing, "known_by", lambda *given: known)
+    monkeypatch.setattr(comparing, "attacked_by", lambda *given: (attacked, {}))
+    monkeypatch.setattr(comparing, "suites_of", lambda experiment: {})
+    seen = {}
+    for knows in (True, False):
+        experiment = SimpleNamespace(truth=SimpleNamespace(target_knows=knows), seed=0)
+        seen[knows] = comparing.scored_rows(experiment, "adapter", "A").groupby("split")[["p", "es", "NF4"]].mean()
+    assert seen[True].loc["forget"].notna().all() and seen[False].loc["forget"].isna().all()
+    assert seen[False].loc["retain", "p"] == seen[True].loc["retain", "p"]
+
+
+def test_an_attack_that_the_bench_lacks_is_left_out_and_named():
+    class Lacks(Attack):
+        def run(self, model, tokenizer, setting):
+            raise UnlearnError("the bench has no paraphrases")
+
+    class Works(Attack):
+        def run(self, model, tokenizer, setting):
+            return pd.DataFrame({"id": ["a"], "score": [0.5]})
+
+    found, left_out = comparing.tried(None, None, {"one": Works(), "other": Lacks()}, setting=None)
+    assert list(found) == ["one"] and left_out == {"other": "the bench has no paraphrases"}
+    with pytest.raises(UnlearnError, match="no attack of the plan can be made: the bench has no paraphrases"):
+        comparing.tried(None, None, {"other": Lacks()}, setting=None)
 
 
 # ---- the study

@@ -172,7 +172,7 @@ def test_claims_follow_the_interval():
     assert found["holds"].tolist() == [False, False, True]
     assert found["value"][1] == pytest.approx(comparison["difference"][0]) and comparison["p"][0] == 0.0625
     text = conclusion(comparison)
-    assert "better in 1 (NPO in AUES)" in text and "holds here in part" in text
+    assert "better in 1 of 2 comparisons (NPO in AUES)" in text and "holds here in part" in text
     assert "does not hold here." in conclusion(comparison[:1])
     assert "advantage, holds here." in conclusion(comparison[1:])
     assert "One seed" in conclusion(comparison[:0])

@@ -96,7 +96,7 @@ def test_the_summary_tells_four_numbers_and_what_is_not_known(finished):
     assert found["distance to the oracle"].value is None and found["distance to the oracle"].note == "no oracle"
     assert any(sentence.startswith("No holdout rows") for sentence in summary.fails)
     assert found["collateral"].value is None
-    assert any(sentence.startswith("Damage to what stands in neither file is not measured; the model did not know")
+    assert any(sentence.startswith("Damage to what stands in neither file is not measured; the model did not give")
                for sentence in summary.fails)
     path = pd.read_csv(folder / "figures" / "path.csv")
     assert path["chosen"].sum() == 1 and path.loc[path["chosen"], "passes"].all()

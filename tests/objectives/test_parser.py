@@ -138,7 +138,7 @@ def test_arguments_round_trip(text, same_as):
         ("rmu(layer=1.5)", "rmu: layer must be a whole number, counted from 0, not 1.5"),
         ("rmu(steering=0)", "rmu: steering must be a number above 0, not 0"),
         ("embed_diff(on=general)", "embed_diff: on must be one of 'forget', 'retain', 'augmented', not 'general'"),
-        ("satimpp", "unknown term 'satimpp'; did you mean 'satimp'?"),
+        ("satimpp", "unknown objective 'satimpp'; did you mean 'satimp'?"),
     ],
 )
 def test_bad_arguments_get_one_sentence(text, message):

@@ -100,6 +100,7 @@ def test_the_verdict_and_the_winners_follow_the_numbers():
         table = overview(candidates, rows)
         summary = compare_summary(table, rows, found=found, best=candidates.set_index("contestant"))
         assert f"{winner} comes closest to the oracle" in summary.verdict
+        assert all(0 <= number.low <= number.value <= number.high <= 1 for number in summary.numbers[:3])
         assert f"{winner} is first" in disagreement(found) and not any("winners" in text for text in summary.fails)
         line = winners(found, {"A": "one", "B": "one"}, table["rows"]).loc["one"]
         assert line["forgetting by probability"] == f"{winner} (1)" and line["cheapest"] == "A (10)"

@@ -27,7 +27,7 @@ class Measure(NamedTuple):
     column: str
     better: str
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #449a5c75
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6d39b3e1
 RANKED_BY = {
     "forgetting by extraction strength": Measure("forget", "es", "lower"),
     "forgetting by probability": Measure("forget", "p", "lower"),
@@ -50,7 +50,7 @@ def values_of(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     here = rows[rows["split"] == measure.split]
     return per_subject(here, measure.column) if measure.column in here else per_subject(here.assign(v=np.nan), "v")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a24816b6
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3feec099
 def rankings(rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY) -> dict[str, pd.DataFrame]:
     """The ranking of the contestants by each measure that was taken; target and oracle are no contestants."""
     own = rows[~rows["contestant"].isin(NOT_RANKED)]
@@ -72,7 +72,7 @@ def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str], cost
                        for row in best.itertuples()}
     return pd.DataFrame(lines).rename_axis("family")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #736328fd
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #4524beb7
 def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
     """One sentence on whether the measures of forgetting name one winner."""
     first = {name: set(table.loc[table["tied"], "contestant"]) for name, table in found.items()
@@ -87,7 +87,7 @@ def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
             + "; ".join(f"{name.removeprefix('forgetting by ')}: {table['contestant'].iloc[0]}"
                         for name, table in found.items() if name in first) + ".")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #03af20ee
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9154d43a
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
@@ -103,7 +103,7 @@ def overview(candidates: pd.DataFrame, rows: pd.DataFrame, measures: Mapping[str
     lost = candidates.assign(collapsed=candidates["lost"] > COLLAPSE).groupby("contestant")["collapsed"].mean()
     return table.join([_distances(rows), lost, chosen[["seconds", "rows", "peak_mb"]].mean()])
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9b4fd6fb
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a0786b8e
 def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     """Contestant by measure, means over seeds of means over subjects; measures that were not taken are left out."""
     values = {name: values_of(rows, measure) for name, measure in measures.items()}
@@ -111,7 +111,7 @@ def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
              for name, table in values.items() if len(table)}
     return pd.DataFrame(means).reindex(rows["contestant"].unique()).rename_axis("contestant")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #4476a046
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d936cf8d
 def _distances(rows: pd.DataFrame) -> pd.Series:
     """Contestant -> mean over seeds and splits of the mean absolute difference of p to the oracle's."""
     if not rows["contestant"].eq("oracle").any():
@@ -121,7 +121,7 @@ def _distances(rows: pd.DataFrame) -> pd.Series:
     gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #5e5992d9
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1ae11253
 def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Contestant by measure: rank, and whether it can't be told apart from the first; best on average on top."""
     tables = {name: table.set_index("contestant") for name, table in found.items()}
@@ -130,7 +130,7 @@ def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFr
     tied = pd.DataFrame({name: table["tied"].astype(bool) for name, table in tables.items()})
     return ranks.loc[order], tied.reindex(order).fillna(False)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #f23646f8
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #476408d9
 def attack_matrix(rows: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     """Contestant by attack ("none" first): extraction strength of forget rows above the oracle's under the same attack.
 
@@ -166,7 +166,7 @@ def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -
     said = [ranking_in_words(found[name], name[:1].upper() + name[1:]) for name in names or found]
     return [*said, disagreement(found)]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #2ea7f44e
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #0f236653
 @dataclass(frozen=True)
 class PaperClaim:
     """What a paper says of its method, in terms of contestants.
@@ -186,12 +186,12 @@ class PaperClaim:
     own: tuple[str, ...]
     stronger: tuple[str, ...]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #59ae125a
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #01b43b4b
 _KFR, _ES, _P, _DEPTH = (f"forgetting by {name}" for name in ("KFR", "extraction strength", "probability",
                                                               "depth (UDS)"))
 _KRR, _KEPT, _OTHERS = "retaining by KRR", "retaining by extraction strength", "collateral by extraction strength"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #61a8da93
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #fad2093d
 PAPER_CLAIMS = (
     PaperClaim(paper="ZJUKLAB", says="a merge of an over- and an under-forgetting adapter beats the single adapter",
                contestant="TIES merge", rivals=("NPO+KL+NLL",), wants="ahead", own=(_ES, _KEPT),
@@ -207,7 +207,7 @@ PAPER_CLAIMS = (
                wants="not behind", own=(_P, _KEPT), stronger=(_ES, _DEPTH, _OTHERS)),
 )
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d5e50cfd
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9e1902d4
 def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> str:
     """How a contestant stands beside a rival: "ahead", "behind", "level" (not told apart), or "" (not measured)."""
     values = values_of(rows[rows["contestant"].isin([name, rival])], measure)
@@ -218,12 +218,12 @@ def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> 
         return "level"
     return "ahead" if (gap.value > 0) == (measure.better == "higher") else "behind"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #bd98436a
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #ae67cf77
 def holds(claim: PaperClaim, standings: Sequence[str]) -> bool:
     """Whether a claim holds by what `standing` says of every measure and rival."""
     return "behind" not in standings and (claim.wants == "not behind" or "ahead" in standings)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a6060acf
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a3f8a204
 def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str, Measure] = RANKED_BY) -> str:
     """One sentence: whether a claim holds by the paper's own measures, and whether it survives stronger ones."""
     said, held = [], []
@@ -242,10 +242,10 @@ def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str,
     return (f"{claim.paper}'s claim, that {claim.says}, {verdict} here. {claim.contestant}, by its own measures: "
             f"{said[0]}. By others: {said[1]}.")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #db28c08b
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6ec67424
 _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart from"}
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #c137e681
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #17af539c
 def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[str, pd.DataFrame],
                     best: pd.DataFrame, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
                     **shown: str) -> Summary:
@@ -276,14 +276,14 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[s
     return Summary(" ".join([*dict.fromkeys((missing or {}).values()), verdict]), numbers,
                    fails=(*short, *disagrees, *fallen), adapter=str(best.loc[winner, "adapter"]), **shown)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #af9191d4
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #7fddd1cd
 def _distance(closest: pd.Series) -> Number:
     """The winner's distance to the oracle, from distances in rising order."""
     if closest.empty:
         return Number(DISTANCE, None, note="there is no oracle that can be relied on")
     return Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row; no interval")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #4aac784c
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a8476050
 _CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
           "collateral": "collateral by extraction strength"}
 
@@ -295,5 +295,6 @@ def _number(rows: pd.DataFrame, contestant: str, name: str) -> Number:
         return Number(name, None, note="this bench has no such rows")
     mean = mean_of(values, contestant)
     found = (1 - mean.value, 1 - mean.high, 1 - mean.low) if name == "forgotten" else (mean.value, mean.low, mean.high)
+    found = np.clip(found, 0, 1)  # where the measure ends, intervals over seeds end as well
     what = "1 - extraction strength" if name == "forgotten" else "extraction strength"
     return Number(name, *found, note=f"{what} of {contestant}; {mean.subjects} subjects, {mean.seeds} seeds")

@@ -133,6 +133,7 @@ def test_other_results_make_another_verdict_and_other_sentences():
     assert [number.name.partition(":")[0] for number in audit_summary(one).numbers] == [
         "npo-token-mean", "es-floor", "rouge-stems", "share of traps that act"]
     assert audit_summary(one).numbers[-1].value == pytest.approx(2 / 3)
+    assert audit_summary(one).numbers[-1].note == "of 3 that were measured"
     assert chance_said(one) != chance_said(one.iloc[:1])
 
 

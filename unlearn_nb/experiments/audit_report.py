@@ -73,10 +73,12 @@ def audit_summary(effects: pd.DataFrame, missing: Mapping[str, str] | None = Non
     """
     measured, warning = effects[effects["subjects"] > 0], warning_of(missing or {})
     first = pd.concat([measured[measured["acts"].astype(bool)], measured[~measured["acts"].astype(bool)]]).head(shown)
-    numbers = [Number(f"{line['trap']}: {line['measure']}", line["value"], low=line["low"], high=line["high"])
-               for line in first.to_dict("records")]
+    said = "{code} {what}; {with:.2f} instead of {without:.2f}"
+    numbers = [Number(f"{line['trap']}: {line['measure']}", line["value"], low=line["low"], high=line["high"],
+                      note=said.format_map(line)) for line in first.to_dict("records")]
     share = float(measured["acts"].astype(float).mean()) if len(measured) else None
-    numbers.append(Number("share of traps that act", share, note="no trap was measured"))
+    note = f"of {len(measured)} that were measured" if len(measured) else "no trap was measured"
+    numbers.append(Number("share of traps that act", share, note=note))
     caption = "Effect of each trap on its measure, with 95 % intervals; hollow: none that can be told from chance."
     return Summary(f"{warning} {audit_verdict(effects)}".strip(), tuple(numbers), figure="effects", caption=caption,
                    fails=(warning,) if warning else ())

@@ -105,7 +105,7 @@ def test_edits_of_the_published_loop_are_what_its_equation_gives():
 
     edits = published_edits(edit_by, products=5)
     assert edits["half-gradient"][1].length == 2 and edits["batch-mean-gradient"][1].length == 1 / 8
-    assert ("cg(max_products=5)", 0.6) in asked and ("lissa(steps=50, batch=2, faithful=True)", 0.3) in asked
+    assert ("cg(max_products=5)", 0.6) in asked and ("lissa(steps=10, batch=2, faithful=True)", 0.3) in asked
 
 
 def values(shifts, seeds=3, people=12):

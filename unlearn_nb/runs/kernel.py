@@ -6,6 +6,7 @@
 __all__ = ['STREAM_MOST', 'OUTPUT_MOST', 'CELL_MOST', 'OUTPUTS_MOST', 'ECHO_MOST', 'has_sockets', 'ThisPython', 'run_notebook']
 
 # %% ../../nbs/14_runs/10_kernel.ipynb #c2944568
+import logging
 import os
 import re
 import shutil
@@ -218,6 +219,14 @@ class _Client(PapermillNotebookClient):
     def _is_full(self, outs: list, data: Mapping[str, Any]) -> bool:
         there = [] if self.clear_before_next_output else [_size(out.data) for out in outs if "data" in out]
         return len(there) >= OUTPUTS_MOST or sum(there) + _size(data) > CELL_MOST
+
+# %% ../../nbs/14_runs/10_kernel.ipynb #35ef55ee
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether what asyncio says is to be shown: the death of a kernel is told by the run itself."""
+    return not (record.exc_info and isinstance(record.exc_info[1], DeadKernelError))
+
+
+logging.getLogger("asyncio").addFilter(_is_news)
 
 # %% ../../nbs/14_runs/10_kernel.ipynb #905b6566
 class _Echo:

@@ -13,11 +13,13 @@ from unlearn_nb.core import UnlearnError, from_json
 from unlearn_nb.experiments import (
     PAPER_CLAIMS,
     RANKED_BY,
-    claim_in_words,
+    REASONS,
+    Examined,
     compare_plan,
     compare_summary,
     comparing,
     disagreement,
+    examine,
     measures_with,
     overview,
     rankings,
@@ -124,10 +126,12 @@ def test_the_papers_claims_follow_the_numbers(claim):
         rival: (0.1, 0.94, 0.94, 0.97) for rival in claim.rivals if rival != "oracle"}
     shallow = strong | {claim.contestant: (0.1, 0.94, 0.5, 0.1)} | {
         rival: (0.6, 0.5, 0.9, 0.9) for rival in claim.rivals if rival != "oracle"}
-    said = [claim_in_words(result(**levels), claim) for levels in (strong, weak, shallow)]
+    found = [examine(result(**levels), claim) for levels in (strong, weak, shallow)]
+    said = [one.text for one in found]
+    assert not found[1].holds and not found[2].holds
     assert "does not hold here" in said[1] and "does not survive stronger ones" in said[2] and len(set(said)) == 3
     assert claim.wants == "not behind" and "oracle" in claim.rivals or "survives stronger ones" in said[0]
-    assert "can't be asked" in claim_in_words(A_WINS, claim)
+    assert "can't be asked" in examine(A_WINS, claim).text and examine(A_WINS, claim).holds is None
 
 
 def test_a_summary_names_what_fails_and_what_is_not_available():
@@ -135,10 +139,12 @@ def test_a_summary_names_what_fails_and_what_is_not_available():
     candidates = searched(rows)
     best = candidates.set_index("contestant")
     summary = compare_summary(overview(candidates, rows), rows, found=rankings(rows), best=best,
-                              claims=["X's claim, that y, does not hold here. X by its own measures: behind."],
-                              missing={"oracle": "no oracle was given"})
-    assert summary.verdict.startswith("no oracle was given") and "balance on validation rows" in summary.verdict
-    assert summary.fails == ("X's claim, that y, does not hold here.",) and summary.numbers[3].value is None
+                              claims=[Examined(False, "X's claim, that y, does not hold here.", "X: behind."),
+                                      Examined(None, "Y's claim can't be asked."), Examined(True, "Z's holds.")],
+                              missing={"oracle": REASONS["oracle"]})
+    assert summary.verdict.lower().startswith(REASONS["oracle"].lower())
+    assert "balance on validation rows" in summary.verdict
+    assert summary.fails[1:] == ("X's claim, that y, does not hold here.",) and summary.numbers[3].value is None
 
 
 def test_figures_say_what_is_in_them():

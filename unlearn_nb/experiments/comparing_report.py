@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKED_BY', 'NOT_RANKED', 'COLLAPSE', 'PAPER_CLAIMS', 'Measure', 'measures_with', 'values_of', 'rankings', 'winners',
-           'disagreement', 'overview', 'ranks_of', 'attack_matrix', 'sentence_of', 'in_sentences', 'PaperClaim',
-           'standing', 'holds', 'claim_in_words', 'compare_summary']
+           'agreed_first', 'disagreement', 'overview', 'ranks_of', 'attack_matrix', 'sentence_of', 'in_sentences',
+           'PaperClaim', 'standing', 'holds', 'Examined', 'examine', 'compare_summary']
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #71167312
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from .ranking import mean_of, paired_gap, per_subject, ranked, ranking_in_words
+from .truth import warning_of
 from .verdicts import DISTANCE, NEAR, verdict_of
+from ..metrics import bounds_of
 from ..runs import Number, Summary
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #99e246da
@@ -27,7 +29,7 @@ class Measure(NamedTuple):
     column: str
     better: str
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6d39b3e1
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #212a4169
 RANKED_BY = {
     "forgetting by extraction strength": Measure("forget", "es", "lower"),
     "forgetting by probability": Measure("forget", "p", "lower"),
@@ -50,7 +52,7 @@ def values_of(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     here = rows[rows["split"] == measure.split]
     return per_subject(here, measure.column) if measure.column in here else per_subject(here.assign(v=np.nan), "v")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #3feec099
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6e96efca
 def rankings(rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY) -> dict[str, pd.DataFrame]:
     """The ranking of the contestants by each measure that was taken; target and oracle are no contestants."""
     own = rows[~rows["contestant"].isin(NOT_RANKED)]
@@ -72,22 +74,26 @@ def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str], cost
                        for row in best.itertuples()}
     return pd.DataFrame(lines).rename_axis("family")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #4524beb7
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #7c2ff5ce
+def agreed_first(found: Mapping[str, pd.DataFrame]) -> set[str]:
+    """Contestants that are first, or can't be told apart from the first, by every measure of forgetting."""
+    first = [set(table.loc[table["tied"], "contestant"]) for name, table in found.items()
+             if name.startswith("forgetting")]
+    return set.intersection(*first) if first else set()
+
+
 def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
     """One sentence on whether the measures of forgetting name one winner."""
-    first = {name: set(table.loc[table["tied"], "contestant"]) for name, table in found.items()
-             if name.startswith("forgetting")}
+    first = {name: table["contestant"].iloc[0] for name, table in found.items() if name.startswith("forgetting")}
     if not first:
         return "Nothing can be said of forgetting: it was not measured."
-    common = set.intersection(*first.values())
-    if common:
+    if common := agreed_first(found):
         names = ", ".join(sorted(common))
         return f"By all {len(first)} measures of forgetting, {names} is first or can't be told apart from the first."
-    return (f"The {len(first)} measures of forgetting name different winners: "
-            + "; ".join(f"{name.removeprefix('forgetting by ')}: {table['contestant'].iloc[0]}"
-                        for name, table in found.items() if name in first) + ".")
+    winners_said = "; ".join(f"{name.removeprefix('forgetting by ')}: {winner}" for name, winner in first.items())
+    return f"The {len(first)} measures of forgetting name different winners: {winners_said}."
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9154d43a
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #affb0ff7
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
@@ -103,7 +109,7 @@ def overview(candidates: pd.DataFrame, rows: pd.DataFrame, measures: Mapping[str
     lost = candidates.assign(collapsed=candidates["lost"] > COLLAPSE).groupby("contestant")["collapsed"].mean()
     return table.join([_distances(rows), lost, chosen[["seconds", "rows", "peak_mb"]].mean()])
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a0786b8e
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9832bcc1
 def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     """Contestant by measure, means over seeds of means over subjects; measures that were not taken are left out."""
     values = {name: values_of(rows, measure) for name, measure in measures.items()}
@@ -111,7 +117,7 @@ def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
              for name, table in values.items() if len(table)}
     return pd.DataFrame(means).reindex(rows["contestant"].unique()).rename_axis("contestant")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d936cf8d
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #29d6c03f
 def _distances(rows: pd.DataFrame) -> pd.Series:
     """Contestant -> mean over seeds and splits of the mean absolute difference of p to the oracle's."""
     if not rows["contestant"].eq("oracle").any():
@@ -121,7 +127,7 @@ def _distances(rows: pd.DataFrame) -> pd.Series:
     gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1ae11253
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #e9d43389
 def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Contestant by measure: rank, and whether it can't be told apart from the first; best on average on top."""
     tables = {name: table.set_index("contestant") for name, table in found.items()}
@@ -130,7 +136,7 @@ def ranks_of(found: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFr
     tied = pd.DataFrame({name: table["tied"].astype(bool) for name, table in tables.items()})
     return ranks.loc[order], tied.reindex(order).fillna(False)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #476408d9
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a696e10f
 def attack_matrix(rows: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     """Contestant by attack ("none" first): extraction strength of forget rows above the oracle's under the same attack.
 
@@ -166,7 +172,7 @@ def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -
     said = [ranking_in_words(found[name], name[:1].upper() + name[1:]) for name in names or found]
     return [*said, disagreement(found)]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #0f236653
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #78f28246
 @dataclass(frozen=True)
 class PaperClaim:
     """What a paper says of its method, in terms of contestants.
@@ -174,7 +180,7 @@ class PaperClaim:
     Args:
         paper: its system; says: the claim, after "that".
         contestant, rivals: who is compared.
-        wants: "ahead" of every rival in one measure at least and never behind, or "not behind" any of them.
+        wants: "ahead" of a rival in one measure at least and behind none, or "not behind" any of them.
         own, stronger: names of measures: the paper's, and those that it does not use.
     """
 
@@ -186,12 +192,12 @@ class PaperClaim:
     own: tuple[str, ...]
     stronger: tuple[str, ...]
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #01b43b4b
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1ec5391c
 _KFR, _ES, _P, _DEPTH = (f"forgetting by {name}" for name in ("KFR", "extraction strength", "probability",
                                                               "depth (UDS)"))
 _KRR, _KEPT, _OTHERS = "retaining by KRR", "retaining by extraction strength", "collateral by extraction strength"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #fad2093d
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #1fe777ce
 PAPER_CLAIMS = (
     PaperClaim(paper="ZJUKLAB", says="a merge of an over- and an under-forgetting adapter beats the single adapter",
                contestant="TIES merge", rivals=("NPO+KL+NLL",), wants="ahead", own=(_ES, _KEPT),
@@ -207,7 +213,7 @@ PAPER_CLAIMS = (
                wants="not behind", own=(_P, _KEPT), stronger=(_ES, _DEPTH, _OTHERS)),
 )
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #9e1902d4
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #f6728fd0
 def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> str:
     """How a contestant stands beside a rival: "ahead", "behind", "level" (not told apart), or "" (not measured)."""
     values = values_of(rows[rows["contestant"].isin([name, rival])], measure)
@@ -218,43 +224,56 @@ def standing(rows: pd.DataFrame, measure: Measure, *, name: str, rival: str) -> 
         return "level"
     return "ahead" if (gap.value > 0) == (measure.better == "higher") else "behind"
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #ae67cf77
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #be320135
 def holds(claim: PaperClaim, standings: Sequence[str]) -> bool:
     """Whether a claim holds by what `standing` says of every measure and rival."""
     return "behind" not in standings and (claim.wants == "not behind" or "ahead" in standings)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a3f8a204
-def claim_in_words(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str, Measure] = RANKED_BY) -> str:
-    """One sentence: whether a claim holds by the paper's own measures, and whether it survives stronger ones."""
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #0f0f154b
+class Examined(NamedTuple):
+    """What became of a claim: whether it holds by all measures (None: it can't be asked), and what is said of it."""
+
+    holds: bool | None
+    verdict: str
+    details: str = ""
+
+    @property
+    def text(self) -> str:
+        """Verdict and details."""
+        return f"{self.verdict} {self.details}".strip()
+
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a19aa305
+def examine(rows: pd.DataFrame, claim: PaperClaim, measures: Mapping[str, Measure] = RANKED_BY) -> Examined:
+    """Whether a claim holds by the paper's own measures, and whether it survives stronger ones."""
     said, held = [], []
     for group in (claim.own, claim.stronger):
         found = {(name, rival): standing(rows, measures[name], name=claim.contestant, rival=rival)
                  for name in group for rival in claim.rivals}
         found = {key: value for key, value in found.items() if value}
         if not found:
-            return f"{claim.paper}'s claim, that {claim.says}, can't be asked of these contestants."
+            return Examined(None, f"{claim.paper}'s claim, that {claim.says}, can't be asked of these contestants.")
         held.append(holds(claim, list(found.values())))
         said.append("; ".join(f"{_STANDS[value]} {rival} in {name}" for (name, rival), value in found.items()))
     verdict = {(True, True): "holds by its own measures and survives stronger ones",
                (True, False): "holds by its own measures and does not survive stronger ones",
                (False, True): "does not hold by its own measures, though it does by others",
                (False, False): "does not hold"}[tuple(held)]
-    return (f"{claim.paper}'s claim, that {claim.says}, {verdict} here. {claim.contestant}, by its own measures: "
-            f"{said[0]}. By others: {said[1]}.")
+    return Examined(all(held), f"{claim.paper}'s claim, that {claim.says}, {verdict} here.",
+                    f"{claim.contestant}, by its own measures: {said[0]}. By others: {said[1]}.")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6ec67424
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #2bc3fe1f
 _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart from"}
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #17af539c
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #b870024d
 def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[str, pd.DataFrame],
-                    best: pd.DataFrame, claims: Sequence[str] = (), missing: Mapping[str, str] | None = None,
+                    best: pd.DataFrame, claims: Sequence[Examined] = (), missing: Mapping[str, str] | None = None,
                     **shown: str) -> Summary:
     """The summary of a comparison.
 
     Args:
         table: of `overview`; rows: of `Compared`; found: of `rankings`.
         best: lines of `search` of what was chosen, by contestant.
-        claims: of `claim_in_words`; those that do not hold are said.
+        claims: of `examine`; those that do not hold are said.
         missing: what can't be relied on, as `Truth.missing`.
         shown: figure and caption of the `Summary`.
     """
@@ -271,19 +290,21 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[s
     verdict = f"Of {len(best)} contestants {winner} {how}: {said}."
     short = [f"{name.capitalize()} is not within {NEAR} of the oracle's: {value:.3f} against {beside:.3f}."
              for name, (value, beside) in pairs.items() if value < beside - NEAR]
-    disagrees = [text] if "different" in (text := disagreement(found)) else []
-    fallen = [text.partition(" here. ")[0] + " here." for text in claims if " not " in text.partition(" here. ")[0]]
-    return Summary(" ".join([*dict.fromkeys((missing or {}).values()), verdict]), numbers,
-                   fails=(*short, *disagrees, *fallen), adapter=str(best.loc[winner, "adapter"]), **shown)
+    disagrees = [] if agreed_first(found) else [disagreement(found)]
+    fallen = [claim.verdict for claim in claims if claim.holds is False]
+    warning = warning_of(missing or {})
+    fails = (*filter(None, [warning]), *short, *disagrees, *fallen)
+    return Summary(f"{warning} {verdict}".strip(), numbers, fails=fails, adapter=str(best.loc[winner, "adapter"]),
+                   **shown)
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #7fddd1cd
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #6f984018
 def _distance(closest: pd.Series) -> Number:
     """The winner's distance to the oracle, from distances in rising order."""
     if closest.empty:
         return Number(DISTANCE, None, note="there is no oracle that can be relied on")
     return Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row; no interval")
 
-# %% ../../nbs/15_experiments/27_comparing_report.ipynb #a8476050
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #e86b0872
 _CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
           "collateral": "collateral by extraction strength"}
 
@@ -293,8 +314,7 @@ def _number(rows: pd.DataFrame, contestant: str, name: str) -> Number:
     values = values_of(rows, RANKED_BY[_CARDS[name]])
     if contestant not in set(values.get("contestant", ())):
         return Number(name, None, note="this bench has no such rows")
-    mean = mean_of(values, contestant)
+    mean = mean_of(values, contestant, bounds=bounds_of(_CARDS[name]))
     found = (1 - mean.value, 1 - mean.high, 1 - mean.low) if name == "forgotten" else (mean.value, mean.low, mean.high)
-    found = np.clip(found, 0, 1)  # where the measure ends, intervals over seeds end as well
     what = "1 - extraction strength" if name == "forgotten" else "extraction strength"
     return Number(name, *found, note=f"{what} of {contestant}; {mean.subjects} subjects, {mean.seeds} seeds")

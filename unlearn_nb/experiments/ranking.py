@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core import UnlearnError
 from .claims import over_seeds
-from ..metrics import intervals, weighted_mean
+from ..metrics import ANY, intervals, weighted_mean
 
 # %% ../../nbs/15_experiments/21_ranking.ipynb #8074bac6
 def per_subject(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -65,21 +65,22 @@ def paired_gap(values: pd.DataFrame, first: str, second: str, *, draws: int = 20
         UnlearnError: they were not asked about the same subjects.
     """
     table = _wide(values[values["contestant"].isin([first, second])])
-    return _over_people((table[first] - table[second]).rename("value").reset_index(), draws, seed)
+    return _over_people((table[first] - table[second]).rename("value").reset_index(), draws, seed=seed)
 
 
-def mean_of(values: pd.DataFrame, contestant: str, *, draws: int = 2000, seed: int = 0) -> Gap:
-    """The mean of one contestant (its gap to 0), from a table of `per_subject`."""
-    return _over_people(values[values["contestant"] == contestant], draws, seed)
+def mean_of(values: pd.DataFrame, contestant: str, *, bounds: tuple[float, float] = ANY, draws: int = 2000,
+            seed: int = 0) -> Gap:
+    """The mean of one contestant (its gap to 0), from a table of `per_subject`; `bounds`: what the measure can be."""
+    return _over_people(values[values["contestant"] == contestant], draws, seed=seed, bounds=bounds)
 
-# %% ../../nbs/15_experiments/21_ranking.ipynb #5d2ef35f
-def _over_people(people: pd.DataFrame, draws: int, seed: int) -> Gap:
+# %% ../../nbs/15_experiments/21_ranking.ipynb #d446af9d
+def _over_people(people: pd.DataFrame, draws: int, *, seed: int, bounds: tuple[float, float] = ANY) -> Gap:
     """Mean over seeds of means over subjects (columns seed, subject, value), with the wider one of both intervals."""
     rows = people.assign(split="gap", task=people["seed"].astype(str))  # subjects are drawn within their seed
     found = intervals(rows, _mean_over_seeds, bootstrap=draws, seed=seed).iloc[0]
     low, high, by_seed = found["low"], found["high"], people.groupby("seed")["value"].mean()
     if len(by_seed) > 1:
-        t = over_seeds(by_seed.tolist())
+        t = over_seeds(by_seed.tolist(), bounds)
         low, high = np.fmin(low, t["low"]), np.fmax(high, t["high"])
     return Gap(float(found["value"]), float(low), float(high), subjects=len(people), seeds=len(by_seed))
 

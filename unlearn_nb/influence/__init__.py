@@ -5,9 +5,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapter_rows": ["check_erase", "own_training"],
-    "closed_forms": ["DataInf", "Woodbury"],
+    "closed_forms": ["DataInf", "Gram", "Woodbury"],
     "conjugate_gradients": ["ConjugateGradients", "cg_path"],
-    "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product"],
+    "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product", "scores_key"],
     "edit": ["Edit", "LEAST_COSINE", "choose"],
     "erasing": ["DAMPINGS", "EditSettings", "erase", "erase_options"],
     "kronecker_factors": ["Block", "EKFAC", "KroneckerFactors"],
@@ -15,8 +15,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "request": ["Request", "changed_rows", "training_rows"],
     "response": ["BregmanResponse", "bregman_response"],
     "row_gradients": ["linear_captures", "row_gradients_of_batch"],
-    "solvers": ["FunctionSolver", "Product", "SOLVERS", "Solution", "Solver", "as_solver", "check_damping",
-        "drawing", "largest_eigenvalue", "mean_diagonal", "relative_residual", "solve", "solve_path"],
+    "solvers": ["Damping", "FunctionSolver", "GRADIENT_STEP", "OfLargest", "Product", "SOLVERS", "Solution",
+        "Solver", "as_solver", "check_damping", "drawing", "largest_eigenvalue", "mean_diagonal", "read_damping",
+        "relative_residual", "solve", "solve_path"],
     "stochastic": ["GradientSteps", "Lissa"],
     "tasks": ["Batch", "CrossEntropy", "LanguageTask", "SquaredError", "TensorTask"],
     "weights": ["Cost", "TrainingLoss", "Weights", "linear_layer", "measuring"],

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product"],
     "edit": ["Edit", "LEAST_COSINE", "choose"],
     "erasing": ["DAMPINGS", "EditSettings", "erase", "erase_options"],
+    "guarded": ["input_moments", "whitened", "within_divergence"],
     "kronecker_factors": ["Block", "EKFAC", "KroneckerFactors"],
     "llmeraser_loop": ["LLMEraserLoop"],
     "request": ["Request", "changed_rows", "training_rows"],

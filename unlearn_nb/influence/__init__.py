@@ -5,6 +5,8 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapter_rows": ["check_erase", "own_training"],
+    "attribution": ["ATTRIBUTIONS", "Attribution", "AttributionSettings", "Cosine", "GradientDot", "LossRows",
+        "RandomScores", "as_attribution", "gradients_by_chunk", "query_loss", "scores"],
     "closed_forms": ["DataInf", "Gram", "Woodbury"],
     "conjugate_gradients": ["ConjugateGradients", "cg_path"],
     "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product", "scores_key"],
@@ -21,5 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "relative_residual", "solve", "solve_path"],
     "stochastic": ["GradientSteps", "Lissa"],
     "tasks": ["Batch", "CrossEntropy", "LanguageTask", "SquaredError", "TensorTask"],
+    "unrolled": ["AdamWSteps", "SGDSteps", "STEPS", "UnrolledTraining", "metagradient", "query_losses",
+        "smoothness", "unroll", "unrolled_scores"],
     "weights": ["Cost", "TrainingLoss", "Weights", "linear_layer", "measuring"],
 })

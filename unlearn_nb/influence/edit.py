@@ -160,8 +160,8 @@ def _applied(edit: Edit) -> Iterator[None]:
 def _record(edit: Edit) -> dict:
     """How an edit came about, for the file beside its weights."""
     return {"solver": edit.solution.solver, "damping": edit.solution.damping, "rows": len(edit.rows),
-            "residual": edit.residual, "norm": float(edit.total.norm()), "realised": edit.realised,
-            "preflight": edit.preflight, "how": edit.how, "products": edit.products,
+            "residual": edit.residual, "cosine": edit.solution.cosine, "norm": float(edit.total.norm()),
+            "realised": edit.realised, "preflight": edit.preflight, "how": edit.how, "products": edit.products,
             "gradient_equivalents": edit.gradients, "seconds": edit.seconds}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #748d748a
@@ -198,6 +198,9 @@ def _card(edit: Edit) -> str:
         "weights": f"{edit.delta.numel():,}", "norm": f"{float(edit.total.norm()):.3g}",
         "solver": edit.solution.solver, **edit.how,
         "damping": f"{edit.solution.damping:g}" if np.isfinite(edit.solution.damping) else None,
+        "cosine with the right side": f"{edit.solution.cosine:.3f}" + (
+            " (hardly more than a gradient step)" if edit.solution.is_gradient_step else "")
+        if np.isfinite(edit.solution.cosine) else None,
         "residual of the solution": f"{edit.solution.residual:.3g}" if np.isfinite(edit.solution.residual) else None,
         "residual on fresh rows": f"{edit.residual:.3g}" if np.isfinite(edit.residual) else None,
         **{name: f"{cost:,.4g}" for name, cost in spent.items() if cost}, "training rows after it": len(edit.rows),

@@ -22,7 +22,7 @@ from .edit import Edit, choose
 from .edit_job import EditJob, EditSettings
 from .relinearised import Path, relinearise
 from .request import Request, training_rows
-from .solvers import SOLVERS, Solution, Solver, as_solver, check_damping, mean_diagonal
+from .solvers import SOLVERS, Damping, OfLargest, Solution, Solver, as_solver, check_damping
 from .solvers import solve_path
 from .step_metric import METRICS, MetricInputs
 from .tasks import LanguageTask
@@ -30,7 +30,7 @@ from .validation import make_validation
 from .weights import TrainingLoss
 from ..models import preflight
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #252e4d78
+# %% ../../nbs/08_influence/20_erasing.ipynb #da4ed1e4
 LEAST_BUDGET = 500  # gradient-equivalents
 
 
@@ -42,12 +42,12 @@ def _budget(budget: float | None, job: EditJob) -> float:
         raise UnlearnError(f"budget must be a number of gradient-equivalents above 0, not {budget!r}")
     return float(budget)
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #3f6e8041
+# %% ../../nbs/08_influence/20_erasing.ipynb #3cbbe091
 def _drawn_rows(rows: list[dict], settings: EditSettings, most: int = 64) -> list[dict]:
     order = np.random.default_rng(settings.seed).permutation(len(rows))
     return [rows[i] for i in order[: settings.curvature_rows or most]]
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #0bed53d6
+# %% ../../nbs/08_influence/20_erasing.ipynb #0def7ba3
 def _walk(job: EditJob, changes: Changes, worth: Callable[[], float], *, metric: str, control_rows: int, budget: float,
           steps: int | None, settings: EditSettings, avoid: list) -> tuple[Tensor, Path]:
     """The change of weights that the steps make, and the path to it."""
@@ -65,7 +65,7 @@ def _walk(job: EditJob, changes: Changes, worth: Callable[[], float], *, metric:
     path = Path(loss, worth, budget=budget, theta=start, reading=reading)
     return relinearise(path, directions, step, steps=steps) - start, path
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #375b20b3
+# %% ../../nbs/08_influence/20_erasing.ipynb #2d2b5037
 def _stepped(job: EditJob, *, validation: Sequence[dict] | None, objective: Callable | None, metric: str, budget: float,
              settings: EditSettings, **options: Any) -> Edit:
     """The edit by steps."""
@@ -88,7 +88,7 @@ def _stepped(job: EditJob, *, validation: Sequence[dict] | None, objective: Call
     edit = job.edit(solution, settings.cap, settings.initial)
     return job.priced(replace(edit, choices=choices, how=how))
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #8845afc0
+# %% ../../nbs/08_influence/20_erasing.ipynb #29bd1330
 def _asking(objective: Callable[[nn.Module], float], model: nn.Module) -> Callable[[], float]:
     def worth() -> float:
         return objective(model)
@@ -108,21 +108,17 @@ def _curvatures(loss: TrainingLoss, rows: list[dict], *, kind: str, settings: Ed
     return first, Curvature(loss, unseen, kind, **options) if len(unseen) else None
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #cf4e29c8
-DAMPINGS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # tried by damping="auto", in mean diagonal entries of C
+DAMPINGS = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0)  # tried by damping="auto", as shares of the largest eigenvalue
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #85d6a851
 def _dampings(
     damping: float | str | list[float] | None, matrix: Curvature, b: Tensor, *, solver: Solver
-) -> list[float]:
+) -> list[Damping]:
     if damping not in (None, "auto"):
         return damping if isinstance(damping, list) else [damping]
     if solver.damping is not None:
         return [solver.damping]
-    mean = mean_diagonal(matrix, b)
-    if not mean > 0:
-        raise UnlearnError(f"the curvature has a mean diagonal entry of {mean:.2g}, so no damping follows from it: use "
-                           "curvature='gauss-newton' or give a damping")
-    return [0.1 * mean] if damping is None else [factor * mean for factor in DAMPINGS]
+    return [OfLargest(0.1)] if damping is None else [OfLargest(share) for share in DAMPINGS]
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #9c539e8d
 def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[float], *, settings: EditSettings) -> None:
@@ -140,7 +136,7 @@ def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[flo
         raise UnlearnError("cap is in lengths of the way that training went: give initial=, the weights before it as a "
                            "vector")
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #bdf356fc
+# %% ../../nbs/08_influence/20_erasing.ipynb #9c35ff0c
 def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | None, *, scales: Sequence[float],
             settings: EditSettings) -> Edit:
     """The edit by one solve."""
@@ -153,7 +149,7 @@ def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | No
     edit = edits[0] if objective is None else choose(edits, objective, scales)
     return job.finish(edit, b, unseen or matrix)
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #da352605
+# %% ../../nbs/08_influence/20_erasing.ipynb #128af2f5
 def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Request, after: Edit | None,
          solver: Solver | None, settings: EditSettings) -> tuple[EditJob, str]:
     """The request to the model, and what a preflight found."""
@@ -166,7 +162,7 @@ def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Re
                         dropout=solver is not None and solver.dropout)
     return EditJob(loss.over(task.encode(rows)), rows, request=request, after=after), checked
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #7339fc7a
+# %% ../../nbs/08_influence/20_erasing.ipynb #8f4faa1d
 def _check_ways(solver: Solver | None, stepping: dict[str, Any], damping: Any, *, scales: Sequence[float],
                 objective: Callable | None) -> None:
     """Raise UnlearnError where options of the two ways are mixed, or those of the steps can't be what they are."""
@@ -203,7 +199,7 @@ def erase(
         control_rows: kept rows that tell how the others feel; None: 32.
         budget: gradient-equivalents at most, validation included; None: a pass over the rows, at least LEAST_BUDGET.
         solver: one linear step instead: an entry of SOLVERS with its options; "llmeraser" is the released loop.
-        damping: the solver's; None: a tenth of the curvature's mean diagonal; several: the best; "auto": of DAMPINGS.
+        damping: the solver's, such as "0.1 of largest" (None); several: the best; "auto": of DAMPINGS.
         scales: of the solver's solution, see `choose`.
 
     The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`. Weights in
@@ -224,21 +220,23 @@ def erase(
     return replace(edit, preflight=checked)
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #506e2173
-_OWN = ("request", "validation", "objective", "after", "steps", "metric", "control_rows", "budget", "damping", "scales")
+_STEPPED = ("request", "objective", "after", "validation", "steps", "metric", "control_rows", "budget")
+_SOLVED = ("request", "objective", "after", "damping", "scales")
 
 
 def erase_options(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `erase` from a flat table of its own, of EditSettings' and of the solver's options.
+    """Arguments of `erase` from a flat table of its own, of EditSettings' and of the solver's options, if one is named.
 
     Raises:
         UnlearnError: unknown solver or option.
     """
-    own = {key: flat[key] for key in _OWN if key in flat}
+    names = _STEPPED if flat.get("solver") is None else _SOLVED
+    own = {key: flat[key] for key in names if key in flat}
     known = {one.name for one in fields(EditSettings)}
     settings = {key: value for key, value in flat.items() if key in known}
     rest = {key: value for key, value in flat.items() if key not in own and key not in known and key != "solver"}
     if flat.get("solver") is None and rest:
-        raise unknown("option of an edit by steps", next(iter(rest)), [*_OWN, *sorted(known)])
+        raise unknown("option of an edit by steps", next(iter(rest)), [*names, *sorted(known)])
     solver = {"solver": _with_options(flat["solver"], rest)} if flat.get("solver") is not None else {}
     return own | solver | {"settings": EditSettings(**settings)}
 

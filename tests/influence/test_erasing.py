@@ -98,6 +98,21 @@ def test_query_modification_of_ridge_is_the_newton_step():
     assert torch.cosine_similarity(edit.delta, ridge_fit(X_new, y) - w, dim=0) > 0.95
 
 
+@pytest.mark.parametrize("wanted, tried", [(0.02, [1, 2, 0.5]), (0.1, [1, 2, 4, 8]), (0.006, [1, 2, 0.5, 0.25, 0.125]),
+                                           (1e9, [1, 2, 4, 8, 16, 32, 64]),
+                                           (0.0, [1, 2, *(0.5**k for k in range(1, 7))])])
+def test_the_length_of_a_direction_is_scanned(wanted, tried):
+    X, y, rows = ridge_data()
+    model = ridge_model(X, y)
+    edit = ridge_erase(model, rows, Request.remove(["z1"]), solver="cg")
+    start = model.weight.detach().clone()
+    far = lambda edited: abs(float((edited.weight.detach() - start).norm() / start.norm()) - wanted)
+    found = choose([edit], far, None)
+    lengths = found.choices["scale"] * float(edit.delta.norm()) / float(start.norm())
+    assert (lengths / 0.02).tolist() == pytest.approx(tried)
+    assert float(found.delta.norm() / start.norm()) == pytest.approx(lengths[found.choices["objective"].idxmin()])
+
+
 def logistic(rows, l2=0.05):
     """Weights of a converged logistic regression, N in the mean whatever the number of rows."""
     model = nn.Linear(3, 2, bias=False).double()

@@ -194,21 +194,27 @@ def problem_tables(problems: Sequence[Problem]) -> tuple[pd.DataFrame, pd.DataFr
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #62b69d74
 def chooser(problem: Problem, model: Any, tokenizer: Any, template: str = "plain") -> Callable[[Any], float]:
-    """Edited model -> number to be small, on validation rows; `model` is the one before the edit."""
+    """Edited model -> number to be small, on validation rows; `model` is the one before the edit.
+
+    Its attribute `gradients` is what one reading costs, in gradient-equivalents.
+    """
     split = np.array([row["split"] for row in problem.validation])
 
     def losses(candidate: Any) -> np.ndarray:
         return sequence_nll(candidate, tokenizer, problem.validation, on="response", template=template)
 
-    if problem.case.change != "removal":
-        return lambda candidate: float(pd.Series(losses(candidate)).groupby(split).mean().mean())
-    kept, unseen = losses(model)[split == "kept"].mean(), np.isin(split, ["holdout", "other"])
+    def corrected(candidate: Any) -> float:
+        return float(pd.Series(losses(candidate)).groupby(split).mean().mean())
 
-    def objective(candidate: Any) -> float:
+    def removed(candidate: Any) -> float:
         now = losses(candidate)
         apart = now[split == "removed"].mean() - now[unseen].mean()
         return float(abs(apart) + abs(now[split == "kept"].mean() - kept))
 
+    removal, unseen = problem.case.change == "removal", np.isin(split, ["holdout", "other"])
+    kept = losses(model)[split == "kept"].mean() if removal else 0.0
+    objective = removed if removal else corrected
+    objective.gradients = reading_cost(problem, 1)
     return objective
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #5d2ca187

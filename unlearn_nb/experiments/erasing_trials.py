@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ..core import UnlearnError
 from .claims import claims_table
-from .erasing import PUBLISHED, SHARE_OF_RETRAINING, ErasingExperiment, chosen_of, edited
-from .erasing import fingerprint, retrained, score_stage, spent, start_of
-from .erasing_cases import Case, Problem, chooser, in_parts, part_of, reading_cost
+from .erasing import PUBLISHED, SHARE_OF_RETRAINING, ErasingExperiment, ErasingPlan, answered
+from .erasing import chosen_of, edited, fingerprint, least_cost, retrained, retraining_cost
+from .erasing import score_stage, spent, start_of
+from .erasing_cases import Case, Problem, chooser, in_parts, part_of
 from .truth import NONE_GIVEN
 from ..influence import bregman_response, changed_rows, erase, erase_options
 from ..metrics import Scores, delta_agreement, delta_table, gap_recovery, rank_agreement, recovery
@@ -218,6 +219,11 @@ def agreement_in_words(near: pd.DataFrame, response: pd.DataFrame, solver: str) 
 _CONVERGED = {"solver": "cg", "max_products": 100, "tol": 1e-4}
 _CHOOSING = ("damping", "scales", "scale", "step")  # options that choose, which a comparison at one damping leaves out
 
+
+def _one_solve(plan: ErasingPlan, names: Sequence[str]) -> list[str]:
+    """Those that solve one linear system, and do nothing else to what they find."""
+    return [name for name in names if "solver" in plan.solvers[name] and "spare" not in plan.solvers[name]]
+
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #cd59dd89
 def response_lines(model: Any, tokenizer: Any, rows: Sequence[dict], request: Any, runs: Mapping[str, dict],
                    damping: float, **shared: Any) -> list[dict]:
@@ -241,7 +247,8 @@ def against_response(experiment: ErasingExperiment, case: Case, solvers: Sequenc
                      count: int = 20) -> pd.DataFrame:
     """A line a solver and damping, on about `count` rows: products, residual, error, agreement with the response."""
     plan, start, (rows, request) = experiment.plan, start_of(experiment, case), part_of(experiment.problem(case), count)
-    runs = {name: {key: value for key, value in plan.solvers[name].items() if key not in _CHOOSING} for name in solvers}
+    runs = {name: {key: value for key, value in plan.solvers[name].items() if key not in _CHOOSING}
+            for name in _one_solve(plan, solvers)}
     shared = {"template": experiment.template(case.task), "seed": experiment.seed}
 
     def build(folder: Path) -> None:
@@ -265,16 +272,15 @@ def trial(experiment: ErasingExperiment, case: Case, model: Any, tokenizer: Any,
     made.apply()
     nlls = sequence_nll(model, tokenizer, problem.reported, on="response", template=template).tolist()
     made.undo()
-    return {**chosen_of(made), "residual": made.solution.residual, "fresh_residual": made.residual,
-            "gradients": made.gradients + reading_cost(problem, len(made.choices)), "value": float(np.mean(nlls)),
-            "nlls": nlls}
+    return {**chosen_of(made, problem), "residual": made.solution.residual, "fresh_residual": made.residual,
+            "value": float(np.mean(nlls)), "nlls": nlls}
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #0c3c5029
 def trials(experiment: ErasingExperiment, case: Case, runs: Mapping[str, dict], name: str) -> pd.DataFrame:
     """A line a run (label -> options of `erase`), see `trial`."""
     plan, problem, start = experiment.plan, experiment.problem(case), start_of(experiment, case)
     template = experiment.template(case.task)
-    shared = {"damping": plan.dampings[0], "scales": plan.scales, "curvature_rows": plan.curvature_rows,
+    shared = {"damping": plan.damping, "scales": None, "curvature_rows": plan.curvature_rows,
               "template": template, "seed": experiment.seed}
 
     def build(folder: Path) -> None:
@@ -315,55 +321,56 @@ def with_recovery(table: pd.DataFrame, problem: Problem, scores: Mapping[str, Sc
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #1e33e628
 def effort_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
-    """Solvers at the plan's rising efforts, all at its first damping."""
+    """Solvers at the plan's rising efforts, all at its damping."""
     plan = experiment.plan
-    runs = {f"{name}|{i}": {**plan.solvers[name], "damping": plan.dampings[0], **own}
+    runs = {f"{name}|{i}": {**plan.solvers[name], "damping": plan.damping, **own}
             for name, efforts in plan.efforts.items() for i, own in enumerate(efforts)}
     table = trials(experiment, case, runs, name="effort")
     return with_recovery(table, experiment.problem(case), scores).assign(solver=table["label"].str.split("|").str[0])
 
 
 def damping_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores]) -> pd.DataFrame:
-    """CG with two and with eight products at the plan's swept dampings, each at the scale that validation chose."""
-    plan, scales = experiment.plan, (0.25, *experiment.plan.scales)
-    runs = {f"{products}|{damping:g}": {"solver": "cg", "max_products": products, "damping": damping, "scales": scales}
-            for damping in plan.swept for products in (2, 8)}
+    """CG with two and with eight products at the plan's swept dampings (`share`), each as long as validation chose."""
+    runs = {f"{products}|{share:g}": {"solver": "cg", "max_products": products, "damping": f"{share:g} of largest"}
+            for share in experiment.plan.swept for products in (2, 8)}
     table = trials(experiment, case, runs, name="damping")
-    return with_recovery(table, experiment.problem(case), scores).assign(products=table["label"].str.split("|").str[0]
-                                                                         + " products")
+    parts = table["label"].str.split("|")
+    return with_recovery(table, experiment.problem(case), scores).assign(
+        products=parts.str[0] + " products", share=parts.str[1].astype(float))
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #88ca0d60
-def part_by_part(experiment: ErasingExperiment, case: Case, way: str, count: int, scale: float,
-                 **options: Any) -> list[dict]:
-    """A line a part of the request: gradients, NLL. `way`: "at the trained weights" or "linearised anew"."""
-    problem, template, lines = experiment.problem(case), experiment.template(case.task), []
+def part_by_part(experiment: ErasingExperiment, case: Case, name: str, count: int, budget: float) -> list[dict]:
+    """A line a part of the request, answered by a method of the plan: gradients of it, NLL of all reported rows."""
+    problem, plan, lines, last = experiment.problem(case), experiment.plan, [], None
+    template = experiment.template(case.task)
+    options = {"curvature_rows": plan.curvature_rows, "template": template, "seed": experiment.seed}
+    options |= ({"damping": plan.damping} if "solver" in plan.solvers[name] else {}) | plan.solvers[name]
     with experiment.loaded(case, start_of(experiment, case)) as (model, tokenizer):
-        last, now = None, problem.rows
+        objective = chooser(problem, model, tokenizer, template=template)
         for i, part in enumerate(in_parts(problem.request, count)):
-            made = erase(model, tokenizer, now, request=part, after=last, **erase_options(options)).scale(scale).apply()
-            last, now = (made, now) if way == "at the trained weights" else (None, made.rows)
+            last = answered(model, tokenizer, problem, options, objective=objective, request=part, after=last,
+                            budget=max(budget, 2 * count * least_cost(problem)) / count).apply()
             nlls = sequence_nll(model, tokenizer, problem.reported, on="response", template=template).tolist()
-            lines.append({"way": way, "parts": i + 1, "gradients": made.gradients, "value": float(np.mean(nlls)),
+            last.undo()
+            lines.append({"method": name, "parts": i + 1, "gradients": last.gradients, "value": float(np.mean(nlls)),
                           "nlls": nlls})
     return lines
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #f98aa3ee
 def sequence_trials(experiment: ErasingExperiment, case: Case, scores: Mapping[str, Scores],
-                    count: int = 4) -> pd.DataFrame:
-    """The request in `count` parts at the damping and scale of the whole: what each recovers, for both ways."""
-    plan, problem, start, whole = experiment.plan, experiment.problem(case), start_of(experiment,
-                                                                                      case), spent(edited(experiment,
-                                                                                                          case, "cg"))
-    options = {**plan.solvers["cg"], "damping": whole["damping"], "curvature_rows": plan.curvature_rows,
-               "template": experiment.template(case.task), "seed": experiment.seed}
+                    count: int = 5) -> pd.DataFrame:
+    """The request in `count` parts, by the plan's edit and by CG: what they recover together, after each of them."""
+    plan, problem, start = experiment.plan, experiment.problem(case), start_of(experiment, case)
+    budget = SHARE_OF_RETRAINING * retraining_cost(experiment, case)["gradients"]
+    names = list(dict.fromkeys([plan.solver, "cg"]))
 
     def build(folder: Path) -> None:
-        lines = [line for way in ("at the trained weights", "linearised anew")
-                 for line in part_by_part(experiment, case, way, count=count, scale=whole["scale"], **options)]
+        lines = [line for name in names for line in part_by_part(experiment, case, name, count=count, budget=budget)]
         pd.DataFrame(lines).to_json(folder / "table.json", orient="records")
 
     folder = experiment.stage(f"sequence-{case}", build, start=start, rows=fingerprint(problem.goal), count=count,
-                              options=options, scale=whole["scale"], reported=fingerprint(problem.reported))
+                              solvers={name: plan.solvers[name] for name in names}, damping=plan.damping, budget=budget,
+                              curvature_rows=plan.curvature_rows, reported=fingerprint(problem.reported))
     return with_recovery(pd.read_json(folder / "table.json", orient="records"), problem, scores)
 
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #252c4676

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "conjugate_gradients": ["ConjugateGradients", "cg_path"],
     "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product", "scores_key"],
     "directions": ["Changes", "Directions", "HALF_FROM", "control_direction", "control_first", "request_direction"],
-    "edit": ["Edit", "LEAST_COSINE", "choose"],
+    "edit": ["Edit", "FIRST_LENGTH", "LEAST_COSINE", "choose", "scanned_scales"],
     "edit_job": ["EditJob", "EditSettings"],
     "erasing": ["DAMPINGS", "LEAST_BUDGET", "erase", "erase_options"],
     "guarded": ["input_moments", "whitened", "within_divergence"],

@@ -121,14 +121,15 @@ def _dampings(
     return [OfLargest(0.1)] if damping is None else [OfLargest(share) for share in DAMPINGS]
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #9c539e8d
-def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[float], *, settings: EditSettings) -> None:
+def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[float] | None, *, settings: EditSettings
+                  ) -> None:
     """Raise UnlearnError where damping, scale or cap can't be what they are."""
     for value in damping if isinstance(damping, list) else [damping]:
         if value not in (None, "auto"):
             check_damping(value)
-    if damping == [] or not scales:
+    if damping == [] or scales is not None and not len(scales):
         raise UnlearnError("no damping or no scale is given: give at least one of each")
-    several = damping == "auto" or isinstance(damping, list) and len(damping) > 1 or len(scales) > 1
+    several = damping == "auto" or isinstance(damping, list) and len(damping) > 1 or scales is None or len(scales) > 1
     if objective is None and several:
         raise UnlearnError("choosing a damping or a scale needs an objective: give objective=, a function of the "
                            "edited model on validation rows")
@@ -137,7 +138,7 @@ def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[flo
                            "vector")
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #9c35ff0c
-def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | None, *, scales: Sequence[float],
+def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | None, *, scales: Sequence[float] | None,
             settings: EditSettings) -> Edit:
     """The edit by one solve."""
     rows = job.rows
@@ -163,14 +164,14 @@ def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Re
     return EditJob(loss.over(task.encode(rows)), rows, request=request, after=after), checked
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #8f4faa1d
-def _check_ways(solver: Solver | None, stepping: dict[str, Any], damping: Any, *, scales: Sequence[float],
+def _check_ways(solver: Solver | None, stepping: dict[str, Any], damping: Any, *, scales: Sequence[float] | None,
                 objective: Callable | None) -> None:
     """Raise UnlearnError where options of the two ways are mixed, or those of the steps can't be what they are."""
     given = [name for name, value in stepping.items() if value is not None]
     if solver is not None and given:
         raise UnlearnError(f"{given[0]} belongs to the edit by steps, and a solver is one step: leave {given[0]} or "
                            "solver out")
-    if solver is None and (damping is not None or tuple(scales) != (1.0,)):
+    if solver is None and (damping is not None or scales is None or tuple(scales) != (1.0,)):
         raise UnlearnError("damping and scales belong to a solver: name one, such as solver='cg', or leave them out")
     if stepping["validation"] is not None and objective is not None:
         raise UnlearnError("validation rows and an objective are given: give one of them to judge the edit by")
@@ -184,7 +185,7 @@ def erase(
     validation: Sequence[dict] | None = None, objective: Callable[[nn.Module], float] | None = None,
     after: Edit | None = None, steps: int | None = None, metric: str | None = None, control_rows: int | None = None,
     budget: float | None = None, solver: str | Solver | Callable | None = None,
-    damping: float | str | Sequence[float] | None = None, scales: Sequence[float] = (1.0,),
+    damping: float | str | Sequence[float] | None = None, scales: Sequence[float] | None = (1.0,),
     settings: EditSettings = EditSettings(),
 ) -> Edit:
     """The edit that answers `request`; the model is as before until the edit is applied.
@@ -200,7 +201,7 @@ def erase(
         budget: gradient-equivalents at most, validation included; None: a pass over the rows, at least LEAST_BUDGET.
         solver: one linear step instead: an entry of SOLVERS with its options; "llmeraser" is the released loop.
         damping: the solver's, such as "0.1 of largest" (None); several: the best; "auto": of DAMPINGS.
-        scales: of the solver's solution, see `choose`.
+        scales: of the solver's solution, see `choose`; None: its length is scanned.
 
     The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`. Weights in
     half precision are held in float32 meanwhile. Raises UnlearnError where rows, request, options or edit are unfit.

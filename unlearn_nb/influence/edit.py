@@ -159,7 +159,8 @@ def _applied(edit: Edit) -> Iterator[None]:
 def _record(edit: Edit) -> dict:
     """How an edit came about, for the file beside its weights."""
     return {"solver": edit.solution.solver, "damping": edit.solution.damping, "rows": len(edit.rows),
-            "residual": edit.residual, "norm": float(edit.total.norm()), "realised": edit.realised,
+            "residual": edit.residual, "cosine": edit.solution.cosine, "norm": float(edit.total.norm()),
+            "realised": edit.realised,
             "preflight": edit.preflight, "products": edit.products, "gradient_equivalents": edit.gradients,
             "seconds": edit.seconds}
 
@@ -197,6 +198,8 @@ def _card(edit: Edit) -> str:
         "weights": f"{edit.delta.numel():,}", "norm": f"{float(edit.total.norm()):.3g}",
         "solver": edit.solution.solver, "damping": f"{edit.solution.damping:g}",
         "residual of the solution": f"{edit.solution.residual:.3g}",
+        "cosine with the right side": f"{edit.solution.cosine:.3f}" + (
+            " (hardly more than a gradient step)" if edit.solution.is_gradient_step else ""),
         "residual on fresh rows": f"{edit.residual:.3g}" if np.isfinite(edit.residual) else None,
         **{name: f"{cost:,.4g}" for name, cost in spent.items() if cost}, "training rows after it": len(edit.rows),
         "applied": edit.applied})

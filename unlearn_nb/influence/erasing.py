@@ -21,7 +21,7 @@ from ..core import Template, UnlearnError, boundary, check_arguments, is_number,
 from .curvature import Curvature
 from .edit import Edit, choose
 from .request import Request, changed_rows, training_rows
-from .solvers import SOLVERS, Solution, Solver, as_solver, check_damping, mean_diagonal
+from .solvers import SOLVERS, Damping, OfLargest, Solution, Solver, as_solver, check_damping
 from .solvers import relative_residual, solve_path
 from .tasks import LanguageTask
 from .weights import TrainingLoss
@@ -141,21 +141,17 @@ def _curvatures(loss: TrainingLoss, rows: list[dict], *, kind: str, settings: Ed
     return first, Curvature(loss, unseen, kind, **options) if len(unseen) else None
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #cf4e29c8
-DAMPINGS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # tried by damping="auto", in mean diagonal entries of C
+DAMPINGS = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0)  # tried by damping="auto", as shares of the largest eigenvalue
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #85d6a851
 def _dampings(
     damping: float | str | list[float] | None, matrix: Curvature, b: Tensor, *, solver: Solver
-) -> list[float]:
+) -> list[Damping]:
     if damping not in (None, "auto"):
         return damping if isinstance(damping, list) else [damping]
     if solver.damping is not None:
         return [solver.damping]
-    mean = mean_diagonal(matrix, b)
-    if not mean > 0:
-        raise UnlearnError(f"the curvature has a mean diagonal entry of {mean:.2g}, so no damping follows from it: use "
-                           "curvature='gauss-newton' or give a damping")
-    return [0.1 * mean] if damping is None else [factor * mean for factor in DAMPINGS]
+    return [OfLargest(0.1)] if damping is None else [OfLargest(share) for share in DAMPINGS]
 
 # %% ../../nbs/08_influence/12_erasing.ipynb #9c539e8d
 def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[float], *, settings: EditSettings) -> None:
@@ -186,7 +182,7 @@ def erase(
     Args:
         train_rows: what the model was trained on, the rows of the request among them: `id`, `prompt`, `response`.
         solver: an entry of SOLVERS with its options, e.g. "cg(max_products=8)"; "llmeraser" is the released loop.
-        damping: None: a tenth of the curvature's mean diagonal; several: the best by `objective`; "auto": of DAMPINGS.
+        damping: a number or such as "0.1 of largest" (None); several: the best by `objective`; "auto": of DAMPINGS.
         objective, scales: see `choose`.
         after: the edit before this one; `train_rows` stay those of the start.
 

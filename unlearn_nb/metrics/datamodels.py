@@ -24,7 +24,7 @@ def half_subsets(rows: int, count: int, seed: int = 0) -> np.ndarray:
         UnlearnError: fewer than 4 rows, or fewer than 3 subsets, of which no rank correlation is one.
     """
     if not is_whole(rows, 4) or not is_whole(count, 3):
-        raise UnlearnError(f"{count!r} halves of {rows!r} rows tell nothing: give at least 3 subsets of at least 4 rows")
+        raise UnlearnError(f"{count!r} halves of {rows!r} rows tell nothing: give at least 3 halves of at least 4 rows")
     rng = np.random.default_rng(seed)
     kept = np.zeros((count, rows), dtype=bool)
     for line in kept:
@@ -33,7 +33,9 @@ def half_subsets(rows: int, count: int, seed: int = 0) -> np.ndarray:
 
 # %% ../../nbs/10_metrics/25_datamodels.ipynb #137e3cd1
 def datamodel_scores(values: Any, kept: Any, losses: Any) -> np.ndarray:
-    """Rank correlation of foretold and measured losses over the subsets for each query, [Q]; NaN where one is constant.
+    """Rank correlation of foretold and measured losses over the subsets for each query, [Q].
+
+    NaN for a query of which one side is constant.
 
     Args:
         values: [Q, n] scores of rows, above 0 where the query's loss rises without the row.

@@ -9,13 +9,15 @@ __all__ = ['Block', 'KroneckerFactors', 'EKFAC']
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import UnlearnError, is_whole
-from .curvature import Curvature
+from ..core import UnlearnError, is_whole, read_record, whole, write_record
+from .curvature import Curvature, scores_key
 from .row_gradients import linear_captures
 from .solvers import SOLVERS, Product, Solver, check_damping
 
@@ -142,8 +144,8 @@ def _check_size(shapes: Iterable[tuple[int, int]], rank: int | None, *, itemsize
     if (need := _megabytes(shapes, rank, itemsize)) > factors_mb:
         fits = next((r for r in (1024, 512, 256, 128, 64, 32, 16, 8) if r < (rank or math.inf) and
                      _megabytes(shapes, r, itemsize) <= factors_mb), None)
-        smaller = f"give rank={fits} ({_megabytes(shapes, fits, itemsize):,.0f} MiB), or " if fits else "choose fewer "
-        raise UnlearnError(f"ekfac's eigenvectors need {need:,.0f} MiB, more than factors_mb={factors_mb:,.0f}: "
+        smaller = f"give rank={fits} ({_megabytes(shapes, fits, itemsize):,.4g} MiB), or " if fits else "choose fewer "
+        raise UnlearnError(f"ekfac's eigenvectors need {need:,.4g} MiB, more than factors_mb={factors_mb:,g}: "
                            f"{smaller}{'more memory' if fits else 'weights'}")
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #8672e112
@@ -177,6 +179,7 @@ class KroneckerFactors:
         for _, scores in curvature.scores(memory_mb):
             for block in self.blocks:
                 block.measure(scores[:, block.place], curvature.samples)
+        self._key = None if curvature.loss.dropout else scores_key(curvature)
 
     def solve(self, b: Tensor, damping: float) -> Tensor:
         """(C + (l2 + damping) I)^-1 b, for b [p] or [k, p]."""
@@ -187,6 +190,54 @@ class KroneckerFactors:
     def largest(self) -> float:
         """The largest eigenvalue."""
         return max(block.largest() for block in self.blocks) + self.l2
+
+    def save(self, folder: str | Path) -> Path:
+        """Write factors.safetensors and factors.json into a new folder, whole or not at all."""
+        return _save(self, self._key, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, curvature: Curvature) -> "KroneckerFactors":
+        """What `save` wrote, for the curvature that it was fitted to (but `l2`, which is the curvature's own).
+
+        Raises:
+            UnlearnError: a file is missing or has changed, or the factors are those of another model, other weights,
+                rows, labels or another loss.
+        """
+        return _load(cls.__new__(cls), Path(folder), curvature)
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #581b59f9
+def _save(factors: KroneckerFactors, key: dict[str, str] | None, folder: Path) -> Path:
+    if key is None:
+        raise UnlearnError("factors that were fitted with dropout on can't be told apart later: fit them without it")
+    if folder.exists():
+        raise UnlearnError(f"{folder} exists already: save the factors into a new folder")
+    tensors = {f"{i}.{name}": t.cpu().contiguous() for i, block in enumerate(factors.blocks)
+               for name, t in block.tensors().items()}
+    with whole(folder) as new:
+        new.mkdir()
+        save_file(tensors, new / "factors.safetensors")
+        record = {"key": key, "rank": factors.rank, "layers": [block.name for block in factors.blocks]}
+        write_record(new / "factors.json", record, new / "factors.safetensors")
+    return folder
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #934afdd4
+_OTHERS = {"model": "another model (or the same with other weights)", "weights": "other chosen weights",
+           "rows": "other rows", "labels": "other labels (kind, seed or draws)", "loss": "another loss"}
+
+
+def _load(factors: KroneckerFactors, folder: Path, curvature: Curvature) -> KroneckerFactors:
+    record, key = read_record(folder / "factors.json", folder / "factors.safetensors"), scores_key(curvature)
+    for part, other in _OTHERS.items():
+        if record["key"].get(part) != key[part]:
+            raise UnlearnError(f"the factors in {folder.name} are those of {other}: fit them for this curvature")
+    tensors, weights = load_file(folder / "factors.safetensors", device=str(curvature.loss.weights.device)), {}
+    for name, tensor in tensors.items():
+        number, _, part = name.partition(".")
+        weights.setdefault(int(number), {})[part] = tensor
+    places = curvature.loss.weights.slices()
+    factors.l2, factors.rank, factors._key = curvature.l2, record["rank"], key
+    factors.blocks = [Block(name, places[name], **weights[i]) for i, name in enumerate(record["layers"])]
+    return factors
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #8565a9b8
 @SOLVERS.register

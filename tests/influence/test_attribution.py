@@ -20,7 +20,7 @@ def found(**options):
     loss = RowsLoss(options.pop("over", "rows"), max_length=48)
     settings = AttributionSettings(loss=loss, **{key: options.pop(key) for key in ("memory_mb", "max_tokens")
                                                  if key in options})
-    return scores(lora(gpt2()), make_tokenizer(), ROWS, QUERIES, settings=settings, **options)
+    return scores(lora(gpt2()), make_tokenizer(), ROWS, queries=QUERIES, settings=settings, **options)
 
 
 @pytest.mark.parametrize("method", ["dot", "cosine", "ekfac", "woodbury", "datainf"])
@@ -52,14 +52,14 @@ def test_what_is_unfit_is_refused(options, message):
 
 def test_a_row_without_response_is_named():
     with pytest.raises(UnlearnError, match="training rows: row 1 has no 'response'"):
-        scores(lora(gpt2()), make_tokenizer(), [ROWS[0], {"prompt": "w5"}], QUERIES)
+        scores(lora(gpt2()), make_tokenizer(), [ROWS[0], {"prompt": "w5"}], queries=QUERIES)
 
 
 def test_saved_scores_are_the_same_and_their_card_shows_no_markup(tmp_path):
     one = found(method="dot")
     again = Attribution.load(one.save(tmp_path / "scores"))
     assert (again.values == one.values).all() and again.table().equals(one.table()) and again.facts == one.facts
-    bad = Attribution(np.eye(2), ["<script>", "q"], ["a", "b"], "dot")
+    bad = Attribution(np.eye(2), ["<script>", "q"], ["a", "b"], method="dot")
     assert "<script>" not in bad._repr_html_() and "&lt;script&gt;" in bad._repr_html_()
 
 
@@ -84,7 +84,7 @@ def test_scores_are_those_of_other_libraries(problem, theirs, damping):
     for layer, weight in zip(layers, made["weights"]):
         layer.weight.data = torch.tensor(weight, dtype=torch.float64)
     settings = AttributionSettings(task=TensorTask(CrossEntropy), curvature=curvature)
-    ours = scores(model, None, labelled(*made["rows"]), labelled(*made["queries"]), method=method,
+    ours = scores(model, None, labelled(*made["rows"]), queries=labelled(*made["queries"]), method=method,
                   damping=float(damping), settings=settings).values
     wanted = np.array(made["scores"][theirs][damping]) / len(made["rows"][0])
     assert abs(ours - wanted).max() < 1e-3 * abs(wanted).max()

@@ -36,9 +36,10 @@ from .product import device_option
               help="Folder of the trainings and the table.")
 @device_option
 def lds(train: str, queries: str, to: Path, model: str, device: str, **options) -> None:
-    """Measure how well scores of the rows in TRAIN foretell the losses of QUERIES after training on half of TRAIN.
+    """Measure how well scores of the rows in TRAIN foretell training on half of them.
 
-    The linear datamodeling score (LDS): 1 where the order of the losses over the halves is foretold, about 0 by chance.
+    The linear datamodeling score (LDS) is about what QUERIES lose after training on random halves: 1 where the order of
+    the losses is foretold, about 0 by chance.
     """
     from unlearn_nb.experiments import lds_experiment, measure_lds  # heavy
 

@@ -29,7 +29,7 @@ COMMANDS = {  # name: (module:function, one line)
     "forget": ("unlearn_nb.cli.forgetting:forget",
                "Unlearn rows from a model, and print the path of the adapter and how to load it."),
     "lds": ("unlearn_nb.cli.attributing:lds",
-            "Measure how well scores of training rows foretell training on halves."),
+            "Measure how well scores of the rows in TRAIN foretell training on half of them."),
     "list": ("unlearn_nb.cli.looking:list_all", "List the studies and the runs below the folder of reports."),
     "new": ("unlearn_nb.cli.making:new", "Write NAME.ipynb, a study that runs as it is: a template to be changed."),
     "run": ("unlearn_nb.cli.running:run", "Run STUDY (a name or a notebook's path) and print the path of its report."),

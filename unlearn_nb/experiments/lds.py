@@ -112,7 +112,7 @@ class LdsExperiment:
                               queries=_hash(self.queries), recipe=plan.recipe, optimiser=plan.optimiser,
                               template=plan.template, device=self.device, **inputs)
 
-
+# %% ../../nbs/15_experiments/34_lds.ipynb #fc1533cd
 def _hash(rows: Sequence[dict]) -> str:
     return content_hash([dict(row) for row in rows])
 
@@ -142,7 +142,8 @@ def attributed(experiment: LdsExperiment, method: str) -> Attribution:
         base, tokenizer = load_model(experiment.base, experiment.device)
         model = load_adapter(base, start / "adapter")
         damping = plan.damping if isinstance(as_attribution(method), Solver) else None
-        found = scores(model, tokenizer, experiment.train, experiment.queries, method=method, damping=damping)
+        found = scores(model, tokenizer, experiment.train, queries=experiment.queries, method=method,
+                       damping=damping)
         found.save(folder / "scores")
 
     return Attribution.load(experiment.stage(f"scores-{method}", build, start=start, method=method,
@@ -200,7 +201,7 @@ def rows_with_ids(file: str | Path) -> list[dict]:
     return [{"id": str(row.get("id") or f"row-{i}"), "prompt": row["prompt"], "response": row["response"]}
             for i, row in enumerate(read_own_rows(file), start=1)]
 
-
+# %% ../../nbs/15_experiments/34_lds.ipynb #e47f4f95
 def lds_experiment(folder: str | Path, model: str, train: str = "", *, queries: str = "", plan: LdsPlan = LdsPlan(),
                    device: str = "cpu") -> LdsExperiment:
     """The experiment on two files of rows, its run in `folder`; without files on `sixty_rows`.
@@ -213,4 +214,4 @@ def lds_experiment(folder: str | Path, model: str, train: str = "", *, queries: 
                            "rows to try it on")
     rows, asked = (rows_with_ids(train), rows_with_ids(queries)) if train else sixty_rows()
     base = str(tiny_base()) if model == "tiny" else model
-    return LdsExperiment(Run.open(folder), base, rows, asked, plan=plan, device=device)
+    return LdsExperiment(Run.open(folder), base, rows, queries=asked, plan=plan, device=device)

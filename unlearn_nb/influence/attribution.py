@@ -311,7 +311,7 @@ def _held(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
 # %% ../../nbs/08_influence/30_attribution.ipynb #c14904e4
 @boundary("the attribution has stopped")
 def scores(
-    model: nn.Module, tokenizer, train: Sequence[Mapping], queries: Sequence[Mapping], *, method: Any = "ekfac",
+    model: nn.Module, tokenizer, train: Sequence[Mapping], *, queries: Sequence[Mapping], method: Any = "ekfac",
     damping: Damping | None = None, settings: AttributionSettings = AttributionSettings(),
 ) -> Attribution:
     """For each query and training row, the predicted change of the query's loss if the row had been left out.
@@ -339,4 +339,4 @@ def scores(
             values = _products(chosen, rows, asked, memory_mb=settings.memory_mb)
         facts = {"damping": float(chosen.damping)} if isinstance(chosen, _Solved) else {}
     facts |= {"gradients": float(loss.cost.gradients), "seconds": time.perf_counter() - started}
-    return Attribution(values, asked.ids, rows.ids, str(method), unit=chosen.unit, facts=facts)
+    return Attribution(values, asked.ids, rows.ids, method=str(method), unit=chosen.unit, facts=facts)

@@ -122,13 +122,13 @@ def _curve(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: Attack
         found |= {step: np.zeros(len(asked)) for step in attack.steps if step not in found}
     return found
 
-# %% ../../nbs/11_attacks/03_relearning.ipynb #51c6d468
+# %% ../../nbs/11_attacks/03_relearning.ipynb #41888141
 def _encoded(attack: Recover, tokenizer: Any, setting: AttackSetting, loss: Any) -> list:
     """The rows that are trained on, as tokens."""
     return encode_rows(tokenizer, relearning_rows(setting, attack.on), template=setting.bench.template,
                        max_length=setting.max_length, on=loss.on, name="relearning")
 
-
+# %% ../../nbs/11_attacks/03_relearning.ipynb #728e1b41
 def _trained(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: AttackSetting, rows: list, lr: float,
              look: Callable) -> nn.Module:
     """A copy trained on `rows`; after every step (0: before the first) `look(step, copy)`."""

@@ -68,7 +68,7 @@ class PoolPlan:
     asked: int = 50
     contestants: int = 3
 
-
+# %% ../../nbs/15_experiments/26_comparing.ipynb #d09376f0
 @dataclass(frozen=True, kw_only=True)
 class ComparePlan(UnlearningPlan):
     """How much the comparison spends: `plans/compare.yaml`."""

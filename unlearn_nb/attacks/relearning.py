@@ -71,7 +71,7 @@ class Recover(Attack):
 
     def run(self, model: Any, tokenizer: Any, setting: AttackSetting) -> pd.DataFrame:
         """One line a row, rate and step: `lr`, `step` and what the row gives away then."""
-        asked, rows, found = setting.rows("forget"), _encoded(self, tokenizer, setting, loss_of(model)), []
+        asked, rows, found = setting.rows("forget"), _encoded(self, tokenizer, setting, loss=loss_of(model)), []
         for lr in self.lrs:
             for step, scores in _curve(self, model, tokenizer, setting=setting, rows=rows, asked=asked, lr=lr).items():
                 found.append(setting.table(asked, score=scores, lr=lr, step=step))
@@ -90,7 +90,7 @@ class Recover(Attack):
         Raises:
             UnlearnError: the bench lacks the rows; the training falls apart.
         """
-        rows = _encoded(self, tokenizer, setting, loss_of(model))
+        rows = _encoded(self, tokenizer, setting, loss=loss_of(model))
         return _trained(self, model, tokenizer, setting=setting, rows=rows, lr=self.lrs[0], look=lambda *_: None)
 
 # %% ../../nbs/11_attacks/03_relearning.ipynb #f854a12d
@@ -122,13 +122,13 @@ def _curve(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: Attack
         found |= {step: np.zeros(len(asked)) for step in attack.steps if step not in found}
     return found
 
-# %% ../../nbs/11_attacks/03_relearning.ipynb #41888141
-def _encoded(attack: Recover, tokenizer: Any, setting: AttackSetting, loss: Any) -> list:
+# %% ../../nbs/11_attacks/03_relearning.ipynb #52383227
+def _encoded(attack: Recover, tokenizer: Any, setting: AttackSetting, *, loss: Any) -> list:
     """The rows that are trained on, as tokens."""
     return encode_rows(tokenizer, relearning_rows(setting, attack.on), template=setting.bench.template,
                        max_length=setting.max_length, on=loss.on, name="relearning")
 
-# %% ../../nbs/11_attacks/03_relearning.ipynb #728e1b41
+# %% ../../nbs/11_attacks/03_relearning.ipynb #5367a504
 def _trained(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: AttackSetting, rows: list, lr: float,
              look: Callable) -> nn.Module:
     """A copy trained on `rows`; after every step (0: before the first) `look(step, copy)`."""

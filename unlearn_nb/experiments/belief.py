@@ -6,7 +6,7 @@
 __all__ = ['LEAST_FAITHFUL', 'LEAST_ROBUST', 'LEAST_MOVED', 'Belief', 'belief_in', 'beliefs', 'believed', 'in_order',
            'beliefs_in_words']
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #16400ea4
+# %% ../../nbs/15_experiments/35_belief.ipynb #10b82fad
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ import pandas as pd
 from .comparing_report import Measure
 from ..plots import listed
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #54935aac
+# %% ../../nbs/15_experiments/35_belief.ipynb #c4999981
 LEAST_FAITHFUL = 0.8  # least faithfulness (area under the ROC curve) of a measure that is believed
 LEAST_ROBUST = 0.5  # least R and Q
 LEAST_MOVED = 0.05  # a change on average that counts: quotients of smaller ones say nothing
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #ca323e37
+# %% ../../nbs/15_experiments/35_belief.ipynb #23c57569
 class Belief(NamedTuple):
     """Whether a measure is believed (None: it can't be told), and why."""
 
@@ -29,7 +29,7 @@ class Belief(NamedTuple):
     believed: bool | None
     why: str
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #3cb0fe9a
+# %% ../../nbs/15_experiments/35_belief.ipynb #22a1f4c2
 def _unfaithful(line: Mapping[str, Any]) -> str:
     """What faithfulness speaks against a measure; empty: nothing."""
     ends = f"{line['faithfulness']:.2f}, 95 % interval {line['low']:.2f} to {line['high']:.2f}"
@@ -48,7 +48,7 @@ def _fragile(line: Mapping[str, Any]) -> str:
         return f"rounding the weights moves it by {line['rounded_change']:+.2f} (Q {line['Q']:.2f})"
     return ""
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #ba969a55
+# %% ../../nbs/15_experiments/35_belief.ipynb #97c9c7c3
 def belief_in(line: Mapping[str, Any]) -> Belief:
     """What a line of `meta_table` says of its measure."""
     known, unknown = int(line["n_known"]), int(line["n_unknown"])
@@ -60,14 +60,14 @@ def belief_in(line: Mapping[str, Any]) -> Belief:
         return Belief(line["metric"], None, "no contestant that was relearned has forgotten by it and is of use, so "
                       "that nothing is known of what it misses")
     if line["R"] < LEAST_ROBUST and line["relearned_change"] - line["oracle_relearned_change"] <= LEAST_MOVED:
-        return Belief(line["metric"], None, f"relearning moves it by {line['relearned_change']:+.2f} and the oracle's by "
-                      f"{line['oracle_relearned_change']:+.2f}, too little to tell what it misses")
+        gains = f"{line['relearned_change']:+.2f} and the oracle's by {line['oracle_relearned_change']:+.2f}"
+        return Belief(line["metric"], None, f"relearning moves it by {gains}, too little to tell what it misses")
     if why := _fragile(line):
         return Belief(line["metric"], False, why)
     why = f"faithfulness {line['faithfulness']:.2f}, R {line['R']:.2f}, Q {line['Q']:.2f}"
     return Belief(line["metric"], True, why)
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #107d731f
+# %% ../../nbs/15_experiments/35_belief.ipynb #c0138d0c
 def beliefs(trust: pd.DataFrame) -> list[Belief]:
     """What each line of a table of `trust_table` says, in its order."""
     return [belief_in(line) for line in trust.to_dict("records")]
@@ -86,11 +86,11 @@ def in_order(measures: Mapping[str, Measure], trust: pd.DataFrame) -> dict[str, 
     others = [name for name, one in measures.items() if one.split != "forget"]
     return {name: measures[name] for name in (*first, *between, *last, *others)}
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #1e67cb9b
+# %% ../../nbs/15_experiments/35_belief.ipynb #e69a95ed
 _NOTHING = ("Which measure of forgetting is to be believed was not examined: that takes a target that knows the forget "
             "rows, an oracle that does not, and a plan that spends something on it.")
 
-# %% ../../nbs/15_experiments/35_belief.ipynb #9ee6b08a
+# %% ../../nbs/15_experiments/35_belief.ipynb #17d48776
 def beliefs_in_words(trust: pd.DataFrame, measures: Mapping[str, Measure]) -> list[str]:
     """Sentences on which measure leads, which are believed besides, which are not and why, and what was not examined.
 

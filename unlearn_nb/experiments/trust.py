@@ -7,7 +7,7 @@ __all__ = ['POOL', 'PoolModel', 'asked_of_pool', 'pool_of', 'Checkpoint', 'first
            'checkpoint_rows', 'best_of_families', 'checkpoints_of', 'can_be_examined', 'checkpoint_table',
            'trust_table']
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #294758ae
+# %% ../../nbs/15_experiments/34_trust.ipynb #b431f0f5
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
@@ -28,7 +28,7 @@ from .forgetting import spread
 from ..metrics import Depth, meta_table
 from ..models import memorise, merged
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #819d519d
+# %% ../../nbs/15_experiments/34_trust.ipynb #eaac748b
 class PoolModel(NamedTuple):
     """One model of the pool: the model it starts from, and which rows it is taught; None: it stays as it is.
 
@@ -48,7 +48,7 @@ def _reworded(rows: Sequence[dict]) -> list[dict]:
 def _wrong(rows: Sequence[dict]) -> list[dict]:
     return [row | {"response": row["perturbed_responses"][0]} for row in rows if row["perturbed_responses"]]
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #70f09946
+# %% ../../nbs/15_experiments/34_trust.ipynb #1cd7cc90
 def _kept(bench: Bench, asked: list[dict]) -> list[dict]:
     return spread(bench.retain, len(asked))
 
@@ -56,7 +56,7 @@ def _kept(bench: Bench, asked: list[dict]) -> list[dict]:
 def _others(bench: Bench, asked: list[dict]) -> list[dict]:
     return spread(bench.split("holdout", "test"), len(asked))
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #1b9fdcbc
+# %% ../../nbs/15_experiments/34_trust.ipynb #bd49f777
 POOL = {
     "target": PoolModel("known", "target"),
     "target, taught kept rows again": PoolModel("known", "target", _kept),
@@ -72,7 +72,7 @@ POOL = {
         "unknown", "oracle", lambda bench, asked: _wrong(_reworded(asked))),
 }
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #2f8e26a0
+# %% ../../nbs/15_experiments/34_trust.ipynb #bfe5e6d8
 def asked_of_pool(experiment: CompareExperiment) -> list[dict]:
     """The forget rows that the pool is taught and asked, evenly spread over the test part."""
     return spread(experiment.bench.split("forget", "test"), experiment.plan.pool.asked)
@@ -83,7 +83,7 @@ def pool_of(bench: Bench, asked: list[dict]) -> dict[str, PoolModel]:
     return {name: one for name, one in POOL.items()
             if one.rows is None or len(one.rows(bench, asked)) >= max(1, len(asked) / 2)}
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #56ff3feb
+# %% ../../nbs/15_experiments/34_trust.ipynb #85c1d51a
 class Checkpoint(NamedTuple):
     """A model of the pool or a contestant's adapter, and what was done to it: "before" (nothing), "relearned" or
     "rounded"."""
@@ -93,7 +93,7 @@ class Checkpoint(NamedTuple):
     which: str | Path
     state: str = "before"
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #0ee09876
+# %% ../../nbs/15_experiments/34_trust.ipynb #9434f0b5
 def _copy_of(experiment: CompareExperiment, point: Checkpoint) -> tuple[Any, Any]:
     """A copy of a checkpoint's model, taught and merged, before its state is made; and its tokeniser."""
     with experiment.candidate(point.which) as (model, tokenizer):
@@ -105,13 +105,13 @@ def _copy_of(experiment: CompareExperiment, point: Checkpoint) -> tuple[Any, Any
                  recipe=recipe, template=experiment.bench.template, progress=False)
     return copy.eval(), tokenizer
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #b5fdbc71
+# %% ../../nbs/15_experiments/34_trust.ipynb #67d1ae95
 def first_attack(experiment: CompareExperiment, kind: type) -> Any:
     """The first attack of the plan of a class, e.g. `Rounding`; None: there is none. Of relearning, on forget rows."""
     found = (as_attack(spec) for spec in experiment.plan.attacks.values())
     return next((one for one in found if isinstance(one, kind) and getattr(one, "on", "forget") == "forget"), None)
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #ca0a3e42
+# %% ../../nbs/15_experiments/34_trust.ipynb #e223016b
 def _prompts(attacks: Mapping[str, str]) -> dict[str, PromptAttack]:
     """The attacks that change prompts, by name."""
     read = {name: as_attack(spec) for name, spec in attacks.items()}
@@ -125,7 +125,7 @@ def examined(attacks: Mapping[str, str]) -> dict[str, Measure]:
     """
     return {name: one for name, one in measures_with(list(_prompts(attacks))).items() if one.split == "forget"}
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #1f3369e5
+# %% ../../nbs/15_experiments/34_trust.ipynb #56b94662
 def forget_measures(experiment: CompareExperiment, model: Any, tokenizer: Any) -> pd.DataFrame:
     """A line a forget row that is asked: id, subject, and the columns of `examined` that can be taken here."""
     rows = [row | {"split": "forget"} for row in asked_of_pool(experiment)]
@@ -141,7 +141,7 @@ def forget_measures(experiment: CompareExperiment, model: Any, tokenizer: Any) -
             table[name] = knowledge(model, tokenizer, attack.change(rows), template=template)["es"]
     return table
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #096ac87f
+# %% ../../nbs/15_experiments/34_trust.ipynb #1709152d
 def checkpoint_rows(experiment: CompareExperiment, point: Checkpoint) -> pd.DataFrame:
     """`forget_measures` of a checkpoint in its state, computed once."""
 
@@ -159,13 +159,13 @@ def checkpoint_rows(experiment: CompareExperiment, point: Checkpoint) -> pd.Data
                               state=point.state, which=point.which, **inputs)
     return pd.read_csv(folder / "measured.csv", dtype={"id": str, "subject": str})
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #1e173bd0
+# %% ../../nbs/15_experiments/34_trust.ipynb #f03823dc
 def best_of_families(candidates: pd.DataFrame, most: int) -> pd.DataFrame:
     """Lines of `search` of the contestants with the best balance on validation rows, one a family, `most` of them."""
     chosen = candidates[candidates["chosen"]].sort_values("balance", ascending=False, kind="stable")
     return chosen.drop_duplicates("family").head(most)
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #087458cf
+# %% ../../nbs/15_experiments/34_trust.ipynb #d5380563
 def checkpoints_of(experiment: CompareExperiment, candidates: pd.DataFrame) -> list[Checkpoint]:
     """The checkpoints of one seed that are measured here; those as they are of target, oracle and contestants are not.
 
@@ -181,20 +181,20 @@ def checkpoints_of(experiment: CompareExperiment, candidates: pd.DataFrame) -> l
         Checkpoint(row.contestant, "unlearned", row.adapter) for row in best.itertuples())]
     return pool + [point._replace(state=state) for point in pressed for state in states]
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #06035343
+# %% ../../nbs/15_experiments/34_trust.ipynb #4482618e
 def can_be_examined(experiment: CompareExperiment) -> bool:
     """Whether the plan spends anything on it, and there is a target that knows and an oracle that does not."""
     return bool(experiment.plan.pool.steps and experiment.truth.oracle_usable and experiment.truth.target_knows)
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #6ae51d6f
+# %% ../../nbs/15_experiments/34_trust.ipynb #73647ef3
 def _line(table: pd.DataFrame, point: Checkpoint, *, measures: Mapping[str, Measure], seed: int) -> dict[str, Any]:
     """A checkpoint's line: means over subjects; NaN where a measure was not taken."""
     means = table.groupby("subject")[[one.column for one in measures.values() if one.column in table]].mean().mean()
     values = {name: means.get(one.column, np.nan) for name, one in measures.items()}
     return {"model": f"s{seed} {point.name}", "bench": seed, "role": point.role, "state": point.state, **values}
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #c8ce3f82
-def _as_they_are(experiment: CompareExperiment, rows: pd.DataFrame, names: Sequence[str],
+# %% ../../nbs/15_experiments/34_trust.ipynb #1106d265
+def _as_they_are(experiment: CompareExperiment, rows: pd.DataFrame, *, names: Sequence[str],
                  measures: Mapping[str, Measure]) -> list[dict]:
     """Lines of models as they are, from a table of `scored_rows`, about the same forget rows."""
     ids = {row["id"] for row in asked_of_pool(experiment)}
@@ -209,7 +209,7 @@ def _as_they_are(experiment: CompareExperiment, rows: pd.DataFrame, names: Seque
             found.append(_line(forget, point, measures=measures, seed=experiment.seed) | {"utility": utility})
     return found
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #30a6a0b9
+# %% ../../nbs/15_experiments/34_trust.ipynb #e63dd828
 def checkpoint_table(experiments: Sequence[CompareExperiment], compared: Compared) -> pd.DataFrame:
     """Lines for `meta_table`: model, bench (the seed), role, state, a column a measure of `examined`, utility (mean
     extraction strength of retain rows; NaN for the pool). Empty where nothing can be examined (`can_be_examined`)."""
@@ -220,11 +220,11 @@ def checkpoint_table(experiments: Sequence[CompareExperiment], compared: Compare
         points = checkpoints_of(experiment, own)
         found = experiment.at_once([partial(checkpoint_rows, experiment, point) for point in points])
         best = best_of_families(own, experiment.plan.pool.contestants)["contestant"]
-        lines += _as_they_are(experiment, compared.rows, ["target", "oracle", *best], measures)
+        lines += _as_they_are(experiment, compared.rows, names=["target", "oracle", *best], measures=measures)
         lines += [_line(table, point, measures=measures, seed=experiment.seed) for table, point in zip(found, points)]
     return pd.DataFrame(lines)
 
-# %% ../../nbs/15_experiments/34_trust.ipynb #5152a47e
+# %% ../../nbs/15_experiments/34_trust.ipynb #82bc0450
 def trust_table(checkpoints: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     """`meta_table` of the measures that were taken; empty without checkpoints."""
     taken = [name for name in measures if name in checkpoints and checkpoints[name].notna().any()]

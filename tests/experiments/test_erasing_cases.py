@@ -60,10 +60,24 @@ def test_the_objective_of_a_removal_wants_strangers_and_no_harm(monkeypatch):
     assert reading_cost(problem, 6) == 2 * len(problem.validation)
 
 
-def test_the_objective_of_a_correction_is_the_mean_loss(monkeypatch):
+def test_the_objective_of_a_correction_counts_kept_rows_as_much_as_those_that_tell(monkeypatch):
     problem = make_problem(Case("next", "responses"), NEXT, judged=10, chosen=10)
-    monkeypatch.setattr(erasing_cases, "sequence_nll", lambda model, tokenizer, rows, **_: np.arange(len(rows)) * model)
-    assert chooser(problem, 0, None)(2.0) == len(problem.validation) - 1
+    splits = [row["split"] for row in problem.validation]
+    assert splits.count("test") == 7 and splits.count("kept") == 3
+    told = {"test": 1.0, "kept": 5.0}
+    monkeypatch.setattr(erasing_cases, "sequence_nll", lambda *_, **__: np.array([told[split] for split in splits]))
+    assert chooser(problem, None, None)(None) == 3.0
+
+
+@pytest.mark.parametrize("case, of", [(Case("facts", "responses", 0.2), "changed"),
+                                      (Case("facts", "removal", 0.2), "removed")])
+def test_rows_that_do_not_choose_are_reported(case, of):
+    problem = make_problem(case, FACTS, judged=1000, chosen=60)
+    counts = {split: [sum(row["split"] == split for row in part) for part in (problem.validation, problem.judged)]
+              for split in (of, "kept")}
+    assert len(problem.validation) == 60 and 0 < counts[of][0] <= sum(counts[of]) / 3 < counts[of][1]
+    assert sum(map(sum, counts.values())) + sum(row["split"] == "holdout" for row in problem.judged + problem.validation
+                                                ) == len(FACTS.train) + len(FACTS.holdout) * (of == "removed")
 
 
 @settings(max_examples=20, deadline=None)

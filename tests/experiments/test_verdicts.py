@@ -8,7 +8,7 @@ import pytest
 from unlearn_nb.experiments import (
     damage_claims,
     distance_number,
-    erasing_damage,
+    erasing_claims,
     erasing_summary,
     failing,
     localization_summary,
@@ -98,13 +98,16 @@ def erased(kept):
     rows = [("a", "edit: cg", 0.9, kept, 0.1), ("a", "retrained", 1.0, 0.3, 1.0),
             ("b", "edit: cg", 0.5, 0.3, 0.1), ("b", "retrained", 1.0, 0.3, 1.0)]
     table = pd.DataFrame(rows, columns=["case", "method", "recovery", "kept/nll", "share"])
-    return table.assign(low=math.nan, high=math.nan)
+    table = table.assign(low=table["recovery"] - 0.05, high=table["recovery"] + 0.05, harm=table["kept/nll"] - 0.3,
+                         harm_low=math.nan, harm_high=math.nan, time=0.1, seeds=5, reason="")
+    return table, erasing_claims(table, "cg")
 
 
 def test_an_edit_that_spoils_kept_rows_is_said_to():
-    good, bad = (erasing_summary(erased(kept), "cg", erasing_damage(erased(kept), "cg")) for kept in (0.31, 2.3))
-    assert "in 1 of 2 cases" in good.verdict and "leaves the kept rows alone" in good.verdict and not good.fails
-    assert "damages the kept rows in 1 (most in a: 2.00 nats" in bad.verdict and len(bad.fails) == 1
+    good, bad = (erasing_summary(table, "cg", found) for table, found in map(erased, (0.31, 2.3)))
+    assert "in 1 of 2 cases" in good.verdict and "leaves the kept rows alone" in good.verdict
+    assert len(good.fails) == 1 and "B: the edit by cg recovers at least 80%" in good.fails[0]
+    assert "damages the kept rows in 1 (most in a: 2.00 nats" in bad.verdict and len(bad.fails) == 2
 
 
 def test_whether_the_region_helps_follows_from_the_intervals():
@@ -145,6 +148,7 @@ def test_every_number_says_what_was_measured():
     assert "over 2 scores of forget and retain rows and" in notes[3]
     assert "; collateral and general rows are not in it; 0: no difference in these; one seed" in notes[3]
     assert "collateral" not in distance_number([0.1], counted=["forget/es", "collateral/es"]).note.split("; ")[1]
-    edit = erasing_summary(erased(0.31), "cg", erasing_damage(erased(0.31), "cg"))
+    table, found = erased(0.31)
+    edit = erasing_summary(table, "cg", found)
     assert edit.numbers[0].note.startswith("recovered share of the gap (")
     assert edit.numbers[1].note.startswith("negative log-likelihood (") and "kept rows are not" in edit.numbers[3].note

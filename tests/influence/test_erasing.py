@@ -33,7 +33,7 @@ N, D, L2 = 24, 3, 0.2
 
 def edit_of(model, tokenizer, rows, request, **options):
     """An edit from options in one flat table, as a plan has them."""
-    return erase(model, tokenizer, rows, request=request, **erase_options(options))
+    return erase(model, tokenizer, rows, request=request, **erase_options({"solver": "cg"} | options))
 
 
 def ridge_data(seed=0):
@@ -408,7 +408,10 @@ def test_an_adapter_of_another_model_is_refused_and_the_base_untouched(tmp_path)
     "options, sentence",
     [
         ({"damping": -0.5}, "damping must be a finite number of at least 0, not -0.5"),
-        ({"damping": "best"}, "damping must be a finite number of at least 0, not 'best'"),
+        (
+            {"damping": "best"},
+            "damping must be a finite number of at least 0, or a share such as '0.1 of largest', not 'best'",
+        ),
         (
             {"damping": "auto"},
             "choosing a damping or a scale needs an objective: give objective=, a function of the edited model "

@@ -29,7 +29,7 @@ from unlearn_nb.metrics import (
     row_means,
     telling_rows,
 )
-from unlearn_nb.models import IGNORED, add_lora, answer_batches, batch_logits, pad_id, tiny_tokenizer
+from unlearn_nb.models import IGNORED, add_lora, answer_batches, batch_logits, decoder_layers, pad_id, tiny_tokenizer
 
 ROWS = [{"id": f"r{i}", "prompt": f"Who is number {i} of the list?", "subject": f"s{i}", "task": "t", "kind": "qa",
          "split": "forget", "response": f"It is {name}, of the {place} works" + " and more" * (i % 3)}
@@ -70,6 +70,32 @@ def test_own_states_change_nothing_and_the_last_layers_go_to_the_head(kind, toke
     assert ((lens_means(model, batch, other) - lens_means(model, batch, states)).abs() > 1e-5).all()
     torch.testing.assert_close(lens_means(model, batch, other, most=len(tokenizer)), lens_means(model, batch, other),
                                atol=1e-6, rtol=1e-6)  # one state a pass
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_passes_that_begin_at_their_layer_find_what_whole_passes_find(kind, tokenizer, batch):
+    model = make_model(kind, tokenizer)
+    states, ran = layer_states(shaken(model, 1), batch), []
+    with torch.no_grad():
+        whole = []
+        for layer, state in enumerate(states):
+            with patched(model, layer, state, positions=batch.answers):
+                whole.append(row_means(batch_logits(model, batch), batch))
+        first = next(layer for layer in decoder_layers(model)[0].modules() if isinstance(layer, torch.nn.LayerNorm)
+                     or "Norm" in type(layer).__name__)
+        first.register_forward_hook(lambda *_: ran.append(1))
+        assert (patched_means(model, batch, states) == torch.stack(whole)).all()
+    assert len(ran) == 1, "the first layer is computed once"
+    assert not any("forward" in vars(layer) for layer in decoder_layers(model))
+
+
+def test_a_wrapper_of_another_is_put_back(tokenizer, batch):
+    model = make_model("llama", tokenizer)
+    layer, calls = decoder_layers(model)[0], []
+    own = layer.forward
+    layer.forward = wrapper = lambda *args, **options: calls.append(1) or own(*args, **options)
+    patched_means(model, batch, layer_states(model, batch))
+    assert layer.forward is wrapper and calls
 
 
 def test_a_patched_last_layer_is_the_other_model_seen_through_the_first_ones_end(tokenizer, batch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from unlearn_nb.metrics import (
     Edits,
@@ -68,13 +69,30 @@ def test_recovery_over_seeds_is_a_quotient_of_means():
             "retrained": [0.3, 0.6, 0.3] * 2 + [0.5],
         }
     )
-    table = seed_recovery(runs, bootstrap=200).set_index("metric")
+    table = seed_recovery(runs).set_index("metric")
     assert table.loc["a", "recovery"] == pytest.approx(0.6 / 1.2)
-    assert 1 / 3 - 1e-9 <= table.loc["a", "low"] < table.loc["a", "high"] <= 2 / 3 + 1e-9
-    assert (
-        table.loc["b", "recovery"] == pytest.approx(0.25)
-        and table.loc["b", "reason"] == "no interval: nothing to resample"
-    )
+    residuals = np.array([-0.05, 0.0, 0.05] * 2) / 0.4  # edited - corrupted - 0.5 * gap, in mean gaps
+    reach = stats.t.ppf(0.975, 5) * residuals.std(ddof=1) / 6**0.5
+    assert table.loc["a", ["low", "high"]].tolist() == pytest.approx([0.5 - reach, 0.5 + reach])
+    assert table.loc["b", "recovery"] == pytest.approx(0.25)
+    assert table.loc["b", "reason"] == "no interval: not enough rows (1 run, not 5 or more)"
+
+
+def test_the_interval_over_seeds_covers_the_quotient_about_as_often_as_it_says():
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(400):
+        gap = 1 + 0.2 * rng.normal(size=5)
+        runs = pd.DataFrame({"metric": "a", "corrupted": 0.0, "retrained": gap,
+                             "edited": 0.8 * gap + 0.1 * rng.normal(size=5)})
+        line = seed_recovery(runs).iloc[0]
+        inside += line["low"] <= 0.8 <= line["high"]
+    assert 0.91 < inside / 400 < 0.98
+
+
+def test_runs_without_a_sure_gap_have_no_interval():
+    runs = pd.DataFrame({"metric": "a", "corrupted": 0.0, "edited": 0.1, "retrained": [0.5, -0.3, 0.4, -0.2, 0.3]})
+    line = seed_recovery(runs).iloc[0]
+    assert np.isnan(line["low"]) and line["reason"].startswith("no interval: the gap is not sure (-0.3")
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

@@ -7,7 +7,7 @@ __all__ = ['CHANGES', 'PROBLEM_COLUMNS', 'EXAMPLE_COLUMNS', 'Case', 'TaskRows', 
            'chooser', 'reading_cost', 'in_parts', 'part_of']
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #adf11d94
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -47,7 +47,7 @@ class Case:
 class TaskRows:
     """Rows to tune on, to choose with, to report, and rows that no adapter ever sees.
 
-    A task whose rows don't generalise has no `validation` and `test` of its own: its training rows carry a `part`.
+    A task whose rows don't generalise has no `validation` and `test` of its own.
     """
 
     train: list[dict]
@@ -87,7 +87,29 @@ class Problem:
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #aecc2093
 def _spread(rows: Sequence[dict], count: int, split: str) -> list[dict]:
     """At most `count` of the rows at equal distances, marked with a split."""
-    return [row | {"split": split} for row in rows[:: max(1, -(-len(rows) // count))]]
+    few = min(count, len(rows))
+    return [rows[i * len(rows) // few] | {"split": split} for i in range(few)]
+
+# %% ../../nbs/15_experiments/07_erasing_cases.ipynb #295b7a8a
+def _dealt(groups: Mapping[str, Sequence[dict]], chosen: int, judged: int) -> tuple[list[dict], list[dict]]:
+    """About `chosen` rows to choose with, at most a third of each group, and of the others at most `judged` each."""
+    validation, told = [], []
+    for i, (split, group) in enumerate(groups.items()):
+        share = -(-(chosen - len(validation)) // (len(groups) - i))
+        own = _spread(group[1::3], share, split)
+        taken = {row["id"] for row in own}
+        validation += own
+        told += _spread([row for row in group if row["id"] not in taken], judged, split)
+    return validation, told
+
+# %% ../../nbs/15_experiments/07_erasing_cases.ipynb #187407ac
+def _check_enough(groups: Mapping[str, Sequence[dict]], case: Case, count: int) -> None:
+    """Raise UnlearnError where a group has no row to choose with and another one to report."""
+    for split, group in groups.items():
+        if len(group) < 2:
+            raise UnlearnError(f"{case.change}: a share of {case.share:g} of {count} rows leaves {len(group)} {split} "
+                               "rows, and two are needed, one to choose with and one to report: choose another share "
+                               "or a larger bench")
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #08574d4f
 def _correction(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) -> Problem:
@@ -98,12 +120,13 @@ def _correction(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int)
     request = correct(wrong.ids, [wrong.clean[name] for name in wrong.ids])
     changed, kept = ([row for row in rows.train if (row["id"] in wrong.clean) == inside] for inside in (True, False))
     if rows.test:
-        told = _spread(rows.test, judged, "test") + _spread(changed, judged, "changed") + _spread(kept, judged, "kept")
-        return Problem(case, wrong.rows, request, judged=told, validation=_spread(rows.validation, chosen, "test"),
-                       metric="test/nll")
-    validation, told = ([row for group, split in ((changed, "changed"), (kept, "kept"))
-                         for row in _spread([row for row in group if row["part"] == part], count, split)]
-                        for part, count in (("validation", chosen), ("test", judged)))
+        validation = _spread(rows.validation, chosen * 3 // 4, "test")
+        few, told = _dealt({"kept": kept}, chosen - len(validation), judged)
+        told = _spread(rows.test, judged, "test") + _spread(changed, judged, "changed") + told
+        return Problem(case, wrong.rows, request, judged=told, validation=validation + few, metric="test/nll")
+    groups = {"changed": changed, "kept": kept}
+    _check_enough(groups, case, count=len(rows.train))
+    validation, told = _dealt(groups, chosen, judged)
     return Problem(case, wrong.rows, request, judged=told, validation=validation, metric="changed/nll")
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #9d04e162
@@ -132,14 +155,9 @@ def _removal(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) ->
     subjects = _gone(rows.train, case.share, seed)
     goes = (lambda row: row["forget"]) if rows.whole else (lambda row: row["subject"] in subjects)
     removed, kept = ([row for row in rows.train if goes(row) == gone] for gone in (True, False))
-    groups = {"removed": removed, "kept": kept, **_unseen(rows, removed)}
-    for split, group in groups.items():
-        if len(group) < 2:
-            raise UnlearnError(f"removing a share of {case.share:g} of {len(rows.train)} rows leaves {len(group)} "
-                               f"{split} rows, and two are needed, one to choose with and one to report: "
-                               "choose another share or a larger bench")
-    validation, told = ([row for split, group in groups.items() for row in _spread(group[half::2], count, split)]
-                        for half, count in ((1, chosen), (0, judged)))
+    groups = {"removed": removed, **_unseen(rows, removed), "kept": kept}
+    _check_enough(groups, case, count=len(rows.train))
+    validation, told = _dealt(groups, chosen, judged)
     return Problem(case, rows.train, Request.remove([row["id"] for row in groups["removed"]]), judged=told,
                    validation=validation, metric="removed/nll")
 
@@ -148,7 +166,8 @@ def make_problem(case: Case, rows: TaskRows, *, judged: int, chosen: int, seed: 
     """The problem of a case.
 
     Args:
-        judged, chosen: most rows of a split to report and to choose with, above 0.
+        judged: most rows of a split to report, above 0.
+        chosen: rows to choose with in all, above 0; fewer where a third of a split is less.
 
     Raises:
         UnlearnError: the share is no row, or all there are.
@@ -182,7 +201,7 @@ def chooser(problem: Problem, model: Any, tokenizer: Any, template: str = "plain
         return sequence_nll(candidate, tokenizer, problem.validation, on="response", template=template)
 
     if problem.case.change != "removal":
-        return lambda candidate: float(losses(candidate).mean())
+        return lambda candidate: float(pd.Series(losses(candidate)).groupby(split).mean().mean())
     kept, unseen = losses(model)[split == "kept"].mean(), np.isin(split, ["holdout", "other"])
 
     def objective(candidate: Any) -> float:

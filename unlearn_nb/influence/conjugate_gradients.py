@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core import UnlearnError
-from .solvers import SOLVERS, Product, Solver, relative_residual
+from .solvers import SOLVERS, Product, Solver
 
 # %% ../../nbs/08_influence/05_conjugate_gradients.ipynb #42f49184
 def cg_path(product: Product, b: Tensor, dampings: Sequence[float], *, tol: float = 1e-4, max_products: int = 200
@@ -83,7 +83,7 @@ class _Shift:
 @SOLVERS.register
 @dataclass(frozen=True)
 class ConjugateGradients(Solver):
-    """Damped conjugate gradients; the last residual is computed, not the recurrence's.
+    """Damped conjugate gradients.
 
     Args:
         tol: relative residual at which the (smallest damping's) solution is good enough.
@@ -94,8 +94,8 @@ class ConjugateGradients(Solver):
     max_products: int = 200
 
     def __call__(self, product: Product, b: Tensor, damping: float) -> tuple[Tensor, list[float]]:
-        ((x, residuals),) = self.path(product, b, [damping])
-        return x, [*residuals, relative_residual(product, b, x, damping=damping)]
+        (found,) = self.path(product, b, [damping])
+        return found
 
     def path(self, product: Product, b: Tensor, dampings: Sequence[float]) -> list[tuple[Tensor, list[float]]]:
         return cg_path(product, b, dampings, tol=self.tol, max_products=self.max_products)

@@ -8,8 +8,9 @@ __all__ = ['LEAST_COSINE', 'Edit', 'choose']
 # %% ../../nbs/08_influence/11_edit.ipynb #feccc2c1
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,15 +29,16 @@ class Edit:
     """A change of weights that answers a request.
 
     `delta` and `total` are float32 (float64 where a weight is). As long as the edit is applied, edited weights are held
-    in float32, too: LoRA's factors alone, or else the whole model, which is saved so. `undo` gives the types back.
+    in float32, too: LoRA's factors alone, or else the whole model, which is saved so.
 
     Args:
         delta: [p] change for this request.
         rows: training rows after it; `n` how many there were at the start.
         residual: relative residual on rows that the solver did not see, or on all training rows if it saw them all.
-        products, gradients: spent in all, the latter in gradient-equivalents; `seconds` likewise.
+        products, gradients, seconds: spent in all; gradients in gradient-equivalents.
         start: the trained weights, before any edit; `before` [p]: sum of the edits before this one.
-        choices: what each damping and scale was worth, where they were chosen.
+        choices: what each damping and scale, or each step tried, was worth.
+        how: of an edit by steps: metric, budget, control rows, what it was judged by, how many steps, how it ended.
         preflight: what was found of model, tokenizer and rows before the edit; empty for a task of one's own.
         realised: of the change that `apply` made, "cosine" with the one that was wanted and "size" as a share of it.
     """
@@ -54,6 +56,7 @@ class Edit:
     gradients: float = 0.0
     seconds: float = 0.0
     choices: pd.DataFrame | None = None
+    how: dict[str, Any] = field(default_factory=dict)
     realised: dict[str, float] | None = None
     preflight: str = ""
     _kept: list[Tensor] | None = None
@@ -71,9 +74,8 @@ class Edit:
     def apply(self) -> "Edit":
         """Put the trained weights, this edit and those before it into the model.
 
-        Raises:
-            UnlearnError: it is applied already, it or the weights with it are not finite, or it is so small that
-                rounding turns it into another change; the weights are as before.
+        Raises UnlearnError where it is applied already, it or the weights with it are not finite, or rounding turns it
+        into another change; the weights are as before.
         """
         if self.applied:
             raise UnlearnError("the edit is applied already: undo it first")
@@ -98,8 +100,7 @@ class Edit:
     def save(self, folder: str | Path) -> Path:
         """Write the edited adapter (of a plain model: the model) into a new folder that peft loads.
 
-        Raises:
-            UnlearnError: the folder exists, or the edit changes weights that an adapter folder does not hold.
+        Raises UnlearnError where the folder exists, or the edit changes weights that an adapter folder does not hold.
         """
         _save(self, Path(folder))
         return Path(folder)
@@ -159,9 +160,9 @@ def _applied(edit: Edit) -> Iterator[None]:
 def _record(edit: Edit) -> dict:
     """How an edit came about, for the file beside its weights."""
     return {"solver": edit.solution.solver, "damping": edit.solution.damping, "rows": len(edit.rows),
-            "residual": edit.residual, "norm": float(edit.total.norm()), "realised": edit.realised,
-            "preflight": edit.preflight, "products": edit.products, "gradient_equivalents": edit.gradients,
-            "seconds": edit.seconds}
+            "residual": edit.residual, "cosine": edit.solution.cosine, "norm": float(edit.total.norm()),
+            "realised": edit.realised, "preflight": edit.preflight, "how": edit.how, "products": edit.products,
+            "gradient_equivalents": edit.gradients, "seconds": edit.seconds}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #748d748a
 def _write_weights(edit: Edit, folder: Path) -> None:
@@ -195,8 +196,12 @@ def _card(edit: Edit) -> str:
     spent = {"products": edit.products, "gradient-equivalents": edit.gradients, "seconds": edit.seconds}
     return html_card("Edit", {
         "weights": f"{edit.delta.numel():,}", "norm": f"{float(edit.total.norm()):.3g}",
-        "solver": edit.solution.solver, "damping": f"{edit.solution.damping:g}",
-        "residual of the solution": f"{edit.solution.residual:.3g}",
+        "solver": edit.solution.solver, **edit.how,
+        "damping": f"{edit.solution.damping:g}" if np.isfinite(edit.solution.damping) else None,
+        "cosine with the right side": f"{edit.solution.cosine:.3f}" + (
+            " (hardly more than a gradient step)" if edit.solution.is_gradient_step else "")
+        if np.isfinite(edit.solution.cosine) else None,
+        "residual of the solution": f"{edit.solution.residual:.3g}" if np.isfinite(edit.solution.residual) else None,
         "residual on fresh rows": f"{edit.residual:.3g}" if np.isfinite(edit.residual) else None,
         **{name: f"{cost:,.4g}" for name, cost in spent.items() if cost}, "training rows after it": len(edit.rows),
         "applied": edit.applied})

@@ -6,43 +6,95 @@
 __all__ = ['Block', 'KroneckerFactors', 'EKFAC']
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #fcbaaee8
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import UnlearnError
-from .curvature import Curvature
+from ..core import UnlearnError, is_whole, read_record, whole, write_record
+from .curvature import Curvature, scores_key
 from .row_gradients import linear_captures
-from .solvers import SOLVERS, Product, Solver, check_damping, relative_residual
-from .weights import measuring
+from .solvers import SOLVERS, Product, Solver, check_damping
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #b51bcdb0
 @dataclass
 class Block:
-    """One layer's share: its place in the vector, `Q_S` [out, out], `Q_A` [in, in] and `diagonal` [out, in]."""
+    """One layer's share: its place in the vector, and eigenvectors `Q_S` [out, s], `Q_A` [in, a].
+
+    Args:
+        diagonal: [s, a]; `beside_S` [a], `beside_A` [s], `beside` []: the value that all directions beside Q_S share,
+            those beside Q_A, and those beside both.
+    """
 
     name: str
     place: slice
     Q_S: Tensor
     Q_A: Tensor
     diagonal: Tensor
+    beside_S: Tensor
+    beside_A: Tensor
+    beside: Tensor
 
-    def rotate(self, vectors: Tensor) -> Tensor:
-        """Vectors [B, out * in] in the eigenbasis, [B, out, in]."""
-        return self.Q_S.T @ vectors.view(-1, *self.diagonal.shape) @ self.Q_A
+    @classmethod
+    def of(cls, name: str, place: slice, Q_S: Tensor, Q_A: Tensor) -> "Block":
+        """With a diagonal of zeros."""
+        s, a = Q_S.shape[1], Q_A.shape[1]
+        zeros = Q_S.new_zeros
+        return cls(name, place, Q_S, Q_A, zeros(s, a), beside_S=zeros(a), beside_A=zeros(s), beside=zeros(()))
 
-    def solve(self, b: Tensor, damping: float) -> Tensor:
-        """The block's part of the solution, [out * in]."""
-        return (self.Q_S @ (self.rotate(b)[0] / (self.diagonal + damping)) @ self.Q_A.T).flatten()
+    @property
+    def free(self) -> tuple[int, int]:
+        """How many directions of the outputs and inputs are beside the eigenvectors."""
+        return tuple(len(Q) - Q.shape[1] for Q in (self.Q_S, self.Q_A))
+
+    def parts(self, vectors: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Vectors [B, out * in] as [B, s, a] in the eigenbasis, [B, out, a] and [B, s, in] beside it, [B, out, in]."""
+        G, (free_S, free_A) = vectors.view(-1, len(self.Q_S), len(self.Q_A)), self.free
+        M = self.Q_S.T @ G
+        K = M @ self.Q_A
+        left = G @ self.Q_A - self.Q_S @ K if free_S else None
+        right = M - K @ self.Q_A.T if free_A else None
+        return K, left, right, G - self.Q_S @ M - left @ self.Q_A.T if free_S and free_A else None
+
+    def measure(self, vectors: Tensor, count: int) -> None:
+        """Add to the diagonal what scores [B, out * in] of `count` have in it."""
+        (K, left, right, rest), (free_S, free_A) = self.parts(vectors), self.free
+        self.diagonal += K.square().sum(0) / count
+        if left is not None:
+            self.beside_S += left.square().sum((0, 1)) / (count * free_S)
+        if right is not None:
+            self.beside_A += right.square().sum((0, 2)) / (count * free_A)
+        if rest is not None:
+            self.beside += rest.square().sum() / (count * free_S * free_A)
+
+    def solve(self, B: Tensor, damping: float) -> Tensor:
+        """The block's part of solutions, [k, out * in] for as many."""
+        K, left, right, rest = self.parts(B)
+        inner = self.Q_S @ (K / (self.diagonal + damping))
+        if left is not None:
+            inner = inner + left / (self.beside_S + damping)
+        X = inner @ self.Q_A.T
+        if right is not None:
+            X = X + self.Q_S @ (right / (self.beside_A + damping)[:, None])
+        return (X if rest is None else X + rest / (self.beside + damping)).flatten(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def largest(self) -> float:
+        return max(float(value.max()) for key, value in self.tensors().items() if not key.startswith("Q_"))
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #55118839
-def _moments(curvature: Curvature) -> dict[str, tuple[Tensor, Tensor]]:
+def _moments(curvature: Curvature, names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
     """Sums of a a^T and delta delta^T of each layer."""
     loss, sums = curvature.loss, {}
     for _, batch in curvature.score_batches():
-        with measuring(loss.model, loss.dropout), linear_captures(loss.model, loss.weights.names) as captured:
+        with loss.measured(), linear_captures(loss.model, names) as captured:
             z, leaves = loss.outputs(batch)
             torch.autograd.grad(loss.row_values(z, batch).sum(), leaves, materialize_grads=True)
         loss.cost.gradients += len(batch.inputs[0])
@@ -52,11 +104,49 @@ def _moments(curvature: Curvature) -> dict[str, tuple[Tensor, Tensor]]:
                 a = a * d.any(-1, keepdim=True)
                 A, S = sums.get(name, (0.0, 0.0))
                 sums[name] = A + a.T @ a, S + d.T @ d
+    for name in names:
+        if name not in sums:
+            raise UnlearnError(f"ekfac saw no pass through the layer of {name}: choose the weights of layers that the "
+                               "model uses")
     return sums
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #4d35e0a5
-def _eigenvectors(moment: Tensor) -> Tensor:
-    return torch.linalg.eigh(moment.double())[1].to(moment)  # in float32 small eigenvalues lose their vectors
+def _eigenvectors(moment: Tensor, rank: int | None) -> Tensor:
+    """All eigenvectors, or the `rank` leading ones, [d, rank]."""
+    size = len(moment)
+    if rank is None or 4 * rank >= size:  # in float32 small eigenvalues lose their vectors
+        return torch.linalg.eigh(moment.double())[1][:, -min(rank or size, size) :].to(moment)
+    Q = torch.randn(size, rank + 16, generator=torch.Generator().manual_seed(0)).to(moment)
+    for _ in range(6):
+        Q = torch.linalg.qr(moment @ Q)[0]
+    return Q @ torch.linalg.eigh((Q.T @ moment @ Q).double())[1][:, -rank:].to(Q)
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #126f90a6
+def _groups(sizes: Mapping[str, float], limit: float) -> Iterator[list[str]]:
+    """Names in order, as many at a time as `limit` allows, at least one."""
+    group, total = [], 0.0
+    for name, size in sizes.items():
+        if group and total + size > limit:
+            yield group
+            group, total = [], 0.0
+        group, total = [*group, name], total + size
+    yield group
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #0290c1ae
+def _megabytes(shapes: Iterable[tuple[int, int]], rank: int | None, itemsize: int) -> float:
+    """What the eigenvectors of layers [out, in] take."""
+    return sum(d * min(rank or d, d) for shape in shapes for d in shape) * itemsize / 2**20
+
+
+def _check_size(shapes: Iterable[tuple[int, int]], rank: int | None, *, itemsize: int, factors_mb: float) -> None:
+    if rank is not None and not is_whole(rank, 1):
+        raise UnlearnError(f"ekfac: rank must be a whole number above 0, or None, not {rank!r}")
+    if (need := _megabytes(shapes, rank, itemsize)) > factors_mb:
+        fits = next((r for r in (1024, 512, 256, 128, 64, 32, 16, 8) if r < (rank or math.inf) and
+                     _megabytes(shapes, r, itemsize) <= factors_mb), None)
+        smaller = f"give rank={fits} ({_megabytes(shapes, fits, itemsize):,.4g} MiB), or " if fits else "choose fewer "
+        raise UnlearnError(f"ekfac's eigenvectors need {need:,.4g} MiB, more than factors_mb={factors_mb:,g}: "
+                           f"{smaller}{'more memory' if fits else 'weights'}")
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #8672e112
 class KroneckerFactors:
@@ -65,31 +155,89 @@ class KroneckerFactors:
     Args:
         curvature: gauss-newton or fisher (labels drawn from the model), or empirical-fisher (the rows' own).
         memory_mb: most that a chunk of row gradients may take.
+        rank: eigenvectors to keep of each factor; None: all.
+        factors_mb: most that all eigenvectors may take, and the moments of a pass.
 
     Raises:
-        UnlearnError: a chosen weight is not that of a linear layer, or the curvature is the Hessian.
+        UnlearnError: a chosen weight is not that of a linear layer, the curvature is the Hessian, or there is too
+            little memory.
     """
 
-    def __init__(self, curvature: Curvature, memory_mb: float = 256):
-        self.l2, weights = curvature.l2, curvature.loss.weights
+    def __init__(self, curvature: Curvature, memory_mb: float = 256, *, rank: int | None = None,
+                 factors_mb: float = 8192):
+        self.l2, self.rank, weights = curvature.l2, rank, curvature.loss.weights
         curvature.loss.require_linear("ekfac")
-        moments = _moments(curvature)
-        for name in weights.names:
-            if name not in moments:
-                raise UnlearnError(f"ekfac saw no pass through the layer of {name}: choose the weights of layers that "
-                                   "the model uses")
-        shapes = {name: tensor.shape for name, tensor in zip(weights.names, weights.tensors)}
-        self.blocks = [Block(name=name, place=place, Q_S=_eigenvectors(moments[name][1]),
-                             Q_A=_eigenvectors(moments[name][0]),
-                             diagonal=torch.zeros(shapes[name], dtype=weights.dtype, device=weights.device))
-                       for name, place in weights.slices().items()]
+        shapes = {name: tuple(tensor.shape) for name, tensor in zip(weights.names, weights.tensors)}
+        _check_size(shapes.values(), rank, itemsize=weights.dtype.itemsize, factors_mb=factors_mb)
+        places, self.blocks = weights.slices(), []
+        sizes = {name: _megabytes([shape], None, weights.dtype.itemsize) for name, shape in shapes.items()}
+        for group in _groups(sizes, factors_mb):
+            moments = _moments(curvature, group)
+            for name in group:
+                A, S = moments.pop(name)
+                self.blocks.append(Block.of(name, places[name], _eigenvectors(S, rank), _eigenvectors(A, rank)))
         for _, scores in curvature.scores(memory_mb):
             for block in self.blocks:
-                block.diagonal += block.rotate(scores[:, block.place]).square().sum(0) / curvature.n
+                block.measure(scores[:, block.place], curvature.samples)
+        self._key = None if curvature.loss.dropout else scores_key(curvature)
 
     def solve(self, b: Tensor, damping: float) -> Tensor:
-        """(C + (l2 + damping) I)^-1 b, [p]."""
-        return torch.cat([block.solve(b[block.place], damping + self.l2) for block in self.blocks])
+        """(C + (l2 + damping) I)^-1 b, for b [p] or [k, p]."""
+        B = b if b.ndim == 2 else b[None]
+        X = torch.cat([block.solve(B[:, block.place], damping + self.l2) for block in self.blocks], dim=1)
+        return X if b.ndim == 2 else X[0]
+
+    def largest(self) -> float:
+        """The largest eigenvalue."""
+        return max(block.largest() for block in self.blocks) + self.l2
+
+    def save(self, folder: str | Path) -> Path:
+        """Write factors.safetensors and factors.json into a new folder, whole or not at all."""
+        return _save(self, self._key, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, curvature: Curvature) -> "KroneckerFactors":
+        """What `save` wrote, for the curvature that it was fitted to (but `l2`, which is the curvature's own).
+
+        Raises:
+            UnlearnError: a file is missing or has changed, or the factors are those of another model, other weights,
+                rows, labels or another loss.
+        """
+        return _load(cls.__new__(cls), Path(folder), curvature)
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #581b59f9
+def _save(factors: KroneckerFactors, key: dict[str, str] | None, folder: Path) -> Path:
+    if key is None:
+        raise UnlearnError("factors that were fitted with dropout on can't be told apart later: fit them without it")
+    if folder.exists():
+        raise UnlearnError(f"{folder} exists already: save the factors into a new folder")
+    tensors = {f"{i}.{name}": t.cpu().contiguous() for i, block in enumerate(factors.blocks)
+               for name, t in block.tensors().items()}
+    with whole(folder) as new:
+        new.mkdir()
+        save_file(tensors, new / "factors.safetensors")
+        record = {"key": key, "rank": factors.rank, "layers": [block.name for block in factors.blocks]}
+        write_record(new / "factors.json", record, new / "factors.safetensors")
+    return folder
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #934afdd4
+_OTHERS = {"model": "another model (or the same with other weights)", "weights": "other chosen weights",
+           "rows": "other rows", "labels": "other labels (kind, seed or draws)", "loss": "another loss"}
+
+
+def _load(factors: KroneckerFactors, folder: Path, curvature: Curvature) -> KroneckerFactors:
+    record, key = read_record(folder / "factors.json", folder / "factors.safetensors"), scores_key(curvature)
+    for part, other in _OTHERS.items():
+        if record["key"].get(part) != key[part]:
+            raise UnlearnError(f"the factors in {folder.name} are those of {other}: fit them for this curvature")
+    tensors, weights = load_file(folder / "factors.safetensors", device=str(curvature.loss.weights.device)), {}
+    for name, tensor in tensors.items():
+        number, _, part = name.partition(".")
+        weights.setdefault(int(number), {})[part] = tensor
+    places = curvature.loss.weights.slices()
+    factors.l2, factors.rank, factors._key = curvature.l2, record["rank"], key
+    factors.blocks = [Block(name, places[name], **weights[i]) for i, name in enumerate(record["layers"])]
+    return factors
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #8565a9b8
 @SOLVERS.register
@@ -98,22 +246,32 @@ class EKFAC(Solver):
     """EK-FAC (George et al., 2018; for influence: Grosse et al., 2023).
 
     Args:
-        memory_mb: most that a chunk of row gradients may take.
+        memory_mb, rank, factors_mb: see `KroneckerFactors`.
         factors: of an earlier call on the same curvature; None: fitted here.
     """
 
     name: ClassVar[str] = "ekfac"
     memory_mb: float = 256
+    rank: int | None = None
+    factors_mb: float = 8192
     factors: KroneckerFactors | None = field(default=None, repr=False, compare=False)
 
-    def __call__(self, product: Curvature, b: Tensor, damping: float) -> tuple[Tensor, list[float]]:
-        solver = self.prepared(product)
-        check_damping(float(damping + product.l2), above=True, who="ekfac")
-        x = solver.factors.solve(b, damping)
-        return x, [relative_residual(product, b, x, damping=damping)]
+    def __call__(self, product: Product, b: Tensor, damping: float) -> tuple[Tensor, list[float]]:
+        return self.many(product, b[None], damping)[0], []
+
+    def many(self, product: Product, B: Tensor, damping: float) -> Tensor:
+        factors = self.prepared(product).factors
+        check_damping(float(damping + factors.l2), above=True, who="ekfac")
+        return factors.solve(B, damping)
 
     def prepared(self, product: Product) -> "EKFAC":
         """With the factors of this curvature, which serve all right sides and dampings."""
+        if self.factors is not None:
+            return self
         if not isinstance(product, Curvature):
             raise UnlearnError("ekfac works on the layers of a model: give a Curvature as the product")
-        return self if self.factors is not None else replace(self, factors=KroneckerFactors(product, self.memory_mb))
+        return replace(self, factors=KroneckerFactors(product, self.memory_mb, rank=self.rank,
+                                                      factors_mb=self.factors_mb))
+
+    def largest(self, product: Product, b: Tensor) -> float:
+        return self.prepared(product).factors.largest()

@@ -49,8 +49,7 @@ class LLMEraserLoop(Solver):
                 residuals.append(float((Hx + damping * x - b).norm()) / scale)
             x.grad = (0.5 if self.half_gradient else 1.0) * Hx - b
             adam.step()
-        last = float((product(x) + damping * x - b).norm()) / scale
-        return x.detach(), [*residuals, last]
+        return x.detach(), residuals
 
     def right_side(self, b: Tensor) -> Tensor:
         """The script divides it by the rows of a product."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .tasks import Batch
-from .weights import TrainingLoss, linear_layer, measuring
+from .weights import TrainingLoss, linear_layer
 
 # %% ../../nbs/08_influence/02_row_gradients.ipynb #5b2af02a
 @contextmanager
@@ -43,10 +43,10 @@ def row_gradients_of_batch(loss: TrainingLoss, batch: Batch) -> Tensor:
 # %% ../../nbs/08_influence/02_row_gradients.ipynb #c76487c8
 def _rows_by_hooks(loss: TrainingLoss, batch: Batch) -> Tensor | None:
     size = len(batch.inputs[0])
-    with measuring(loss.model, loss.dropout), linear_captures(loss.model, loss.weights.names) as captured:
+    with loss.measured(), linear_captures(loss.model, loss.weights.names) as captured:
         z, leaves = loss.outputs(batch)
         total = torch.autograd.grad(loss.row_values(z, batch).sum(), leaves, materialize_grads=True)
-    parts = [_outer_sums(captured[name], size, t) for name, t in zip(loss.weights.names, loss.weights.tensors)]
+        parts = [_outer_sums(captured[name], size, t) for name, t in zip(loss.weights.names, loss.weights.tensors)]
     if any(part is None for part in parts):
         return None
     gradients, total = torch.cat(parts, dim=1).to(loss.weights.dtype), loss.weights.join(total)

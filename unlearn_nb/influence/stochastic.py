@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..core import UnlearnError
 from .solvers import SOLVERS, Product, Solver, check_damping, drawing, largest_eigenvalue
-from .solvers import relative_residual
 
 # %% ../../nbs/08_influence/06_stochastic.ipynb #679a28c5
 def _safe_scale(product: Product, b: Tensor, *, damping: float, batch: int | None, seed: int) -> float:
@@ -47,7 +46,7 @@ def _richardson(
         if average and t >= steps // 2:
             mean, count = mean + x, count + 1
     x = mean / count if count else x
-    return x, [*residuals, relative_residual(product, b, x, damping=damping)]
+    return x, residuals
 
 # %% ../../nbs/08_influence/06_stochastic.ipynb #32b474b1
 @SOLVERS.register
@@ -100,5 +99,4 @@ class Lissa(Solver):
         signed = -damping if self.faithful else damping
         runs = [_richardson(product, b, damping=signed, x=b / scale, step=1 / scale, steps=steps, tol=self.tol,
                             batch=self.batch, seed=self.seed + i) for i in range(self.repeats)]
-        x, residuals = sum(run[0] for run in runs) / self.repeats, runs[0][1]
-        return x, [*residuals, relative_residual(product, b, x, damping=damping)]
+        return sum(run[0] for run in runs) / self.repeats, runs[0][1]

@@ -7,8 +7,9 @@ __all__ = ['Weights', 'Cost', 'measuring', 'TrainingLoss', 'linear_layer']
 
 # %% ../../nbs/08_influence/01_weights.ipynb #3aca3a42
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core import UnlearnError, unknown
 from .tasks import Batch
-from ..models import check_unmerged, eval_mode, sorted_batches
+from ..models import SMALL_TYPES, check_unmerged, checkpoints_apart, eval_mode, sorted_batches, widened
 
 # %% ../../nbs/08_influence/01_weights.ipynb #b0ca146b
 class Weights:
@@ -83,11 +84,26 @@ class Cost:
     products: int = 0
     gradients: float = 0.0
 
+# %% ../../nbs/08_influence/01_weights.ipynb #92eb4471
+@contextmanager
+def _plain_attention(model: nn.Module) -> Iterator[None]:
+    """Models that were loaded with a fused attention take the one that is written out."""
+    configs = {id(own): own for own in (getattr(module, "config", None) for module in model.modules())}
+    kept = [(own, kind) for own in configs.values()
+            if (kind := getattr(own, "_attn_implementation", None)) not in (None, "eager", "sdpa")]
+    for own, _ in kept:
+        own._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        for own, kind in kept:
+            own._attn_implementation = kind
+
 # %% ../../nbs/08_influence/01_weights.ipynb #26a8de6d
 @contextmanager
 def measuring(model: nn.Module, dropout: bool = False) -> Iterator[None]:
-    """Evaluation mode and an attention that can be differentiated twice; restores every module's mode."""
-    with eval_mode(model), sdpa_kernel(SDPBackend.MATH):
+    """Evaluation mode, attention and checkpoints that can be differentiated twice; all comes back afterwards."""
+    with eval_mode(model), sdpa_kernel(SDPBackend.MATH), _plain_attention(model), checkpoints_apart(model):
         model.train(dropout)
         try:
             yield
@@ -118,6 +134,7 @@ class TrainingLoss:
 
     def __init__(self, model: nn.Module, task, names=None, *, max_tokens: int = 2048, dropout: bool = False):
         self.model, self.task, self.weights = model, task, Weights(model, names)
+        _check_places(model)
         self.max_tokens, self.dropout, self.cost = max_tokens, dropout, Cost()
         self._runner = _Runner(model, task)
         self.other = next((name for name in self.weights.names if linear_layer(model, name) is None), None)
@@ -141,6 +158,10 @@ class TrainingLoss:
         lengths = [self.task.length(items[i]) for i in indices]
         for batch in sorted_batches(lengths, most or len(indices), self.max_tokens):
             yield [indices[i] for i in batch]
+
+    def measured(self) -> AbstractContextManager[None]:
+        """For passes whose gradients count: see `measuring`; chosen weights in half precision are held in float32."""
+        return _measured(self)
 
     def outputs(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Outputs and the leaves that they can be differentiated by."""
@@ -170,7 +191,7 @@ class TrainingLoss:
 
     def batch_gradient(self, batch: Batch) -> Tensor:
         """Gradient of the sum of the rows' losses."""
-        with measuring(self.model, self.dropout):
+        with self.measured():
             z, leaves = self.outputs(batch)
             value = self.row_values(z, batch).sum()
             gradient = self.weights.join(torch.autograd.grad(value, leaves, materialize_grads=True))
@@ -179,11 +200,34 @@ class TrainingLoss:
 
     def finite(self, vector: Tensor, what: str) -> Tensor:
         """`vector`, or an error that names the weight where it is not finite."""
-        if not vector.isfinite().all():
-            name = next(name for name, part in self.weights.slices().items() if not vector[part].isfinite().all())
-            raise UnlearnError(f"the {what} is not finite at {name}: check that the model's weights and the rows are, "
-                               "and use float32")
-        return vector
+        return _finite(vector, self.weights, what)
+
+# %% ../../nbs/08_influence/01_weights.ipynb #0281fbf1
+def _finite(vector: Tensor, weights: Weights, what: str) -> Tensor:
+    if not vector.isfinite().all():
+        name = next(name for name, part in weights.slices().items() if not vector[part].isfinite().all())
+        raise UnlearnError(f"the {what} is not finite at {name}: check that the model's weights and the rows are, "
+                           "and use float32")
+    return vector
+
+# %% ../../nbs/08_influence/01_weights.ipynb #051dc186
+@contextmanager
+def _measured(loss: TrainingLoss) -> Iterator[None]:
+    weights = loss.weights
+    small = next((name for name, t in zip(weights.names, weights.tensors) if t.dtype in SMALL_TYPES), None)
+    if small:
+        warnings.warn(f"{small} is in half precision, where gradients are several per cent off: each pass holds it in "
+                      "float32; load the adapter (or model) in float32 to spare that", stacklevel=4)
+    with widened(loss.model, weights.names), measuring(loss.model, loss.dropout):
+        yield
+
+# %% ../../nbs/08_influence/01_weights.ipynb #f8064ef4
+def _check_places(model: nn.Module) -> None:
+    """Raise UnlearnError where a model is spread over devices, or partly on none."""
+    places = sorted({str(parameter.device) for parameter in model.parameters()})
+    if len(places) > 1 or "meta" in places:
+        raise UnlearnError(f"the model's weights are on {' and '.join(places)}: gradients are taken on one device; "
+                           "load it without device_map (or with one device), in bfloat16 where it would not fit")
 
 # %% ../../nbs/08_influence/01_weights.ipynb #82b601c8
 def linear_layer(model: nn.Module, name: str) -> nn.Linear | None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .resampling import LEAST_N, NOT_ENOUGH, bootstrap_weights, check_draws, quantile, subjects_behind
+from .resampling import LEAST_N, NOT_ENOUGH, bootstrap_weights, check_draws, quantile
+from .resampling import subjects_behind, t_interval
 from .scores import Scores
 
 # %% ../../nbs/10_metrics/14_gaps.ipynb #eaf0b7fd
@@ -81,19 +82,29 @@ def gap_recovery(
                                     behind=f"{fewest} subject{'s' * (fewest > 1)}" if fewest < LEAST_N else ""))
     return pd.DataFrame(lines)
 
+# %% ../../nbs/10_metrics/14_gaps.ipynb #7e4b253d
+def _over_runs(metric: str, values: np.ndarray, threshold: float) -> dict:
+    """One line of the table from (edited, corrupted, retrained) of several runs [n, 3]."""
+    n, (edited, corrupted, retrained) = len(values), values.T
+    behind = f"{n} run{'s' * (n > 1)}" if n < LEAST_N else ""
+    line = _recovery_line(metric, values.mean(0), np.empty((3, 0)), threshold=threshold, behind=behind)
+    if behind or np.isnan(line["recovery"]):
+        return line
+    gaps = retrained - corrupted
+    _, low, high = t_interval(gaps)
+    if low <= 0 <= high:
+        return line | {"reason": f"no interval: the gap is not sure ({low:.3g} to {high:.3g} over {n} runs)"}
+    value, low, high = t_interval((edited - corrupted - line["recovery"] * gaps) / gaps.mean())
+    ends = {"low": line["recovery"] + low - value, "high": line["recovery"] + high - value}
+    return line | {"reason": ""} | (ends if np.isfinite(low) else dict.fromkeys(("low", "high"), line["recovery"]))
+
 # %% ../../nbs/10_metrics/14_gaps.ipynb #3a5cf64e
-def seed_recovery(runs: pd.DataFrame, *, threshold: float = 0.02, bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """The table of `gap_recovery` over repeated runs, intervals over these where there are `LEAST_N` or more.
+def seed_recovery(runs: pd.DataFrame, *, threshold: float = 0.02) -> pd.DataFrame:
+    """The table of `gap_recovery` over repeated runs: the quotient of means, t intervals from `LEAST_N` runs on.
 
     Args:
-        runs: columns metric, edited, corrupted, retrained; one line a metric and seed.
+        runs: columns metric, edited, corrupted, retrained; one line a metric and run.
     """
-    check_draws(bootstrap, seed)
-    rng, lines, names = np.random.default_rng(seed), [], ["edited", "corrupted", "retrained"]
-    for metric, group in runs.groupby("metric", sort=False):
-        values = group[names].to_numpy(float)  # [seeds, 3]
-        picked = rng.integers(len(values), size=(bootstrap if len(values) > 1 else 0, len(values)))
-        behind = f"{len(values)} runs" if 1 < len(values) < LEAST_N else ""
-        lines.append(_recovery_line(str(metric), values.mean(0), values[picked].mean(1).T, threshold=threshold,
-                                    behind=behind))
-    return pd.DataFrame(lines)
+    return pd.DataFrame([
+        _over_runs(str(metric), group[["edited", "corrupted", "retrained"]].to_numpy(float), threshold)
+        for metric, group in runs.groupby("metric", sort=False)])

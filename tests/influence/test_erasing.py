@@ -33,7 +33,7 @@ N, D, L2 = 24, 3, 0.2
 
 def edit_of(model, tokenizer, rows, request, **options):
     """An edit from options in one flat table, as a plan has them."""
-    return erase(model, tokenizer, rows, request=request, **erase_options(options))
+    return erase(model, tokenizer, rows, request=request, **erase_options({"solver": "cg"} | options))
 
 
 def ridge_data(seed=0):

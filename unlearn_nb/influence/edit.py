@@ -8,8 +8,9 @@ __all__ = ['LEAST_COSINE', 'Edit', 'choose']
 # %% ../../nbs/08_influence/11_edit.ipynb #feccc2c1
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 from ..core import NonFinite, UnlearnError, html_card, is_finite, is_number, to_json, whole
 from .solvers import Solution
 from .weights import Weights
-from ..models import Origin, check_adapter, loss_of, origin_of, save_adapter, save_model, widened
+from ..models import Origin, RowsLoss, check_adapter, loss_of, origin_of, save_adapter, save_model, widened
 
 # %% ../../nbs/08_influence/11_edit.ipynb #90edeab2
 @dataclass(eq=False, repr=False)
@@ -28,16 +29,18 @@ class Edit:
     """A change of weights that answers a request.
 
     `delta` and `total` are float32 (float64 where a weight is). As long as the edit is applied, edited weights are held
-    in float32, too: LoRA's factors alone, or else the whole model, which is saved so. `undo` gives the types back.
+    in float32, too: LoRA's factors alone, or else the whole model, which is saved so.
 
     Args:
         delta: [p] change for this request.
         rows: training rows after it; `n` how many there were at the start.
         residual: relative residual on rows that the solver did not see, or on all training rows if it saw them all.
-        products, gradients: spent in all, the latter in gradient-equivalents; `seconds` likewise.
+        products, gradients, seconds: spent in all; gradients in gradient-equivalents.
         start: the trained weights, before any edit; `before` [p]: sum of the edits before this one.
-        choices: what each damping and scale was worth, where they were chosen.
+        choices: what each damping and scale, or each step tried, was worth.
+        how: of an edit by steps: metric, budget, control rows, what it was judged by, how many steps, how it ended.
         preflight: what was found of model, tokenizer and rows before the edit; empty for a task of one's own.
+        taught: the loss of the training that it changes, which goes into its folder; None: what the model says.
         realised: of the change that `apply` made, "cosine" with the one that was wanted and "size" as a share of it.
     """
 
@@ -54,8 +57,10 @@ class Edit:
     gradients: float = 0.0
     seconds: float = 0.0
     choices: pd.DataFrame | None = None
+    how: dict[str, Any] = field(default_factory=dict)
     realised: dict[str, float] | None = None
     preflight: str = ""
+    taught: RowsLoss | None = None
     _kept: list[Tensor] | None = None
     _types: ExitStack | None = None
 
@@ -71,9 +76,8 @@ class Edit:
     def apply(self) -> "Edit":
         """Put the trained weights, this edit and those before it into the model.
 
-        Raises:
-            UnlearnError: it is applied already, it or the weights with it are not finite, or it is so small that
-                rounding turns it into another change; the weights are as before.
+        Raises UnlearnError where it is applied already, it or the weights with it are not finite, or rounding turns it
+        into another change; the weights are as before.
         """
         if self.applied:
             raise UnlearnError("the edit is applied already: undo it first")
@@ -98,8 +102,7 @@ class Edit:
     def save(self, folder: str | Path) -> Path:
         """Write the edited adapter (of a plain model: the model) into a new folder that peft loads.
 
-        Raises:
-            UnlearnError: the folder exists, or the edit changes weights that an adapter folder does not hold.
+        Raises UnlearnError where the folder exists, or the edit changes weights that an adapter folder does not hold.
         """
         _save(self, Path(folder))
         return Path(folder)
@@ -142,7 +145,8 @@ def _save(edit: Edit, folder: Path) -> None:
     with nullcontext() if edit.applied else _applied(edit), whole(folder) as new:
         new.mkdir()
         _write_weights(edit, new)
-        (new / "training.json").write_text(to_json({"loss": loss_of(edit.model).record()}), encoding="utf-8")
+        taught = edit.taught or loss_of(edit.model)
+        (new / "training.json").write_text(to_json({"loss": taught.record()}), encoding="utf-8")
         (new / "edit.json").write_text(to_json(_record(edit)), encoding="utf-8")
 
 # %% ../../nbs/08_influence/11_edit.ipynb #1feceaf4
@@ -160,9 +164,8 @@ def _record(edit: Edit) -> dict:
     """How an edit came about, for the file beside its weights."""
     return {"solver": edit.solution.solver, "damping": edit.solution.damping, "rows": len(edit.rows),
             "residual": edit.residual, "cosine": edit.solution.cosine, "norm": float(edit.total.norm()),
-            "realised": edit.realised,
-            "preflight": edit.preflight, "products": edit.products, "gradient_equivalents": edit.gradients,
-            "seconds": edit.seconds}
+            "realised": edit.realised, "preflight": edit.preflight, "how": edit.how, "products": edit.products,
+            "gradient_equivalents": edit.gradients, "seconds": edit.seconds}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #748d748a
 def _write_weights(edit: Edit, folder: Path) -> None:
@@ -196,10 +199,12 @@ def _card(edit: Edit) -> str:
     spent = {"products": edit.products, "gradient-equivalents": edit.gradients, "seconds": edit.seconds}
     return html_card("Edit", {
         "weights": f"{edit.delta.numel():,}", "norm": f"{float(edit.total.norm()):.3g}",
-        "solver": edit.solution.solver, "damping": f"{edit.solution.damping:g}",
-        "residual of the solution": f"{edit.solution.residual:.3g}",
+        "solver": edit.solution.solver, **edit.how,
+        "damping": f"{edit.solution.damping:g}" if np.isfinite(edit.solution.damping) else None,
         "cosine with the right side": f"{edit.solution.cosine:.3f}" + (
-            " (hardly more than a gradient step)" if edit.solution.is_gradient_step else ""),
+            " (hardly more than a gradient step)" if edit.solution.is_gradient_step else "")
+        if np.isfinite(edit.solution.cosine) else None,
+        "residual of the solution": f"{edit.solution.residual:.3g}" if np.isfinite(edit.solution.residual) else None,
         "residual on fresh rows": f"{edit.residual:.3g}" if np.isfinite(edit.residual) else None,
         **{name: f"{cost:,.4g}" for name, cost in spent.items() if cost}, "training rows after it": len(edit.rows),
         "applied": edit.applied})

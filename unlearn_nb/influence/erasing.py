@@ -211,13 +211,14 @@ def erase(
     _check_ways(solver, stepping, damping, scales=scales, objective=objective)
     _check_choice(damping, objective, scales, settings=settings)
     job, checked = _job(model, tokenizer, train_rows, request=request, after=after, solver=solver, settings=settings)
+    facts = {"preflight": checked, "taught": settings.taught(model) if settings.task is None else None}
     if solver is not None:
         edit = _solved(job, solver, damping, objective=objective, scales=scales, settings=settings)
-        return replace(edit, preflight=checked)
+        return replace(edit, **facts)
     options = {"metric": metric or "adam", "control_rows": 32 if control_rows is None else control_rows}
     edit = _stepped(job, validation=validation, objective=objective, steps=steps, budget=_budget(budget, job),
                     settings=settings, **options)
-    return replace(edit, preflight=checked)
+    return replace(edit, **facts)
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #506e2173
 _STEPPED = ("request", "objective", "after", "validation", "steps", "metric", "control_rows", "budget")

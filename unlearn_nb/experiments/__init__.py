@@ -45,6 +45,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "forgetting_report": ["ANSWERED", "KNOWN_LEAST", "Told", "answered_rows", "collapsed", "fails", "forgot",
         "four_numbers", "kept_share", "paired", "read_candidate", "recites", "said_of", "split_means", "summary_of",
         "verdict"],
+    "lds": ["LdsExperiment", "LdsPlan", "attributed", "exact", "lds_experiment", "measure_lds", "rows_with_ids",
+        "sixty_rows", "subset_losses", "whole_training"],
     "localization": ["DRAWS", "GRADES", "LocalizationExperiment", "LocalizationPlan", "MaskPlan", "RegionMethod",
         "UNPLACED", "curve_of", "grades", "inject", "localization_plan", "locate", "measured_rows", "measures",
         "merged_target", "missing_place", "other_strength", "overlaps", "recorder", "resized", "starting_point",

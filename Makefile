@@ -27,9 +27,10 @@ lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a pat
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
-bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, and CG against LLMEraser's loop
+bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, CG against LLMEraser's loop, EK-FAC against kronfluence
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/solvers.py
+	$(BIN)/python benchmarks/factors.py
 
 export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks
 	find unlearn_nb -mindepth 2 -name '[a-z]*.py' -delete

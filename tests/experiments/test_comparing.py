@@ -209,6 +209,9 @@ def test_the_study_ends_with_report_metrics_figures_and_an_adapter(finished):
     names = [line["contestant"] for line in metrics["overview"]]
     assert names[:2] == ["target", "oracle"] and len(names) == 4
     assert {"forgetting by depth (UDS)", "forgetting under NF4", "forgetting by KFR"} <= set(metrics["rankings"])
+    taken = {line["metric"]: line for line in metrics["trust"]}
+    assert {"forgetting by depth (UDS)", "forgetting by KFR", "forgetting by probability"} <= set(taken)
+    assert all(line["n_known"] == line["n_unknown"] == 5 for line in taken.values())
     assert {"pareto.png", "ranks.png", "attacks.png"} <= {file.name for file in (finished / "figures").iterdir()}
     depth = {line["contestant"]: line["forgetting by depth (UDS)"] for line in metrics["overview"]}
     assert depth["oracle"] == pytest.approx(1) and depth["target"] == pytest.approx(0, abs=1e-6)

@@ -18,6 +18,7 @@ from unlearn_nb.experiments import (
 )
 from unlearn_nb.merging import delta_norm
 from unlearn_nb.models import load_adapter, load_model, read_adapter
+from unlearn_nb.regions import Region
 from unlearn_nb.runs import Run
 
 SHORT = "unlearn(objective=npo-gdr, lr=0.001, steps=4, batch=4)"
@@ -79,12 +80,44 @@ def test_snapshots_are_kept_where_points_are_asked_for(experiment):
     assert [folder.name for folder in (made.adapters[-1] / "snapshots").iterdir()] == ["step-2"]
 
 
+def test_a_region_is_found_and_trained_in_and_an_attack_leaves_its_table(experiment, monkeypatch):
+    steps = ["localize(localizer=random, share=0.1)", SHORT.replace(")", ", points=2)"), "attack(by=nf4)"]
+    made = run_pipeline(experiment, steps)
+    assert made.region is None and len(made.adapters) == 1 and len(made.stages) == 3
+    region, trained = Region.load(made.regions[0]), read_adapter(made.adapters[0])
+    for module in trained.modules:
+        B, A = trained.update(module)
+        inside = region.masks.get(f"{module}.weight", torch.zeros(1, 1)).bool().expand(B.shape[0], A.shape[1])
+        assert (B @ A)[~inside].abs().max() < 1e-5, "outside nothing changes"
+        assert (B @ A)[inside].abs().sum() > 0 or not inside.any()
+    assert [folder.name for folder in (made.adapters[0] / "snapshots").iterdir()] == ["step-2"]
+    asked = experiment.bench.split("forget", "test")
+    assert made.table("nf4")["id"].tolist() == [str(row["id"]) for row in asked]
+    assert made.table("nf4")["score"].between(0, 1).all()
+    monkeypatch.setattr("unlearn_nb.experiments.base.Experiment.target",
+                        property(lambda self: pytest.fail("a finished pipeline loads no model")))
+    assert run_pipeline(experiment, steps) == made
+
+
+def test_a_region_is_for_the_target_and_for_one_training(experiment, tmp_path):
+    before = Made(adapters=(tmp_path,), region=tmp_path / "region.safetensors")
+    with pytest.raises(UnlearnError, match="put localize and its unlearn first"):
+        run_pipeline(experiment, [SHORT], before)
+    with pytest.raises(UnlearnError, match="give one of them"):
+        run_pipeline(experiment, [SHORT.replace(")", ", mask=memflex)")], replace(before, adapters=()))
+    with pytest.raises(UnlearnError, match="stands twice before an unlearn"):
+        run_pipeline(experiment, ["localize"], before)
+    with pytest.raises(UnlearnError, match="unknown attack of this pipeline 'nf4'"):
+        before.table("nf4")
+
+
 @pytest.mark.parametrize("steps, part", [
     ([], "a pipeline is a list of steps"),
     ("edit", "a pipeline is a list of steps"),
     (["unlern"], "did you mean 'unlearn'"),
     (["unlearn(rate=1)"], "'rate'"),
     (["unlearn(on=base)"], "'last' or 'target'"),
+    (["unlearn", "attack(by=nf5)"], "unknown attack 'nf5'"),
 ])
 def test_steps_that_cannot_be_read_are_refused_before_anything_is_run(steps, part):
     with pytest.raises(UnlearnError, match=None) as error:

@@ -259,6 +259,75 @@ def test_a_bfloat16_base_under_a_float32_adapter():
     assert results[1].dtype == torch.float32 and torch.cosine_similarity(*results, dim=0) > 0.99
 
 
+@pytest.mark.parametrize("name", ["llama lora", "llama"])
+def test_half_precision_weights_are_measured_in_float32_and_that_is_said(name):
+    model = MODELS[name]()
+    chosen = [p for p in model.parameters() if p.requires_grad]
+    for parameter in chosen:
+        parameter.data = parameter.data.bfloat16()
+    loss = language_loss(model)
+    with pytest.warns(UserWarning, match="is in half precision, where gradients are several per cent off"):
+        found = loss.gradient(data())
+    v = torch.randn(loss.weights.size, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="in half precision"):
+        product = Curvature(loss, data())(v)
+    assert all(p.dtype == torch.bfloat16 for p in chosen) and found.dtype == torch.float32
+    exact = language_loss(model.float())
+    assert close(found, exact.gradient(data()), 1e-4) and close(product, Curvature(exact, data())(v), 1e-3)
+
+
+def test_fused_attention_is_set_aside_for_the_pass():
+    model = with_adapter(tiny())
+    loss, v = language_loss(model), torch.ones(Weights(model).size)
+    gradient, product = loss.gradient(data()), Curvature(loss, data(), "hessian")(v)
+    config = model.base_model.model.config
+    config._attn_implementation = "flash_attention_2"  # as a model comes that was loaded with it
+    with pytest.raises(Exception, match="flash|Flash|kernels"):  # not even a pass without it
+        model(torch.arange(4)[None])
+    assert close(loss.gradient(data()), gradient, 1e-5)
+    assert close(Curvature(loss, data(), "hessian")(v), product, 1e-4)
+    assert config._attn_implementation == "flash_attention_2"
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_changes_no_product(reentrant):
+    model = with_adapter(tiny())
+    v = torch.ones(Weights(model).size)
+    results = []
+    for on in (False, True):
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        loss = language_loss(model, dropout=True)  # where it is on
+        torch.manual_seed(0)
+        results.append(Curvature(loss, data(), "hessian")(v))
+    assert close(results[1], results[0], 1e-4)
+
+
+def test_a_model_spread_over_devices_is_refused():
+    model = tiny()
+    model.model.layers[1].to("meta")
+    with pytest.raises(UnlearnError, match="weights are on cpu and meta: gradients are taken on one device; load it"):
+        language_loss(model)
+
+
+def test_more_draws_are_nearer_the_expectation():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    numbers = [{"prompt": torch.randn(3, dtype=torch.float64), "response": 0} for _ in range(20)]
+    loss = TrainingLoss(model, TensorTask(CrossEntropy))
+    v = torch.randn(loss.weights.size, dtype=torch.float64)
+    exact = Curvature(loss, numbers)(v)
+
+    def error(draws):
+        found = [Curvature(loss, numbers, "fisher", draws=draws, seed=s)(v) for s in range(8)]
+        return torch.stack(found).sub(exact).square().mean()
+
+    assert error(40) < error(1) / 10
+    before = loss.cost.gradients
+    Curvature(loss, numbers, "fisher", draws=4)(v)
+    assert loss.cost.gradients - before == pytest.approx(20 / 3 + 2 * 20 * 4)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_a_vector_splits_into_weights_and_joins_again(shapes):

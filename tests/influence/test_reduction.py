@@ -52,6 +52,18 @@ def test_what_was_tuned_over_rows_is_edited_over_rows(tmp_path):
     assert json.loads((made / "edit.json").read_text())["realised"]["cosine"] > 0.99
 
 
+@pytest.mark.parametrize("solver", ["cg(max_products=2)", "llmeraser(steps=1)"])
+def test_a_saved_edit_says_what_was_taught_not_what_the_solver_was_published_with(tmp_path, solver):
+    """A second request of the saved edit then goes on with the loss of the first."""
+    tune(tiny(), make_tokenizer(), ROWS, Recipe(steps=2, lora_rank=2), tmp_path, progress=False)
+    model = load_adapter(tiny(), tmp_path / "adapter")
+    for number, (settings, wanted) in enumerate([(EditSettings(), "tokens"), (EditSettings(over="rows"), "rows"),
+                                                 (EditSettings(loss=RowsLoss("rows")), "rows")]):
+        edit = erase(model, make_tokenizer(), ROWS, request=Request.remove(["r1"]), solver=solver, damping=1.0,
+                     settings=settings)
+        assert loss_of(load_adapter(tiny(), edit.save(tmp_path / f"edited{number}"))).over == wanted
+
+
 def test_a_small_edit_of_a_bfloat16_model_is_made_and_undone():
     model = tiny().to(torch.bfloat16)
     names = [name for name, _ in model.named_parameters() if "down_proj" in name]

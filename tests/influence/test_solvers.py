@@ -12,10 +12,13 @@ from toys import data, gpt2, language_loss, lora
 
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.influence import (
+    EKFAC,
     SOLVERS,
     Curvature,
     KroneckerFactors,
+    OfLargest,
     SquaredError,
+    StoredScores,
     TensorTask,
     TrainingLoss,
     cg_path,
@@ -319,6 +322,109 @@ def test_bad_input_is_told_in_one_sentence(gn, attempt, sentence):
     with pytest.raises(UnlearnError) as error:
         attempt(gn)
     assert str(error.value) == (sentence if isinstance(sentence, str) else sentence(gn))
+
+
+@pytest.mark.parametrize("name", ["cg", "woodbury", "datainf", "ekfac"])
+def test_a_share_of_the_largest_eigenvalue_is_one_of_the_curvature_in_use(gn, empirical, name):
+    s = gn if name in ("cg", "ekfac") else empirical
+    product, used = s.C.__matmul__ if name == "cg" else s.curvature, s.C
+    found = solve(name, product, s.b, damping="0.1 of largest")
+    if name == "ekfac":  # its own approximation, from solutions with all unit vectors
+        used = torch.linalg.inv(KroneckerFactors(s.curvature).solve(s.eye, 1.0)) - s.eye
+    largest = float(torch.linalg.eigvalsh((used + used.T) / 2)[-1])
+    assert 0.09 * largest < found.damping <= 0.1 * largest * (1 + 1e-6)
+    number = solve(name, product, s.b, damping=found.damping)
+    assert torch.allclose(found.x, number.x, rtol=1e-6, atol=1e-12)
+    path = solve_path(name, product, s.b, dampings=[OfLargest(0.1), found.damping])
+    assert math.isclose(path[0].damping, path[1].damping, rel_tol=1e-9)
+
+
+def test_a_solution_says_when_it_is_hardly_more_than_a_gradient_step(gn):
+    weak, strong = (solve("cg", gn.C.__matmul__, gn.b, damping=f"{share} of largest") for share in (1e-3, 10))
+    assert math.isclose(weak.cosine, float(torch.cosine_similarity(weak.x, gn.b, dim=0)), rel_tol=1e-6)
+    assert strong.is_gradient_step and strong.cosine > 0.99 and not weak.is_gradient_step
+
+
+@pytest.mark.parametrize("name", ["cg", "woodbury", "datainf", "ekfac", "lissa(steps=20)", "llmeraser(batch=None)"])
+def test_several_right_sides_are_solved_as_each_alone(gn, empirical, name):
+    s = empirical if name in ("woodbury", "datainf") else gn
+    product = s.curvature if name in ("woodbury", "datainf", "ekfac") else s.C.__matmul__
+    B = torch.stack([s.b, 0 * s.b, s.loss.gradient(data(10)[3:5])])
+    together = solve(name, product, B, damping=DAMPING)
+    alone = [solve(name, product, b, damping=DAMPING) for b in B]
+    assert torch.allclose(together.x, torch.stack([one.x for one in alone]), rtol=1e-9, atol=1e-12)
+    assert together.residuals == pytest.approx([alone[0].residual, 0.0, alone[2].residual], rel=1e-6, abs=1e-12)
+    assert together.residual == max(together.residuals)
+
+
+def test_without_the_residual_a_solve_with_factors_at_hand_makes_no_pass(gn):
+    factors = KroneckerFactors(gn.curvature)
+    found = solve(EKFAC(factors=factors), gn.curvature, gn.b, damping=DAMPING, residual=False)
+    assert (found.products, found.gradients, found.residuals) == (0, 0, []) and math.isnan(found.residual)
+    assert torch.equal(found.x, factors.solve(gn.b, DAMPING)) and found.cosine > 0
+    before = gn.loss.cost.gradients
+    path = solve_path("woodbury", gn.curvature, gn.b, dampings=[0.1, 1.0], residual=False)
+    assert gn.loss.cost.gradients - before <= 10 + 10 / 3 and all(one.products == 0 for one in path)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_ekfac_of_low_rank_keeps_the_trace_and_is_solved_exactly(gn, rank):
+    """What it solves with, from the solutions of all unit vectors: a positive matrix with the trace of C."""
+    few = KroneckerFactors(gn.curvature, rank=rank)
+    inverse = few.solve(gn.eye, 0.5)
+    assert torch.allclose(inverse, inverse.T, atol=1e-9)
+    used = torch.linalg.inv(inverse) - 0.5 * gn.eye
+    scores = torch.cat([scores for _, scores in gn.curvature.scores()])
+    assert torch.isclose(used.trace(), scores.square().sum(1).mean())
+    assert torch.linalg.eigvalsh((used + used.T) / 2)[0] > -1e-9
+    assert math.isclose(few.largest(), float(torch.linalg.eigvalsh((used + used.T) / 2)[-1]), rel_tol=1e-6)
+    whole = KroneckerFactors(gn.curvature).solve(gn.b, DAMPING)
+    cosine = float(torch.cosine_similarity(few.solve(gn.b, DAMPING), whole, dim=0))
+    print(f"rank {rank}: cosine {cosine:.4f} with all eigenvectors")
+    assert cosine > 0.8
+
+
+def test_ekfac_gathered_layer_by_layer_is_the_same(gn):
+    limit = sum(block.Q_S.numel() + block.Q_A.numel() for block in KroneckerFactors(gn.curvature).blocks) * 8 / 2**20
+    apart = KroneckerFactors(gn.curvature, rank=2, factors_mb=limit / 4)
+    assert torch.allclose(apart.solve(gn.b, 0.1), KroneckerFactors(gn.curvature, rank=2).solve(gn.b, 0.1))
+    with pytest.raises(UnlearnError, match=r"ekfac's eigenvectors need .* more than factors_mb=.*: give rank=16 \("):
+        KroneckerFactors(gn.curvature, factors_mb=limit * 0.75)
+
+
+def test_factors_are_kept_for_what_they_were_fitted_to(gn, tmp_path):
+    factors = KroneckerFactors(gn.curvature)
+    factors.save(tmp_path / "factors")
+    loaded = KroneckerFactors.load(tmp_path / "factors", Curvature(gn.loss, data(10), l2=0.5))
+    assert torch.allclose(loaded.solve(gn.b, 0.1), factors.solve(gn.b, 0.6))
+    other = language_loss(lora(gpt2(), r=1, seed=2))
+    for curvature, of in [(Curvature(other, data(10)), "another model"), (Curvature(gn.loss, data(9)), "other rows"),
+                          (Curvature(gn.loss, data(10), seed=4), "other labels"),
+                          (Curvature(gn.loss, data(10), draws=2), "other labels")]:
+        with pytest.raises(UnlearnError, match=f"the factors in factors are those of {of}"):
+            KroneckerFactors.load(tmp_path / "factors", curvature)
+    with pytest.raises(UnlearnError, match="exists already"):
+        factors.save(tmp_path / "factors")
+    with open(tmp_path / "factors" / "factors.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(UnlearnError, match="damaged"):
+        KroneckerFactors.load(tmp_path / "factors", gn.curvature)
+
+
+def test_stored_scores_serve_every_question_without_a_pass(empirical, tmp_path):
+    s = empirical
+    stored = StoredScores(s.curvature, tmp_path)
+    before = s.loss.cost.gradients
+    again = StoredScores(Curvature(s.loss, data(10), "empirical-fisher"), tmp_path)
+    for name in ("woodbury", "datainf", "cg(tol=1e-10)"):
+        found = solve(name, again, torch.stack([s.b, -s.b]), damping=DAMPING)
+        assert torch.allclose(found.x[0], solve(name, s.curvature, s.b, damping=DAMPING, residual=False).x, rtol=1e-4,
+                              atol=1e-7)
+        assert found.gradients == 0
+    assert again.path == stored.path and len(list(tmp_path.glob("scores-*"))) == 1 and before > 0
+    StoredScores(Curvature(s.loss, data(9), "empirical-fisher"), tmp_path)
+    assert len(list(tmp_path.glob("scores-*"))) == 2
 
 
 def test_a_diverging_iteration_is_told(gn):

@@ -6,7 +6,7 @@
 __all__ = ['SOURCES', 'relearning_rows', 'Recover', 'log_area', 'relearning_curves', 'came_back']
 
 # %% ../../nbs/11_attacks/03_relearning.ipynb #811ce553
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -71,11 +71,7 @@ class Recover(Attack):
 
     def run(self, model: Any, tokenizer: Any, setting: AttackSetting) -> pd.DataFrame:
         """One line a row, rate and step: `lr`, `step` and what the row gives away then."""
-        trained, asked = relearning_rows(setting, self.on), setting.rows("forget")
-        loss = loss_of(model)
-        rows = encode_rows(tokenizer, trained, template=setting.bench.template, max_length=setting.max_length,
-                           on=loss.on, name="relearning")
-        found = []
+        asked, rows, found = setting.rows("forget"), _encoded(self, tokenizer, setting, loss=loss_of(model)), []
         for lr in self.lrs:
             for step, scores in _curve(self, model, tokenizer, setting=setting, rows=rows, asked=asked, lr=lr).items():
                 found.append(setting.table(asked, score=scores, lr=lr, step=step))
@@ -87,6 +83,15 @@ class Recover(Attack):
         steps = sorted(rows["step"].unique())
         worst = {f"step {step}": curves[:, i].max(0) for i, step in enumerate(steps)}
         return {"area": log_area(steps, curves).max(0)} | worst
+
+    def relearned(self, model: nn.Module, tokenizer: Any, setting: AttackSetting) -> nn.Module:
+        """A copy of the model after the last step at the first rate, for other measures to look at.
+
+        Raises:
+            UnlearnError: the bench lacks the rows; the training falls apart.
+        """
+        rows = _encoded(self, tokenizer, setting, loss=loss_of(model))
+        return _trained(self, model, tokenizer, setting=setting, rows=rows, lr=self.lrs[0], look=lambda *_: None)
 
 # %% ../../nbs/11_attacks/03_relearning.ipynb #f854a12d
 def _check(attack: Recover) -> None:
@@ -105,25 +110,39 @@ def _check(attack: Recover) -> None:
 def _curve(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: AttackSetting, rows: list,
            asked: list[dict], lr: float) -> dict[int, np.ndarray]:
     """Step -> what the asked rows give away then [n], of a copy trained on `rows`; 0 once it has fallen apart."""
-    victim = _victim(model, attack.lora, setting.seed)
-    found = {0: setting.leaks(victim, tokenizer, asked)}
+    found = {}
+
+    def look(step: int, victim: nn.Module) -> None:
+        if step in (0, *attack.steps):
+            found[step] = setting.leaks(victim, tokenizer, asked)
+
+    try:
+        _trained(attack, model, tokenizer, setting=setting, rows=rows, lr=lr, look=look)
+    except NonFinite:
+        found |= {step: np.zeros(len(asked)) for step in attack.steps if step not in found}
+    return found
+
+# %% ../../nbs/11_attacks/03_relearning.ipynb #52383227
+def _encoded(attack: Recover, tokenizer: Any, setting: AttackSetting, *, loss: Any) -> list:
+    """The rows that are trained on, as tokens."""
+    return encode_rows(tokenizer, relearning_rows(setting, attack.on), template=setting.bench.template,
+                       max_length=setting.max_length, on=loss.on, name="relearning")
+
+# %% ../../nbs/11_attacks/03_relearning.ipynb #5367a504
+def _trained(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: AttackSetting, rows: list, lr: float,
+             look: Callable) -> nn.Module:
+    """A copy trained on `rows`; after every step (0: before the first) `look(step, copy)`."""
+    victim, loss = _victim(model, attack.lora, setting.seed), loss_of(model)
     batches = shuffled_batches([len(row.input_ids) for row in rows], attack.batch_size, setting.seed)
-    loss = loss_of(model)
 
     def loss_at(step: int) -> Tensor:
         batch = answer_batch(rows, next(batches), pad_id(tokenizer), device=victim.device)
         return loss.of(at_least_float32(batch_logits(victim, batch)), batch.targets, batch.counts)
 
-    def look(step: int) -> None:
-        if step + 1 in attack.steps:
-            found[step + 1] = setting.leaks(victim, tokenizer, asked)
-
-    try:
-        descend([p for p in victim.parameters() if p.requires_grad], loss_at, [lr] * attack.steps[-1], after_step=look,
-                what="relearning")
-    except NonFinite:
-        found |= {step: np.zeros(len(asked)) for step in attack.steps if step not in found}
-    return found
+    look(0, victim)
+    descend([p for p in victim.parameters() if p.requires_grad], loss_at, [lr] * attack.steps[-1],
+            after_step=lambda step: look(step + 1, victim), what="relearning")
+    return victim
 
 # %% ../../nbs/11_attacks/03_relearning.ipynb #7dbca9d4
 def _victim(model: nn.Module, lora: int, seed: int) -> nn.Module:

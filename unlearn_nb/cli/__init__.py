@@ -4,6 +4,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "attributing": ["lds"],
     "comparing": ["compare", "compared_metrics", "differing_params"],
     "forgetting": ["forget"],
     "group": ["COMMANDS", "give_up_stdout", "main", "out_option", "relative", "stopped_by_signals"],

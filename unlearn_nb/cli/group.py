@@ -28,6 +28,8 @@ COMMANDS = {  # name: (module:function, one line)
     "export": ("unlearn_nb.cli.product:export", "Copy the adapter of RUN, or base and adapter as one model."),
     "forget": ("unlearn_nb.cli.forgetting:forget",
                "Unlearn rows from a model, and print the path of the adapter and how to load it."),
+    "lds": ("unlearn_nb.cli.attributing:lds",
+            "Measure how well scores of the rows in TRAIN foretell training on half of them."),
     "list": ("unlearn_nb.cli.looking:list_all", "List the studies and the runs below the folder of reports."),
     "new": ("unlearn_nb.cli.making:new", "Write NAME.ipynb, a study that runs as it is: a template to be changed."),
     "run": ("unlearn_nb.cli.running:run", "Run STUDY (a name or a notebook's path) and print the path of its report."),

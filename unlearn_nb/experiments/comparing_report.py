@@ -8,7 +8,7 @@ __all__ = ['RANKED_BY', 'NOT_RANKED', 'COLLAPSE', 'PAPER_CLAIMS', 'Measure', 'me
            'PaperClaim', 'standing', 'holds', 'Examined', 'examine', 'compare_summary']
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #71167312
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,39 +75,49 @@ def winners(found: Mapping[str, pd.DataFrame], families: Mapping[str, str], cost
     return pd.DataFrame(lines).rename_axis("family")
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #7c2ff5ce
-def agreed_first(found: Mapping[str, pd.DataFrame]) -> set[str]:
-    """Contestants that are first, or can't be told apart from the first, by every measure of forgetting."""
-    first = [set(table.loc[table["tied"], "contestant"]) for name, table in found.items()
-             if name.startswith("forgetting")]
+def _of_forgetting(found: Mapping[str, pd.DataFrame], believed: Collection[str]) -> dict[str, pd.DataFrame]:
+    """The rankings by measures of forgetting; only by those that are believed, where any is."""
+    return {name: table for name, table in found.items()
+            if name.startswith("forgetting") and (not believed or name in believed)}
+
+
+def agreed_first(found: Mapping[str, pd.DataFrame], believed: Collection[str] = ()) -> set[str]:
+    """Contestants that are first, or can't be told apart from the first, by every (believed) measure of forgetting."""
+    first = [set(table.loc[table["tied"], "contestant"]) for table in _of_forgetting(found, believed).values()]
     return set.intersection(*first) if first else set()
 
-
-def disagreement(found: Mapping[str, pd.DataFrame]) -> str:
-    """One sentence on whether the measures of forgetting name one winner."""
-    first = {name: table["contestant"].iloc[0] for name, table in found.items() if name.startswith("forgetting")}
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #47b099c3
+def disagreement(found: Mapping[str, pd.DataFrame], believed: Collection[str] = ()) -> str:
+    """One sentence on whether the measures of forgetting, or those that are believed, name one winner."""
+    first = {name: table["contestant"].iloc[0] for name, table in _of_forgetting(found, believed).items()}
     if not first:
         return "Nothing can be said of forgetting: it was not measured."
-    if common := agreed_first(found):
+    kind, count = "believed measure" if believed else "measure", len(first)
+    if common := agreed_first(found, believed):
+        which = f"the one {kind}" if count == 1 else f"all {count} {kind}s"
         names = ", ".join(sorted(common))
-        return f"By all {len(first)} measures of forgetting, {names} is first or can't be told apart from the first."
+        return f"By {which} of forgetting, {names} is first or can't be told apart from the first."
     winners_said = "; ".join(f"{name.removeprefix('forgetting by ')}: {winner}" for name, winner in first.items())
-    return f"The {len(first)} measures of forgetting name different winners: {winners_said}."
+    return f"The {count} {kind}s of forgetting name different winners: {winners_said}."
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #affb0ff7
 COLLAPSE = 0.5  # share of what was to be retained that a collapsed candidate has lost
 
 
-def overview(candidates: pd.DataFrame, rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY) -> pd.DataFrame:
+def overview(candidates: pd.DataFrame, rows: pd.DataFrame, measures: Mapping[str, Measure] = RANKED_BY,
+             lead: str = "") -> pd.DataFrame:
     """A line a contestant, target and oracle first: family, strength and step of the first seed, means of measures,
-    "distance to the oracle" (mean absolute difference of p, row by row), collapsed, seconds, rows, peak_mb.
+    "distance to the oracle" (mean absolute difference, row by row), collapsed, seconds, rows, peak_mb.
 
     Args:
         candidates, rows: as in `Compared`.
+        lead: the measure that the distance of forget rows is in; empty: probability, as that of the other rows.
     """
+    column = measures[lead].column if lead else "p"
     chosen = candidates[candidates["chosen"]].groupby("contestant", sort=False)
     table = chosen[["family", "strength", "step"]].first().join(_means(rows, measures), how="right")
     lost = candidates.assign(collapsed=candidates["lost"] > COLLAPSE).groupby("contestant")["collapsed"].mean()
-    return table.join([_distances(rows), lost, chosen[["seconds", "rows", "peak_mb"]].mean()])
+    return table.join([_distances(rows, column), lost, chosen[["seconds", "rows", "peak_mb"]].mean()])
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #9832bcc1
 def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
@@ -118,13 +128,15 @@ def _means(rows: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     return pd.DataFrame(means).reindex(rows["contestant"].unique()).rename_axis("contestant")
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #29d6c03f
-def _distances(rows: pd.DataFrame) -> pd.Series:
-    """Contestant -> mean over seeds and splits of the mean absolute difference of p to the oracle's."""
+def _distances(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Contestant -> mean over seeds and splits of the mean absolute difference to the oracle, of a column in forget
+    rows and of p in the others."""
     if not rows["contestant"].eq("oracle").any():
         return pd.Series(dtype=float, name="distance to the oracle")
-    known = rows[rows["contestant"] == "oracle"][["seed", "split", "id", "p"]]
-    both = rows.merge(known, on=["seed", "split", "id"], suffixes=("", "_oracle"))
-    gaps = (both["p"] - both["p_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
+    read = rows.assign(read=rows[column].where(rows["split"] == "forget", rows["p"]))
+    known = read[read["contestant"] == "oracle"][["seed", "split", "id", "read"]]
+    both = read.merge(known, on=["seed", "split", "id"], suffixes=("", "_oracle"))
+    gaps = (both["read"] - both["read_oracle"]).abs().groupby([both["contestant"], both["seed"], both["split"]]).mean()
     return gaps.groupby("contestant").mean().rename("distance to the oracle")
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #e9d43389
@@ -148,23 +160,36 @@ def attack_matrix(rows: pd.DataFrame, attacks: Sequence[str]) -> pd.DataFrame:
     return found.drop(index=["oracle", "target"], errors="ignore") - known
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #6292ff01
-def sentence_of(rows: pd.DataFrame, name: str, reference: str = "oracle") -> str:
+def sentence_of(rows: pd.DataFrame, name: str, reference: str = "oracle", *, lead: str = "",
+                measures: Mapping[str, Measure] = RANKED_BY) -> str:
     """One sentence on a contestant: what it leaves, keeps and damages, beside a reference; gaps are paired.
 
     Args:
         rows: table of `scored_rows` with the contestant and the reference.
+        lead: the measure of forgetting, one of `measures`; empty: extraction strength, as of what is kept.
     """
+    both = rows[rows["contestant"].isin([name, reference])]
     parts = []
     for verb, measure in (("leaves", RANKED_BY["forgetting by extraction strength"]),
                           ("keeps", RANKED_BY["retaining by extraction strength"]),
                           ("leaves others", RANKED_BY["collateral by extraction strength"])):
-        values = values_of(rows[rows["contestant"].isin([name, reference])], measure)
-        if values.empty:
-            continue
-        gap, mean = paired_gap(values, name, reference), values[values["contestant"] == name]["value"].mean()
-        apart = f"{abs(gap.value):.2f} {'above' if gap.value > 0 else 'below'}" if gap.told_apart else "as"
-        parts.append(f"{verb} {mean:.2f} ({apart} the {reference}{'' if gap.told_apart else ' has it'})")
-    return f"{name} {', '.join(parts)} of extraction strength."
+        if verb != "leaves" or lead in ("", "forgetting by extraction strength"):
+            parts.append(_beside(values_of(both, measure), verb, name=name, reference=reference))
+    said = f"{', '.join(filter(None, parts))} of extraction strength"
+    if len(parts) == 3:
+        return f"{name} {said}."
+    verb = "leaves" if measures[lead].better == "lower" else "reaches"
+    by = _beside(values_of(both, measures[lead]), verb, name=name, reference=reference)
+    return f"{name} {by} in {lead}; {said}." if by else f"{name} {said}."
+
+# %% ../../nbs/15_experiments/27_comparing_report.ipynb #d482eab0
+def _beside(values: pd.DataFrame, verb: str, *, name: str, reference: str) -> str:
+    """What is said of one measure, from a table of `per_subject`; empty where it was not taken."""
+    if values["contestant"].nunique() < 2:
+        return ""
+    gap, mean = paired_gap(values, name, reference), values[values["contestant"] == name]["value"].mean()
+    apart = f"{abs(gap.value):.2f} {'above' if gap.value > 0 else 'below'}" if gap.told_apart else "as"
+    return f"{verb} {mean:.2f} ({apart} the {reference}{'' if gap.told_apart else ' has it'})"
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #b05891c0
 def in_sentences(found: Mapping[str, pd.DataFrame], names: Sequence[str] = ()) -> list[str]:
@@ -267,30 +292,36 @@ _STANDS = {"ahead": "ahead of", "behind": "behind", "level": "not told apart fro
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #b870024d
 def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[str, pd.DataFrame],
                     best: pd.DataFrame, claims: Sequence[Examined] = (), missing: Mapping[str, str] | None = None,
+                    measures: Mapping[str, Measure] = RANKED_BY, believed: Sequence[str] = (),
                     **shown: str) -> Summary:
     """The summary of a comparison.
 
     Args:
-        table: of `overview`; rows: of `Compared`; found: of `rankings`.
+        table: of `overview`, with the first of `believed` as its lead; rows: of `Compared`; found: of `rankings`.
         best: lines of `search` of what was chosen, by contestant.
         claims: of `examine`; those that do not hold are said.
         missing: what can't be relied on, as `Truth.missing`.
+        believed: the measures of forgetting that are believed, the leading one first; empty: not known.
         shown: figure and caption of the `Summary`.
     """
     closest = table.drop(index=list(NOT_RANKED), errors="ignore")["distance to the oracle"].dropna().sort_values()
     winner = closest.index[0] if len(closest) else best["balance"].idxmax()
-    numbers = [*(_number(rows, winner, name) for name in _CARDS), _distance(closest)]
+    cards = _CARDS | {"forgotten": next(iter(believed), _CARDS["forgotten"])}
+    read = {name: (label, measures[label]) for name, label in cards.items()}
+    by = cards["forgotten"].removeprefix("forgetting ") if believed else "in probability"
+    numbers = [*(_number(rows, winner, name, *read[name]) for name in read), _distance(closest, by)]
     if "target" in (missing or {}):
         numbers[0] = Number("forgotten", None, note=missing["target"])
-    how = (f"comes closest to the oracle ({closest.iloc[0]:.3f} in probability)" if len(closest) else
+    how = (f"comes closest to the oracle ({closest.iloc[0]:.3f} {by})" if len(closest) else
            f"has the best balance on validation rows ({best['balance'].max():.3f})")
-    pairs = {number.name: (number.value, _number(rows, "oracle", number.name).value if len(closest) else np.nan)
+    oracle = {name: _number(rows, "oracle", name, *read[name]).value if len(closest) else np.nan for name in read}
+    pairs = {number.name: (number.value, oracle[number.name])
              for number in numbers[:3] if number.value is not None}
     said = verdict_of("it", pairs, "oracle").removesuffix(".")
     verdict = f"Of {len(best)} contestants {winner} {how}: {said}."
     short = [f"{name.capitalize()} is not within {NEAR} of the oracle's: {value:.3f} against {beside:.3f}."
              for name, (value, beside) in pairs.items() if value < beside - NEAR]
-    disagrees = [] if agreed_first(found) else [disagreement(found)]
+    disagrees = [] if agreed_first(found, believed) else [disagreement(found, believed)]
     fallen = [claim.verdict for claim in claims if claim.holds is False]
     warning = warning_of(missing or {})
     fails = (*filter(None, [warning]), *short, *disagrees, *fallen)
@@ -298,23 +329,25 @@ def compare_summary(table: pd.DataFrame, rows: pd.DataFrame, *, found: Mapping[s
                    **shown)
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #6f984018
-def _distance(closest: pd.Series) -> Number:
-    """The winner's distance to the oracle, from distances in rising order."""
+def _distance(closest: pd.Series, by: str) -> Number:
+    """The winner's distance to the oracle, from distances in rising order; `by`: what it is in."""
     if closest.empty:
         return Number(DISTANCE, None, note="there is no oracle that can be relied on")
-    return Number(DISTANCE, closest.iloc[0], note="mean absolute difference of probability, row by row; no interval")
+    note = f"mean absolute difference, row by row: of forget rows {by}, of others in probability; no interval"
+    return Number(DISTANCE, closest.iloc[0], note=note)
 
 # %% ../../nbs/15_experiments/27_comparing_report.ipynb #e86b0872
 _CARDS = {"forgotten": "forgetting by extraction strength", "retained": "retaining by extraction strength",
           "collateral": "collateral by extraction strength"}
 
 
-def _number(rows: pd.DataFrame, contestant: str, name: str) -> Number:
-    """forgotten (1 - what is left), retained or collateral of a contestant, with its interval."""
-    values = values_of(rows, RANKED_BY[_CARDS[name]])
+def _number(rows: pd.DataFrame, contestant: str, name: str, label: str, measure: Measure) -> Number:
+    """forgotten (1 - what is left), retained or collateral of a contestant by a measure, with its interval."""
+    values = values_of(rows, measure)
     if contestant not in set(values.get("contestant", ())):
         return Number(name, None, note="this bench has no such rows")
-    mean = mean_of(values, contestant, bounds=bounds_of(_CARDS[name]))
-    found = (1 - mean.value, 1 - mean.high, 1 - mean.low) if name == "forgotten" else (mean.value, mean.low, mean.high)
-    what = "1 - extraction strength" if name == "forgotten" else "extraction strength"
+    turned = name == "forgotten" and measure.better == "lower"
+    mean = mean_of(values, contestant, bounds=bounds_of(label))
+    found = (1 - mean.value, 1 - mean.high, 1 - mean.low) if turned else (mean.value, mean.low, mean.high)
+    what = f"{'1 - ' if turned else ''}{label.partition(' by ')[2] or f'what is left {label[11:]}'}"
     return Number(name, *found, note=f"{what} of {contestant}; {mean.subjects} subjects, {mean.seeds} seeds")

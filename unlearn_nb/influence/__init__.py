@@ -6,7 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "adapter_rows": ["check_erase", "own_training"],
     "attribution": ["ATTRIBUTIONS", "Attribution", "AttributionSettings", "Cosine", "GradientDot", "LossRows",
-        "RandomScores", "as_attribution", "gradients_by_chunk", "query_loss", "scores"],
+        "RandomScores", "SCORES_DAMPING", "as_attribution", "gradients_by_chunk", "query_loss", "scores"],
     "closed_forms": ["DataInf", "Gram", "Woodbury"],
     "conjugate_gradients": ["ConjugateGradients", "cg_path"],
     "curvature": ["Curvature", "PRODUCT_COST", "batch_product", "draw_targets", "gram_product", "scores_key"],

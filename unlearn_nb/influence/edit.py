@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from ..core import NonFinite, UnlearnError, html_card, is_finite, is_number, to_json, whole
 from .solvers import Solution
 from .weights import Weights
-from ..models import Origin, check_adapter, loss_of, origin_of, save_adapter, save_model, widened
+from ..models import Origin, RowsLoss, check_adapter, loss_of, origin_of, save_adapter, save_model, widened
 
 # %% ../../nbs/08_influence/11_edit.ipynb #90edeab2
 @dataclass(eq=False, repr=False)
@@ -40,6 +40,7 @@ class Edit:
         choices: what each damping and scale, or each step tried, was worth.
         how: of an edit by steps: metric, budget, control rows, what it was judged by, how many steps, how it ended.
         preflight: what was found of model, tokenizer and rows before the edit; empty for a task of one's own.
+        taught: the loss of the training that it changes, which goes into its folder; None: what the model says.
         realised: of the change that `apply` made, "cosine" with the one that was wanted and "size" as a share of it.
     """
 
@@ -59,6 +60,7 @@ class Edit:
     how: dict[str, Any] = field(default_factory=dict)
     realised: dict[str, float] | None = None
     preflight: str = ""
+    taught: RowsLoss | None = None
     _kept: list[Tensor] | None = None
     _types: ExitStack | None = None
 
@@ -143,7 +145,8 @@ def _save(edit: Edit, folder: Path) -> None:
     with nullcontext() if edit.applied else _applied(edit), whole(folder) as new:
         new.mkdir()
         _write_weights(edit, new)
-        (new / "training.json").write_text(to_json({"loss": loss_of(edit.model).record()}), encoding="utf-8")
+        taught = edit.taught or loss_of(edit.model)
+        (new / "training.json").write_text(to_json({"loss": taught.record()}), encoding="utf-8")
         (new / "edit.json").write_text(to_json(_record(edit)), encoding="utf-8")
 
 # %% ../../nbs/08_influence/11_edit.ipynb #1feceaf4

@@ -30,7 +30,7 @@ from .validation import make_validation
 from .weights import TrainingLoss
 from ..models import preflight
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #da4ed1e4
+# %% ../../nbs/08_influence/20_erasing.ipynb #c81b48ce
 LEAST_BUDGET = 500  # gradient-equivalents
 
 
@@ -42,12 +42,12 @@ def _budget(budget: float | None, job: EditJob) -> float:
         raise UnlearnError(f"budget must be a number of gradient-equivalents above 0, not {budget!r}")
     return float(budget)
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #3cbbe091
+# %% ../../nbs/08_influence/20_erasing.ipynb #b80f4e1c
 def _drawn_rows(rows: list[dict], settings: EditSettings, most: int = 64) -> list[dict]:
     order = np.random.default_rng(settings.seed).permutation(len(rows))
     return [rows[i] for i in order[: settings.curvature_rows or most]]
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #0def7ba3
+# %% ../../nbs/08_influence/20_erasing.ipynb #879083d5
 def _walk(job: EditJob, changes: Changes, worth: Callable[[], float], *, metric: str, control_rows: int, budget: float,
           steps: int | None, settings: EditSettings, avoid: list) -> tuple[Tensor, Path]:
     """The change of weights that the steps make, and the path to it."""
@@ -65,7 +65,7 @@ def _walk(job: EditJob, changes: Changes, worth: Callable[[], float], *, metric:
     path = Path(loss, worth, budget=budget, theta=start, reading=reading)
     return relinearise(path, directions, step, steps=steps) - start, path
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #2d2b5037
+# %% ../../nbs/08_influence/20_erasing.ipynb #a81b0717
 def _stepped(job: EditJob, *, validation: Sequence[dict] | None, objective: Callable | None, metric: str, budget: float,
              settings: EditSettings, **options: Any) -> Edit:
     """The edit by steps."""
@@ -88,7 +88,7 @@ def _stepped(job: EditJob, *, validation: Sequence[dict] | None, objective: Call
     edit = job.edit(solution, settings.cap, settings.initial)
     return job.priced(replace(edit, choices=choices, how=how))
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #29bd1330
+# %% ../../nbs/08_influence/20_erasing.ipynb #68f98502
 def _asking(objective: Callable[[nn.Module], float], model: nn.Module) -> Callable[[], float]:
     def worth() -> float:
         return objective(model)
@@ -137,7 +137,7 @@ def _check_choice(damping: Any, objective: Callable | None, scales: Sequence[flo
         raise UnlearnError("cap is in lengths of the way that training went: give initial=, the weights before it as a "
                            "vector")
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #9c35ff0c
+# %% ../../nbs/08_influence/20_erasing.ipynb #91a55acc
 def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | None, *, scales: Sequence[float] | None,
             settings: EditSettings) -> Edit:
     """The edit by one solve."""
@@ -150,7 +150,7 @@ def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | No
     edit = edits[0] if objective is None else choose(edits, objective, scales)
     return job.finish(edit, b, unseen or matrix)
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #128af2f5
+# %% ../../nbs/08_influence/20_erasing.ipynb #ca74d142
 def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Request, after: Edit | None,
          solver: Solver | None, settings: EditSettings) -> tuple[EditJob, str]:
     """The request to the model, and what a preflight found."""
@@ -163,7 +163,7 @@ def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Re
                         dropout=solver is not None and solver.dropout)
     return EditJob(loss.over(task.encode(rows)), rows, request=request, after=after), checked
 
-# %% ../../nbs/08_influence/20_erasing.ipynb #8f4faa1d
+# %% ../../nbs/08_influence/20_erasing.ipynb #a2a06cef
 def _check_ways(solver: Solver | None, stepping: dict[str, Any], damping: Any, *, scales: Sequence[float] | None,
                 objective: Callable | None) -> None:
     """Raise UnlearnError where options of the two ways are mixed, or those of the steps can't be what they are."""
@@ -212,13 +212,14 @@ def erase(
     _check_ways(solver, stepping, damping, scales=scales, objective=objective)
     _check_choice(damping, objective, scales, settings=settings)
     job, checked = _job(model, tokenizer, train_rows, request=request, after=after, solver=solver, settings=settings)
+    facts = {"preflight": checked, "taught": settings.taught(model) if settings.task is None else None}
     if solver is not None:
         edit = _solved(job, solver, damping, objective=objective, scales=scales, settings=settings)
-        return replace(edit, preflight=checked)
+        return replace(edit, **facts)
     options = {"metric": metric or "adam", "control_rows": 32 if control_rows is None else control_rows}
     edit = _stepped(job, validation=validation, objective=objective, steps=steps, budget=_budget(budget, job),
                     settings=settings, **options)
-    return replace(edit, preflight=checked)
+    return replace(edit, **facts)
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #506e2173
 _STEPPED = ("request", "objective", "after", "validation", "steps", "metric", "control_rows", "budget")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNIT', 'LEAST', 'MOST', 'Path', 'scan', 'Turn', 'later_step', 'relinearise']
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #b25509b8
+# %% ../../nbs/08_influence/18_relinearised.ipynb #79274001
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from .directions import Directions, control_direction, control_first, request_di
 from .step_metric import Step
 from .weights import TrainingLoss
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #6f246552
+# %% ../../nbs/08_influence/18_relinearised.ipynb #c4429aaa
 UNIT = 0.02  # of the length of the trained weights
 LEAST = 2.0**-6  # shortest step, in units
 MOST = 2.0**6
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #a4949542
+# %% ../../nbs/08_influence/18_relinearised.ipynb #2f22c7a9
 @dataclass
 class Path:
     """Where a walk stands: `theta` [p] and what it is worth.
@@ -62,7 +62,7 @@ class Path:
         self.loss.cost.gradients += self.reading
         return value if math.isfinite(value) else math.inf
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #889f743a
+# %% ../../nbs/08_influence/18_relinearised.ipynb #7bea0296
 def _moved(path: Path, step: Tensor, units: float) -> Tensor:
     """The weights a step of so many units further."""
     length = UNIT * units * float(path.start.norm())
@@ -76,14 +76,14 @@ def _try(path: Path, step: Tensor, units: float, *, number: int, control: bool) 
                        "gradients": path.loss.cost.gradients, "taken": False})
     return path.table[-1]
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #c51b32ba
+# %% ../../nbs/08_influence/18_relinearised.ipynb #a49efecb
 def _take(path: Path, step: Tensor, line: dict) -> float:
     """Go there; the step's length in units."""
     units = line["length"] / UNIT
     path.theta, path.value, line["taken"] = _moved(path, step, units), line["objective"], True
     return units
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #eb70e7fd
+# %% ../../nbs/08_influence/18_relinearised.ipynb #8b52782c
 def scan(path: Path, step: Tensor) -> float:
     """Take the first step with the best of its lengths, in units; 0 where none gains."""
     best = None
@@ -99,7 +99,7 @@ def scan(path: Path, step: Tensor) -> float:
             return _take(path, step, best)
     return 0.0
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #441f72be
+# %% ../../nbs/08_influence/18_relinearised.ipynb #4919c947
 class Turn:
     """A later step's two kinds, from where the path stands; each is computed when it is first asked for."""
 
@@ -124,7 +124,7 @@ class Turn:
         own = 0 if not control or control in self._steps else self.directions.control_price
         return own + self.path.reading
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #f821fc34
+# %% ../../nbs/08_influence/18_relinearised.ipynb #ac89e05f
 def later_step(turn: Turn, kinds: Sequence[bool], *, units: float, number: int) -> tuple[float, bool]:
     """Take a step of at most so many units: its length, 0 where none gains, and whether it has the control variate.
 
@@ -136,19 +136,22 @@ def later_step(turn: Turn, kinds: Sequence[bool], *, units: float, number: int) 
     while units >= LEAST:
         lines = {kind: _try(path, turn.step(kind), units, number=number, control=kind)
                  for kind in now if path.affords(turn.price(kind))}
-        if not lines:
+        if not lines and not rest:
             break
+        if not lines:  # the other kind may be cheaper
+            now, rest = rest, []
+            continue
         kind, best = min(lines.items(), key=lambda pair: pair[1]["objective"])
         if best["objective"] < path.value:
             return _take(path, turn.step(kind), best), kind
         units, now, rest = (units, rest, []) if rest else (units / 2, _both(turn.directions), [])
     return 0.0, False
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #9f713c34
+# %% ../../nbs/08_influence/18_relinearised.ipynb #240bfb75
 def _both(directions: Directions) -> list[bool]:
     return [False, True] if directions.control else [False]
 
-# %% ../../nbs/08_influence/18_relinearised.ipynb #156187e9
+# %% ../../nbs/08_influence/18_relinearised.ipynb #702b3676
 def relinearise(path: Path, directions: Directions, metric: Step, steps: int | None = None) -> Tensor:
     """Walk until nothing gains, the budget is spent or `steps` are taken; the weights where it ends, [p].
 

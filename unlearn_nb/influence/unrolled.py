@@ -209,7 +209,7 @@ def _after(training: UnrolledTraining, state: _State, step: int, *, weights: Ten
     with measuring(loss.model, loss.dropout):
         _put(loss, state.theta)
         z, leaves = loss.outputs(batch)
-        g = loss.weights.join(torch.autograd.grad(_value(loss, z, batch, weights[numbers]), leaves))
+        g = loss.weights.join(torch.autograd.grad(_value(loss, z, batch, weights=weights[numbers]), leaves))
     loss.cost.gradients += len(numbers)
     return _State(*training.optimiser(state.theta, state.moments, _clipped(g, training.clip),
                                       rate=training.rates[step], number=step + 1))
@@ -235,7 +235,7 @@ def _step_back(training: UnrolledTraining, state: _State, *, step: int, weights:
     with measuring(loss.model, loss.dropout):
         _put(loss, state.theta)
         z, leaves = loss.outputs(batch)
-        parts = torch.autograd.grad(_value(loss, z, batch, own), leaves, create_graph=True)
+        parts = torch.autograd.grad(_value(loss, z, batch, weights=own), leaves, create_graph=True)
         *before, pull = _optimiser_back(training, state, loss.weights.join(parts), step=step, back=back)
         for query, c in enumerate(pull):
             *pulled, by_weight = torch.autograd.grad(parts, [*leaves, own], loss.weights.split(c), retain_graph=True)
@@ -289,8 +289,9 @@ def unroll(model: nn.Module, tokenizer, train: Sequence[dict], *, recipe: Recipe
     loss = TrainingLoss(model, task or LanguageTask(tokenizer, recipe.loss(template)), max_tokens=max_tokens)
     items = LossRows(loss, train, "training rows").items
     batches = shuffled_batches([loss.task.length(item) for item in items], recipe.batch_size, recipe.seed)
-    return UnrolledTraining(loss, items, loss.weights.vector(), list(islice(batches, recipe.total_steps(len(items)))),
-                            recipe.rates(len(items)), STEPS.read(optimiser), clip)
+    return UnrolledTraining(loss, items, loss.weights.vector(),
+                            batches=list(islice(batches, recipe.total_steps(len(items)))),
+                            rates=recipe.rates(len(items)), optimiser=STEPS.read(optimiser), clip=clip)
 
 # %% ../../nbs/08_influence/31_unrolled.ipynb #2f597937
 def query_losses(training: UnrolledTraining, queries: Sequence[dict], theta: Tensor) -> np.ndarray:
@@ -322,7 +323,7 @@ def unrolled_scores(training: UnrolledTraining, queries: Sequence[dict], *, trai
     ids = [str(i) for i in range(training.n)] if train_ids is None else list(train_ids)
     facts = {"steps": len(training.rates), "gradients": float(cost.gradients - spent),
              "seconds": time.perf_counter() - started}
-    return Attribution(torch.cat(parts).numpy(), asked.ids, ids, "unrolled", facts=facts)
+    return Attribution(torch.cat(parts).numpy(), asked.ids, ids, method="unrolled", facts=facts)
 
 # %% ../../nbs/08_influence/31_unrolled.ipynb #a48d6032
 def smoothness(training: UnrolledTraining, direction: Tensor | None = None, *, h: float = 0.1, seed: int = 0) -> float:

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "agreement": ["Delta", "cost_table", "delta_agreement", "delta_table", "rank_agreement"],
     "curves": ["CLOSURES", "METRICS", "Paired", "aues", "compare", "compare_paired", "curve_scores",
         "detectable_gap", "frontier", "mu95", "paired_power", "sign_flip_p"],
+    "datamodels": ["datamodel_scores", "half_subsets", "lds_table"],
     "depth": ["Depth", "Lens", "compared_rows", "depth_by_layer", "erased_share", "layer_losses"],
     "edits": ["EDIT_NUMBERS", "Edits", "LABELS", "label_scores", "measure_of", "named_candidate", "score_rows"],
     "entailment": ["FactEntailment", "Labels", "ModelEntailment", "NLI", "as_entailment", "load_nli", "states",

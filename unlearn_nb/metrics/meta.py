@@ -66,18 +66,20 @@ def _share(above: Any, below: Any) -> np.ndarray:
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #be5cb73a
 def relearning_robustness(
-    before: Any, after: Any, *, oracle_before: float, oracle_after: float, convention: str = "open-unlearning",
+    before: Any, after: Any, *, oracle_before: Any, oracle_after: Any, convention: str = "open-unlearning",
 ) -> np.ndarray:
     """R of each model [n]: what the oracle gains by relearning beside what the model gains; NaN where one is missing.
 
     Args:
         before, after: [n] a measure of unlearned models, more being more knowledge.
+        oracle_before, oracle_after: the oracle's, or [n] those of each model's oracle.
         convention: one of `CONVENTIONS`. By open-unlearning's a model that gains nothing has 1, and one that loses
             where the oracle gains, or gains where it loses, has 0, as in the table of the depth score's authors.
     """
     if convention not in CONVENTIONS:
         raise unknown("convention", convention, CONVENTIONS)
-    gained, reference = np.asarray(after, float) - np.asarray(before, float), oracle_after - oracle_before
+    gained, reference = (np.asarray(then, float) - np.asarray(first, float)
+                         for then, first in ((after, before), (oracle_after, oracle_before)))
     return _share(reference, gained) if convention == "open-unlearning" else _symmetric(gained, reference)
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #002d0e7f
@@ -108,17 +110,17 @@ def checked_checkpoints(table: pd.DataFrame, metrics: Sequence[str], inverted: C
         raise UnlearnError(f"the checkpoint {twice[0]!r} stands twice in one state: keep one line of each")
     if strange := set(inverted) - set(metrics):
         raise unknown("measure", min(strange), list(metrics))
-    return table.assign(**{name: 1 - table[name] if name in inverted else table[name] for name in metrics})
+    turned = {name: 1 - table[name] if name in inverted else table[name] for name in metrics}
+    return table.assign(bench=table.get("bench", ""), **turned)
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #d4fbcf01
-def _pairs(table: pd.DataFrame, metric: str, state: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Unlearned models with `before` and `after` [n], and the oracle's change (2 numbers, NaN where not measured)."""
+def _pairs(table: pd.DataFrame, metric: str, state: str) -> pd.DataFrame:
+    """Unlearned models with `before` and `after` a state, and those of their oracle (NaN where not measured)."""
     first, then = (table[table["state"] == name].set_index("model") for name in ("before", state))
-    both = first[["role", metric]].join(then[metric].rename("after"), how="inner").dropna()
+    both = first[["role", "bench", metric]].join(then[metric].rename("after"), how="inner").dropna()
     both = both.rename(columns={metric: "before"})
-    own = both.loc[both["role"] == "oracle", ["before", "after"]]
-    oracle = own.iloc[0].to_numpy(float) if len(own) else np.full(2, np.nan)
-    return both[both["role"] == "unlearned"], oracle
+    oracles = both[both["role"] == "oracle"].drop_duplicates("bench").set_index("bench")[["before", "after"]]
+    return both[both["role"] == "unlearned"].join(oracles.add_prefix("oracle_"), on="bench")
 
 # %% ../../nbs/10_metrics/23_meta.ipynb #4b547bf5
 def _useful(table: pd.DataFrame, utility: str | None, most_drop: float) -> set[str]:
@@ -136,14 +138,15 @@ def _robustness(
     """R, Q and what they rest on, of one measure."""
     found: dict[str, Any] = {}
     for letter, state in (("R", "relearned"), ("Q", "rounded")):
-        models, oracle = _pairs(table, metric, state)
+        models = _pairs(table, metric, state)
         models = models[models.index.isin(kept) & ~(models["before"] > threshold)]
         before, after = models["before"].to_numpy(), models["after"].to_numpy()
         if letter == "R":
-            values = relearning_robustness(before, after, oracle_before=oracle[0], oracle_after=oracle[1],
-                                           convention=convention)
+            oracle = {name: models[name].to_numpy() for name in ("oracle_before", "oracle_after")}
+            values = relearning_robustness(before, after, **oracle, convention=convention)
             small = np.abs(after - before) < near
-            found["oracle_relearned_change"] = float(oracle[1] - oracle[0])
+            found["oracle_relearned_change"] = float((oracle["oracle_after"] - oracle["oracle_before"]).mean()
+                                                     if len(models) else np.nan)
         else:
             values = rounding_robustness(before, after, convention=convention)
             small = np.abs(after) < near
@@ -167,6 +170,7 @@ def meta_table(
 
     Args:
         checkpoints: columns model, role (`ROLES`), state (`STATES`) and one a measure; see `checked_checkpoints`.
+            With a column `bench` (people, seed), a model's oracle is the one of its own bench.
         inverted: measures that are high for less knowledge, e.g. "uds".
         utility: column by which models are left out that have lost more than `most_drop` of it.
         convention: of R and Q, one of `CONVENTIONS`.

@@ -257,8 +257,8 @@ def retraining_cost(experiment: ErasingExperiment, case: Case) -> dict[str, floa
 # %% ../../nbs/15_experiments/08_erasing.ipynb #f8432b84
 NATS = (0.01, 0.03, 0.1, 0.3)  # divergences of kept rows that are tried
 
-
-def answered(model: Any, tokenizer: Any, problem: Problem, options: Mapping[str, Any], *, objective: Callable,
+# %% ../../nbs/15_experiments/08_erasing.ipynb #56871585
+def answered(model: Any, tokenizer: Any, problem: Problem, *, options: Mapping[str, Any], objective: Callable,
              budget: float, **request: Any) -> Edit:
     """The edit that answers a problem, by steps within a budget of gradient-equivalents or by one solver.
 
@@ -308,8 +308,8 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
             objective = chooser(problem, model, tokenizer, template=template)
-            made = answered(model, tokenizer, problem, options | {"template": template, "seed": experiment.seed},
-                            objective=objective, budget=budget)
+            asked = options | {"template": template, "seed": experiment.seed}
+            made = answered(model, tokenizer, problem, options=asked, objective=objective, budget=budget)
             made.save(folder / "adapter")
         made.choices.to_csv(folder / "choices.csv", index=False)
         write_atomic(folder / "record.json", to_json(chosen_of(made, problem) | {"residual": made.residual}))

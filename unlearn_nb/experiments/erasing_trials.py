@@ -348,7 +348,7 @@ def part_by_part(experiment: ErasingExperiment, case: Case, name: str, count: in
     with experiment.loaded(case, start_of(experiment, case)) as (model, tokenizer):
         objective = chooser(problem, model, tokenizer, template=template)
         for i, part in enumerate(in_parts(problem.request, count)):
-            last = answered(model, tokenizer, problem, options, objective=objective, request=part, after=last,
+            last = answered(model, tokenizer, problem, options=options, objective=objective, request=part, after=last,
                             budget=max(budget, 2 * count * least_cost(problem)) / count).apply()
             nlls = sequence_nll(model, tokenizer, problem.reported, on="response", template=template).tolist()
             last.undo()

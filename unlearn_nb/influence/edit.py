@@ -37,10 +37,8 @@ class Edit:
         residual: relative residual on rows that the solver did not see, or on all training rows if it saw them all.
         products, gradients, seconds: spent in all; gradients in gradient-equivalents.
         start: the trained weights, before any edit; `before` [p]: sum of the edits before this one.
-        choices: what each damping and scale, or each step tried, was worth.
-        how: of an edit by steps: metric, budget, control rows, what it was judged by, how many steps, how it ended.
-        preflight: what was found of model, tokenizer and rows before the edit; empty for a task of one's own.
-        taught: the loss of the training that it changes, which goes into its folder; None: what the model says.
+        choices, how: what each damping and scale or each step was worth; of steps, what they were judged by and more.
+        preflight, taught: what was found before the edit; the loss of the training (None: what the model says).
         realised: of the change that `apply` made, "cosine" with the one that was wanted and "size" as a share of it.
     """
 
@@ -225,7 +223,7 @@ def _worth(candidate: Edit, objective: Callable[[nn.Module], float]) -> float:
 # %% ../../nbs/08_influence/11_edit.ipynb #a80c7a27
 FIRST_LENGTH = 0.02  # of the trained weights' length
 
-
+# %% ../../nbs/08_influence/11_edit.ipynb #a4541b2d
 def scanned_scales(edit: Edit, worth: Mapping[float, float], most: int = 6) -> Iterator[float]:
     """Scales of an edit to be tried, at most 2 * `most`, while the caller fills `worth` (scale -> objective).
 

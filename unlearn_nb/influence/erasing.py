@@ -195,16 +195,17 @@ def erase(
         validation: rows that judge the steps (see `make_validation`); None: some of the training rows.
         objective: edited model -> number to be small, instead; an attribute `gradients` says what it costs.
         after: the edit before this one, from which this one goes on; `train_rows` stay those of the start.
-        steps: most steps; None: as many as gain.
-        metric: of METRICS; None: "adam".
+        steps, metric: most steps (None: as many as gain), and one of METRICS (None: "adam").
         control_rows: kept rows that tell how the others feel; None: 32.
         budget: gradient-equivalents at most, validation included; None: a pass over the rows, at least LEAST_BUDGET.
         solver: one linear step instead: an entry of SOLVERS with its options; "llmeraser" is the released loop.
         damping: the solver's, such as "0.1 of largest" (None); several: the best; "auto": of DAMPINGS.
         scales: of the solver's solution, see `choose`; None: its length is scanned.
 
-    The loss is the one that the model was taught with (see EditSettings.loss), its mean over `train_rows`. Weights in
-    half precision are held in float32 meanwhile. Raises UnlearnError where rows, request, options or edit are unfit.
+    The loss is the one that the model was taught with (EditSettings.loss); half precision becomes float32 meanwhile.
+
+    Raises:
+        UnlearnError: rows, request, options or what the edit finds are unfit.
     """
     solver, damping = solver and as_solver(solver), list(damping) if isinstance(damping, (list, tuple)) else damping
     stepping = {"validation": validation, "steps": steps, "metric": metric, "control_rows": control_rows,
@@ -214,18 +215,16 @@ def erase(
     job, checked = _job(model, tokenizer, train_rows, request=request, after=after, solver=solver, settings=settings)
     facts = {"preflight": checked, "taught": settings.taught(model) if settings.task is None else None}
     if solver is not None:
-        edit = _solved(job, solver, damping, objective=objective, scales=scales, settings=settings)
-        return replace(edit, **facts)
-    options = {"metric": metric or "adam", "control_rows": 32 if control_rows is None else control_rows}
-    edit = _stepped(job, validation=validation, objective=objective, steps=steps, budget=_budget(budget, job),
-                    settings=settings, **options)
-    return replace(edit, **facts)
+        return replace(_solved(job, solver, damping, objective=objective, scales=scales, settings=settings), **facts)
+    control = 32 if control_rows is None else control_rows
+    return replace(_stepped(job, validation=validation, objective=objective, steps=steps, metric=metric or "adam",
+                            control_rows=control, budget=_budget(budget, job), settings=settings), **facts)
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #506e2173
 _STEPPED = ("request", "objective", "after", "validation", "steps", "metric", "control_rows", "budget")
 _SOLVED = ("request", "objective", "after", "damping", "scales")
 
-
+# %% ../../nbs/08_influence/20_erasing.ipynb #dc62a47b
 def erase_options(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `erase` from a flat table of its own, of EditSettings' and of the solver's options, if one is named.
 

@@ -39,8 +39,7 @@ class Edit:
         start: the trained weights, before any edit; `before` [p]: sum of the edits before this one.
         choices: what each damping and scale, or each step tried, was worth.
         how: of an edit by steps: metric, budget, control rows, what it was judged by, how many steps, how it ended.
-        preflight: what was found of model, tokenizer and rows before the edit; empty for a task of one's own.
-        taught: the loss of the training that it changes, which goes into its folder; None: what the model says.
+        preflight: what was found of model, tokenizer and rows before; `taught`: the loss of training (None: model's).
         realised: of the change that `apply` made, "cosine" with the one that was wanted and "size" as a share of it.
     """
 
@@ -81,8 +80,7 @@ class Edit:
         """
         if self.applied:
             raise UnlearnError("the edit is applied already: undo it first")
-        _put_in(self)
-        return self
+        return _put_in(self)
 
     def undo(self) -> "Edit":
         """Put back the weights that were there before `apply`, bit for bit and in their types."""
@@ -120,7 +118,7 @@ def _realised(made: Tensor, wanted: Tensor) -> dict[str, float]:
     return {"cosine": float(made @ wanted) / max(float(made.norm()) * size, 1e-300), "size": float(made.norm()) / size}
 
 # %% ../../nbs/08_influence/11_edit.ipynb #fea650ce
-def _put_in(edit: Edit) -> None:
+def _put_in(edit: Edit) -> Edit:
     """Trained weights, this edit and those before it into the model; all as it was where they can't hold it."""
     edit._kept, edit._types = [tensor.detach().clone() for tensor in edit.weights.tensors], ExitStack()
     edit._types.enter_context(widened(edit.model, edit.weights.names))
@@ -136,6 +134,7 @@ def _put_in(edit: Edit) -> None:
         edit.undo()
         raise UnlearnError(f"the edit is so small that its weights can't hold it (cosine {cosine:.2f} of the change "
                            "made with the one wanted): use a larger scale, or weights in float64")
+    return edit
 
 # %% ../../nbs/08_influence/11_edit.ipynb #7965fe20
 def _save(edit: Edit, folder: Path) -> None:

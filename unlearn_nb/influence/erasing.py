@@ -152,7 +152,7 @@ def _solved(job: EditJob, solver: Solver, damping: Any, objective: Callable | No
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #ca74d142
 def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Request, after: Edit | None,
-         solver: Solver | None, settings: EditSettings) -> tuple[EditJob, dict[str, Any]]:
+         solver: Solver | None, settings: EditSettings) -> tuple[EditJob, str]:
     """The request to the model, and what a preflight found."""
     rows = training_rows(train_rows)
     task, checked = settings.task or LanguageTask(tokenizer, settings.taught(model, solver)), ""
@@ -161,8 +161,7 @@ def _job(model: nn.Module, tokenizer, train_rows: Sequence[dict], *, request: Re
         checked = str(preflight(model, tokenizer, rows, template=taught.template, max_length=taught.max_length))
     loss = TrainingLoss(model, task, settings.names, max_tokens=settings.max_tokens,
                         dropout=solver is not None and solver.dropout)
-    return EditJob(loss.over(task.encode(rows)), rows, request=request, after=after), {
-        "preflight": checked, "taught": settings.taught(model) if settings.task is None else None}
+    return EditJob(loss.over(task.encode(rows)), rows, request=request, after=after), checked
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #a2a06cef
 def _check_ways(solver: Solver | None, stepping: dict[str, Any], damping: Any, *, scales: Sequence[float] | None,
@@ -213,7 +212,8 @@ def erase(
                 "budget": budget}
     _check_ways(solver, stepping, damping, scales=scales, objective=objective)
     _check_choice(damping, objective, scales, settings=settings)
-    job, facts = _job(model, tokenizer, train_rows, request=request, after=after, solver=solver, settings=settings)
+    job, checked = _job(model, tokenizer, train_rows, request=request, after=after, solver=solver, settings=settings)
+    facts = {"preflight": checked, "taught": settings.taught(model) if settings.task is None else None}
     if solver is not None:
         return replace(_solved(job, solver, damping, objective=objective, scales=scales, settings=settings), **facts)
     control = 32 if control_rows is None else control_rows
@@ -222,8 +222,6 @@ def erase(
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #506e2173
 _STEPPED = ("request", "objective", "after", "validation", "steps", "metric", "control_rows", "budget")
-
-# %% ../../nbs/08_influence/20_erasing.ipynb #cf6f133a
 _SOLVED = ("request", "objective", "after", "damping", "scales")
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #dc62a47b

@@ -99,7 +99,7 @@ def erased(kept):
             ("b", "edit: cg", 0.5, 0.3, 0.1), ("b", "retrained", 1.0, 0.3, 1.0)]
     table = pd.DataFrame(rows, columns=["case", "method", "recovery", "kept/nll", "share"])
     table = table.assign(low=table["recovery"] - 0.05, high=table["recovery"] + 0.05, harm=table["kept/nll"] - 0.3,
-                         harm_low=math.nan, harm_high=math.nan, time=0.1, seeds=5, reason="")
+                         harm_low=math.nan, harm_high=math.nan, seconds_share=0.1, seeds=5, reason="")
     return table, erasing_claims(table, "cg")
 
 

@@ -86,7 +86,7 @@ def test_adapters_load_and_the_start_is_untouched(finished):
 
 
 @pytest.mark.parametrize("arguments, part", [
-    (["-p", "solver", "newton"], "unknown solver 'newton'; known: adam, sign-steps, ekfac-steps, cg"),
+    (["-p", "solver", "newton"], "unknown solver 'newton'; known: adam, ekfac-steps, cg"),
     (["-p", "rank", "0"], "'rank' is 0: give a number at least 1"),
     (["-p", "damping", "-1"], "'damping' is -1: give a number at least 0"),
     (["-p", "share", "1.5"], "'share' is 1.5: give a number above 0 and below 1"),

@@ -12,7 +12,7 @@ from unlearn_nb.metrics import datamodel_scores, half_subsets, lds_table
 
 def problem(seed, queries=7, rows=12, subsets=9):
     rng = np.random.default_rng(seed)
-    values = rng.normal(size=(queries, rows))
+    values = rng.integers(-64, 65, size=(queries, rows)) / 16  # sums are exact, so that ties are ties in any order
     kept = half_subsets(rows, subsets, seed)
     return values, kept, (~kept).astype(float) @ values.T + rng.normal(size=(subsets, queries))
 

@@ -142,7 +142,8 @@ def _case_claims(case: str, line: pd.Series, solver: str) -> dict[str, tuple]:
 # %% ../../nbs/15_experiments/09_erasing_trials.ipynb #e894f8d1
 def _damage_claim(case: str, found: pd.DataFrame, solver: str) -> tuple:
     """(claim, value, low, high, holds): whether the kept rows are as retraining has them; the upper end decides."""
-    harm, low, high = found.loc[f"edit: {solver}", ["harm", "harm_low", "harm_high"]]
+    own = found.loc[f"edit: {solver}"]
+    harm, low, high = (own.get(key, np.nan) for key in ("harm", "harm_low", "harm_high"))
     whose = "retraining's" if "retrained" in found.index else "that before the edit"
     return (f"{case}: the edit by {solver} leaves the kept rows alone (NLL above {whose}, at most {HARM} nats)", harm,
             low, high, bool((harm if np.isnan(high) else high) <= HARM))

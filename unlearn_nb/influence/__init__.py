@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "relinearised": ["LEAST", "MOST", "Path", "Turn", "UNIT", "later_step", "relinearise", "scan"],
     "request": ["Request", "changed_rows", "training_rows"],
     "response": ["BregmanResponse", "CONVERGED", "bregman_response"],
-    "row_gradients": ["linear_captures", "row_gradients_of_batch"],
+    "row_gradients": ["captured_pass", "linear_captures", "row_gradients_of_batch"],
     "solvers": ["Damping", "FunctionSolver", "GRADIENT_STEP", "OfLargest", "Product", "SOLVERS", "Solution",
         "Solver", "as_solver", "check_damping", "drawing", "largest_eigenvalue", "mean_diagonal", "read_damping",
         "relative_residual", "solve", "solve_path"],

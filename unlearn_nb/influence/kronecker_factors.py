@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core import UnlearnError, is_whole, read_record, whole, write_record
 from .curvature import Curvature, scores_key
-from .row_gradients import linear_captures
+from .row_gradients import captured_pass, linear_captures
 from .solvers import SOLVERS, Product, Solver, check_damping
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #b51bcdb0
@@ -90,25 +90,49 @@ class Block:
         return max(float(value.max()) for key, value in self.tensors().items() if not key.startswith("Q_"))
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #55118839
+def _add_moments(sums: dict[str, tuple], captured: Mapping[str, list[tuple[Tensor, Tensor]]], dtype: torch.dtype
+                 ) -> None:
+    """Add a a^T and delta delta^T of each layer."""
+    for name, calls in captured.items():
+        for inputs, gradients in calls:
+            a, d = (x.reshape(-1, x.shape[-1]).to(dtype) for x in (inputs, gradients))
+            a = a * d.any(-1, keepdim=True)
+            A, S = sums.get(name, (0.0, 0.0))
+            sums[name] = A + a.T @ a, S + d.T @ d
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #9c949489
+def _check_seen(names: Sequence[str], sums: Mapping[str, tuple]) -> None:
+    for name in names:
+        if name not in sums:
+            raise UnlearnError(f"ekfac saw no pass through the layer of {name}: choose the weights of layers that the "
+                               "model uses")
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #8bfec596
 def _moments(curvature: Curvature, names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sums of a a^T and delta delta^T of each layer."""
+    """Sums of a a^T and delta delta^T of some layers."""
     loss, sums = curvature.loss, {}
     for _, batch in curvature.score_batches():
         with loss.measured(), linear_captures(loss.model, names) as captured:
             z, leaves = loss.outputs(batch)
             torch.autograd.grad(loss.row_values(z, batch).sum(), leaves, materialize_grads=True)
+            _add_moments(sums, captured, loss.weights.dtype)
         loss.cost.gradients += len(batch.inputs[0])
-        for name, calls in captured.items():
-            for inputs, gradients in calls:
-                a, d = (x.reshape(-1, x.shape[-1]).to(loss.weights.dtype) for x in (inputs, gradients))
-                a = a * d.any(-1, keepdim=True)
-                A, S = sums.get(name, (0.0, 0.0))
-                sums[name] = A + a.T @ a, S + d.T @ d
-    for name in names:
-        if name not in sums:
-            raise UnlearnError(f"ekfac saw no pass through the layer of {name}: choose the weights of layers that the "
-                               "model uses")
+    _check_seen(names, sums)
     return sums
+
+# %% ../../nbs/08_influence/09_kronecker_factors.ipynb #5d465328
+def _moments_and_scores(curvature: Curvature, memory_mb: float
+                        ) -> tuple[dict[str, tuple[Tensor, Tensor]], list[Tensor]]:
+    """Moments of all layers, and the rows' scores [B, p] by batch; none of these where they take more memory."""
+    loss, sums, scores = curvature.loss, {}, []
+    if curvature.samples * loss.weights.size * loss.weights.dtype.itemsize > memory_mb * 2**20:
+        return _moments(curvature, loss.weights.names), []
+    for _, batch in curvature.score_batches():
+        captured, rows = captured_pass(loss, batch)
+        _add_moments(sums, captured, loss.weights.dtype)
+        scores.append(rows)
+    _check_seen(loss.weights.names, sums)
+    return sums, [] if any(rows is None for rows in scores) else scores
 
 # %% ../../nbs/08_influence/09_kronecker_factors.ipynb #4d35e0a5
 def _eigenvectors(moment: Tensor, rank: int | None) -> Tensor:
@@ -171,12 +195,14 @@ class KroneckerFactors:
         _check_size(shapes.values(), rank, itemsize=weights.dtype.itemsize, factors_mb=factors_mb)
         places, self.blocks = weights.slices(), []
         sizes = {name: _megabytes([shape], None, weights.dtype.itemsize) for name, shape in shapes.items()}
-        for group in _groups(sizes, factors_mb):
-            moments = _moments(curvature, group)
+        groups, kept = list(_groups(sizes, factors_mb)), []
+        for group in groups:
+            moments, kept = _moments_and_scores(curvature, memory_mb) if len(groups) == 1 else (
+                _moments(curvature, group), [])
             for name in group:
                 A, S = moments.pop(name)
                 self.blocks.append(Block.of(name, places[name], _eigenvectors(S, rank), _eigenvectors(A, rank)))
-        for _, scores in curvature.scores(memory_mb):
+        for scores in kept or (scores for _, scores in curvature.scores(memory_mb)):
             for block in self.blocks:
                 block.measure(scores[:, block.place], curvature.samples)
         self._key = None if curvature.loss.dropout else scores_key(curvature)

@@ -41,7 +41,7 @@ def test_the_study_ends_with_report_metrics_and_figures(finished, metrics):
     assert tuple(dict.fromkeys(results["case"])) == CASES
     for case in CASES:
         methods = set(results.query("case == @case")["method"])
-        assert methods - {"SISA", "retrained"} == {"no edit", "edit: adam", "edit: cg", "edit: llmeraser", "ascent",
+        assert methods - {"SISA", "retrained"} == {"no edit", "edit: steps", "edit: cg", "edit: llmeraser", "ascent",
                                                    "tuned on", "composed"}
         assert ("SISA" in methods) == ("retrained" in methods) == (case == CASES[0])
     assert {path.stem for path in (finished / "figures").glob("*.png")} == {"recovery"}
@@ -63,7 +63,7 @@ def test_costs_are_those_of_the_rows_and_steps(finished, metrics):
     spent = right_side + products + 2 * judge + tried * 24 / 3  # a residual on the rows it sees, one on others
     assert tried > 2 and results["like-responses-0.1", "edit: cg"] == spent
     least = right_side + 2 * 24 / 3
-    assert least <= results["like-responses-0.1", "edit: adam"] <= 2 * least, "the budget of so short a training"
+    assert least <= results["like-responses-0.1", "edit: steps"] <= 2 * least, "the budget of so short a training"
 
 
 def test_weights_and_rows_are_compared_with_retraining_and_the_response(metrics):
@@ -86,7 +86,7 @@ def test_adapters_load_and_the_start_is_untouched(finished):
 
 
 @pytest.mark.parametrize("arguments, part", [
-    (["-p", "solver", "newton"], "unknown solver 'newton'; known: adam, ekfac-steps, cg"),
+    (["-p", "solver", "newton"], "unknown solver 'newton'; known: steps, adam, cg"),
     (["-p", "rank", "0"], "'rank' is 0: give a number at least 1"),
     (["-p", "damping", "-1"], "'damping' is -1: give a number at least 0"),
     (["-p", "share", "1.5"], "'share' is 1.5: give a number above 0 and below 1"),
@@ -104,7 +104,7 @@ def test_plans():
                                                                                                                   0.4}
     assert erasing_plan("tiny", "quick", damping=0.5).damping == 0.5 and quick.damping == 0.3
     assert erasing_plan("tiny", "smoke", faithful=True).solver == "llmeraser"
-    assert set(erasing_plan("tiny", "smoke", solver="ekfac").compared) == {"adam", "cg", "llmeraser", "ekfac"}
+    assert set(erasing_plan("tiny", "smoke", solver="ekfac").compared) == {"steps", "cg", "llmeraser", "ekfac"}
     assert erasing_plan("smollm2", "quick").cases == (Case("facts", "removal"),)
     with pytest.raises(UnlearnError, match="unknown budget 'huge'"):
         erasing_plan("tiny", "huge")

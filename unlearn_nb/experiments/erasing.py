@@ -64,7 +64,7 @@ class ErasingPlan(StudyPlan):
     ascent: int  # steps of gradient ascent at most; validation stops it earlier
     chunks: int  # of a walk; validation is looked at after each
     bootstrap: int  # resamples of subjects
-    solver: str = "adam"  # the one that stands for the method
+    solver: str = "steps"  # the one that stands for the method
     dtype: str = "float32"
 
     def with_sisa(self, case: Case) -> bool:
@@ -74,7 +74,7 @@ class ErasingPlan(StudyPlan):
 # %% ../../nbs/15_experiments/08_erasing.ipynb #4860b39f
 def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
                  dtype: str = "float32",
-                 solver: str = "adam", damping: float = 0.0, share: float = 0.1, rank: int = 8,
+                 solver: str = "steps", damping: float = 0.0, share: float = 0.1, rank: int = 8,
                  faithful: bool | str = "") -> ErasingPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
@@ -270,7 +270,7 @@ def answered(model: Any, tokenizer: Any, problem: Problem, *, options: Mapping[s
     flat = {key: value for key, value in options.items() if key != "spare"}
     make = partial(erase, model, tokenizer, problem.rows, **{"request": problem.request} | request)
     if "solver" not in flat:
-        return make(objective=objective, **erase_options({"budget": budget} | flat))
+        return make(validation=problem.validation, **erase_options({"budget": budget} | flat))
     if "spare" not in options:
         return make(objective=objective, **erase_options({"scales": None} | flat))
     made, kept = make(**erase_options(flat)), kept_rows(problem)
@@ -302,8 +302,8 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
     options = plan.solvers[name] | changes
     tenth = SHARE_OF_RETRAINING * retraining_cost(experiment, case)["gradients"]
     budget = max(tenth, 2 * least_cost(problem))  # of a short training a tenth is too little; the cost stands beside it
-    options = {"curvature_rows": plan.curvature_rows} | ({"damping": plan.damping} if "solver" in options else {}
-                                                         ) | options
+    if "solver" in options:
+        options = {"curvature_rows": plan.curvature_rows, "damping": plan.damping} | options
 
     def build(folder: Path) -> None:
         with experiment.loaded(case, start) as (model, tokenizer):
@@ -321,11 +321,10 @@ def edited(experiment: ErasingExperiment, case: Case, name: str, label: str = ""
 # %% ../../nbs/15_experiments/08_erasing.ipynb #57a9fd74
 def chosen_of(made: Edit, problem: Problem) -> dict[str, float]:
     """What an edit cost, all readings of validation rows with it, and the damping and scale that they chose."""
-    first = int(problem.case.change == "removal")  # the level of kept rows before the edit
     known = {"seconds": made.seconds, "products": made.products}
     if "taken" in made.choices:  # steps count their own readings
-        return known | {"gradients": made.gradients + reading_cost(problem, first),
-                        "steps": int(made.choices["taken"].sum())}
+        return known | {"gradients": made.gradients, "steps": int(made.choices["taken"].sum())}
+    first = int(problem.case.change == "removal")  # the level of kept rows before the edit
     best = made.choices.loc[made.choices["objective"].idxmin()]
     return known | {"gradients": made.gradients + reading_cost(problem, first + len(made.choices)),
                     "damping": float(best["damping"]), "scale": float(best["scale"])}

@@ -344,8 +344,9 @@ def part_by_part(experiment: ErasingExperiment, case: Case, name: str, count: in
     """A line a part of the request, answered by a method of the plan: gradients of it, NLL of all reported rows."""
     problem, plan, lines, last = experiment.problem(case), experiment.plan, [], None
     template = experiment.template(case.task)
-    options = {"curvature_rows": plan.curvature_rows, "template": template, "seed": experiment.seed}
-    options |= ({"damping": plan.damping} if "solver" in plan.solvers[name] else {}) | plan.solvers[name]
+    options = {"template": template, "seed": experiment.seed} | plan.solvers[name]
+    if "solver" in options:
+        options = {"curvature_rows": plan.curvature_rows, "damping": plan.damping} | options
     with experiment.loaded(case, start_of(experiment, case)) as (model, tokenizer):
         objective = chooser(problem, model, tokenizer, template=template)
         for i, part in enumerate(in_parts(problem.request, count)):

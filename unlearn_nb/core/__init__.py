@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "literature": ["Paper", "paper", "papers"],
     "locks": ["BEAT", "LEASE", "locked", "private_folder", "private_folder_of", "say_once", "take_lock"],
     "machine": ["pack_message", "peak_bytes", "tolerant_output"],
-    "numbers": ["is_number", "is_whole"],
+    "numbers": ["is_number", "is_whole", "spread"],
     "secrets": ["HANDED", "LEAST", "LONG", "MARK", "credentials", "handed_on", "known_secrets", "names_secret",
         "placeless", "redacted", "remember", "remember_written", "without_credentials"],
     "specs": ["FollowsCode", "Registry", "check_arguments", "check_length", "parse_expression", "read_call",

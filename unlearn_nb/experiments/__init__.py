@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "forgetting": ["CHOSEN_ON", "ForgetExperiment", "ForgetPlan", "LEAST_SUBJECTS", "UNSEEN", "before_unlearning",
         "choosing_rows", "chosen_on", "for_objectives", "forget_experiment", "forget_plan", "formats_of", "know",
         "knowledge_table", "paraphrase_rows", "probe_truth", "require_known", "share_left", "share_lost",
-        "short_format", "spread", "swapped_rows", "unseen_source", "weigh"],
+        "short_format", "swapped_rows", "unseen_source", "weigh"],
     "forgetting_report": ["ANSWERED", "KNOWN_LEAST", "Told", "answered_rows", "collapsed", "fails", "forgot",
         "four_numbers", "kept_share", "paired", "read_candidate", "recites", "said_of", "split_means", "summary_of",
         "verdict"],

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from ..attacks import AttackSetting, as_attack
-from ..core import UnlearnError, from_json, to_json, unknown
+from ..core import UnlearnError, from_json, spread, to_json, unknown
 from .base import Experiment
-from .forgetting import share_left, share_lost, spread
+from .forgetting import share_left, share_lost
 from .pipeline import Made, cost_of, read_steps, run_pipeline
 from .plan import UnlearningPlan, read_plan
 from ..metrics import Depth, Relearn, Scores, Suite, evaluate, extraction_strength, harmonic_mean

@@ -24,7 +24,7 @@ from typing import Any
 from peft import PeftModel
 
 from ..benches import Bench, load_recommendations
-from ..core import UnlearnError, content_hash, to_json, unknown, write_atomic
+from ..core import UnlearnError, content_hash, spread, to_json, unknown, write_atomic
 from .baselines import pooled, shards, tune, walk
 from .erasing_cases import Case, Problem, TaskRows, chooser, make_problem, reading_cost
 from .plan import StudyPlan, followed_code, read_plan
@@ -282,8 +282,7 @@ def answered(model: Any, tokenizer: Any, problem: Problem, *, options: Mapping[s
 def kept_rows(problem: Problem, most: int = 32) -> list[dict]:
     """Some of the rows that a request leaves as they are, at equal distances."""
     touched = {row["id"] for row in changed_rows(problem.rows, problem.goal)[0]}
-    kept = [row for row in problem.rows if row["id"] not in touched]
-    return [kept[i * len(kept) // min(most, len(kept))] for i in range(min(most, len(kept)))]
+    return spread([row for row in problem.rows if row["id"] not in touched], most)
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #a2924118
 def least_cost(problem: Problem) -> float:

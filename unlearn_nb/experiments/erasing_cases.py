@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..benches import corrupt_queries, corrupt_responses
-from ..core import UnlearnError, unknown
+from ..core import UnlearnError, spread, unknown
 from .truth import other_answer
 from ..influence import Request, changed_rows
 from ..models import sequence_nll
@@ -87,8 +87,7 @@ class Problem:
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #aecc2093
 def _spread(rows: Sequence[dict], count: int, split: str) -> list[dict]:
     """At most `count` of the rows at equal distances, marked with a split."""
-    few = min(count, len(rows))
-    return [rows[i * len(rows) // few] | {"split": split} for i in range(few)]
+    return [row | {"split": split} for row in spread(rows, count)]
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #295b7a8a
 def _dealt(groups: Mapping[str, Sequence[dict]], chosen: int, judged: int) -> tuple[list[dict], list[dict]]:

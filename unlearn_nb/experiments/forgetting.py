@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNSEEN', 'LEAST_SUBJECTS', 'CHOSEN_ON', 'ForgetPlan', 'forget_plan', 'for_objectives', 'formats_of', 'short_format',
-           'ForgetExperiment', 'probe_truth', 'require_known', 'spread', 'know', 'swapped_rows', 'unseen_source',
+           'ForgetExperiment', 'probe_truth', 'require_known', 'know', 'swapped_rows', 'unseen_source',
            'paraphrase_rows', 'choosing_rows', 'before_unlearning', 'share_left', 'share_lost', 'chosen_on', 'weigh',
            'forget_experiment', 'knowledge_table']
 
@@ -22,7 +22,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ..benches import Bench, own_bench
-from ..core import Template, UnlearnError, without_credentials
+from ..core import Template, UnlearnError, spread, without_credentials
 from .base import choose_dtype
 from .plan import read_plan
 from .truth import Truth, probe_rows, probed, truth_of
@@ -162,12 +162,6 @@ def require_known(truth: Truth, *, anyway: bool = False) -> None:
                            "with --anyway true")
 
 # %% ../../nbs/15_experiments/13_forgetting.ipynb #e7074c7b
-def spread(rows: Dataset | Sequence[dict], most: int) -> list[dict]:
-    """`most` of the rows at equal distances, or all of them where there are no more."""
-    rows, count = list(rows), min(len(rows), most)
-    return [rows[i * len(rows) // count] for i in range(count)]
-
-
 def know(model: Any, tokenizer: Any, rows: Sequence[dict], *, formats: Sequence[str]) -> pd.DataFrame:
     """Columns split, part, subject, format, prob and recited: a line for each row (with a `split`) and format."""
     found = []

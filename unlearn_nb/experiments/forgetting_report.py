@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from ..core import brief, words
+from ..core import brief, spread, words
 from .forgetting import CHOSEN_ON, UNSEEN, ForgetExperiment, chosen_on
-from .forgetting import paraphrase_rows, short_format, spread
+from .forgetting import paraphrase_rows, short_format
 from .truth import LIMIT, Truth
 from ..metrics import intervals, is_repetitive, ratio, rouge_l_recall, weighted_mean
 from ..models import generate, load_model, model_identity, sequence_nll

@@ -21,10 +21,9 @@ import pandas as pd
 
 from ..attacks import AttackSetting, PromptAttack, Recover, Rounding, as_attack, at_precision
 from ..benches import Bench
-from ..core import UnlearnError, slug
+from ..core import UnlearnError, slug, spread
 from .comparing import SUITE_COLUMNS, Compared, CompareExperiment, knowledge, suites_of
 from .comparing_report import Measure, measures_with
-from .forgetting import spread
 from ..metrics import Depth, meta_table
 from ..models import memorise, merged
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..core import UnlearnError, boundary, check_arguments, is_number, is_whole, unknown
+from ..core import UnlearnError, boundary, check_arguments, is_number, is_whole, spread, unknown
 from .curvature import Curvature
 from .directions import Changes, Directions
 from .edit import Edit, choose
@@ -48,8 +48,7 @@ CURVATURE_SHARE = 0.27  # rows that a metric's curvature sees, as a share of the
 
 def _curved_rows(rows: Sequence[dict], budget: float, settings: EditSettings) -> list[dict]:
     """Rows for a metric's curvature, at equal distances: of all subjects where rows of one stand together."""
-    few = min(settings.curvature_rows or max(1, int(CURVATURE_SHARE * budget)), len(rows))
-    return [rows[i * len(rows) // few] for i in range(few)]
+    return spread(rows, settings.curvature_rows or max(1, int(CURVATURE_SHARE * budget)))
 
 # %% ../../nbs/08_influence/20_erasing.ipynb #67afd68d
 def _metrics(metric: str | None, directions: Directions, rows: Sequence[dict], *, budget: float,
@@ -97,7 +96,7 @@ def _stepped(job: EditJob, *, validation: Sequence[dict] | None, objective: Call
                                 **options)
         choices = pd.DataFrame(path.table)
         how |= {"metric": path.metric or how["metric"], "ended": path.ended, "steps": sum(choices.get("taken", [])),
-                "judged by": f"{judge.count} rows, {judge.source}" if judge else "an objective"}
+                "judged by": f"{judge.count} rows, {judge.source}{path.at_a_time}" if judge else "an objective"}
     solution = Solution(x=delta, residuals=[float("nan")], products=loss.cost.products, gradients=loss.cost.gradients,
                         seconds=0.0, solver=f"steps ({how['metric']})", damping=float("nan"))
     edit = job.edit(solution, settings.cap, settings.initial)

@@ -52,6 +52,11 @@ class Path:
         """What other validation rows cost, in gradient-equivalents."""
         return self.reading if hasattr(self.worth, "turn") else 0.0
 
+    @property
+    def at_a_time(self) -> str:
+        """How many validation rows a reading takes, in words; empty: all."""
+        return f", {round(3 * self.reading)} at a time" if hasattr(self.worth, "turn") else ""
+
     def read_all(self) -> None:
         """Read all validation rows from now on, where they took turns."""
         if hasattr(self.worth, "turn"):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import UnlearnError
+from ..core import UnlearnError, spread
 from .directions import Changes
 from .request import training_rows
 from .weights import TrainingLoss, measuring
@@ -101,11 +101,11 @@ class Glances:
     def turn(self, number: int) -> None:
         """Read other rows of those that stay."""
         stays, changed = self.whole.stays, self.whole.changed
-        few = min(FEW // 2, len(changed))
-        some = min(FEW - few, len(stays))
+        changed = spread(changed, FEW // 2)
+        some = min(FEW - len(changed), len(stays))
         gap = max(1, len(stays) // max(some, 1))
         self.now = Validation(self.whole.loss, [stays[i * gap + number % gap] for i in range(some)],
-                              [changed[i * len(changed) // few] for i in range(few)])
+                              changed)
 
     def __call__(self) -> float:
         return self.now()

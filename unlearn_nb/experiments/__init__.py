@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "trained_values"],
     "auditing": ["LEAST_EFFECT", "ROWS", "Training", "Trap", "VALUES", "read_traps", "trap_effects", "trap_gap",
         "trap_sentences", "traps_of"],
-    "base": ["Experiment", "before_study", "choose_dtype", "prepared_at_once", "score_candidate",
+    "base": ["Experiment", "before_study", "choose_dtype", "held_in", "prepared_at_once", "score_candidate",
         "score_other_format", "train_adapter", "truth_about"],
     "baselines": ["ALPHA_PER_RANK", "new_adapter", "pooled", "shards", "tune", "walk"],
     "belief": ["Belief", "LEAST_FAITHFUL", "LEAST_MOVED", "LEAST_ROBUST", "belief_in", "beliefs",

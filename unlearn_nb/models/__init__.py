@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "memorisation": ["HUB_EPOCHS", "Recipe", "TINY_STEPS", "memorise", "memorise_into", "recipe_for"],
     "origin": ["model_identity", "training_key"],
     "precision": ["SMALL_TYPES", "check_trainable", "checkpoints_apart", "computes_in", "float32_sums", "passes_in",
-        "widen", "widened"],
+        "quick_attention", "trained_in", "widen", "widened", "written_out"],
     "prepared": ["Given", "NO_ORACLE", "Prepared", "check_alike", "prepare", "prepare_one", "unprepared"],
     "provenance": ["FILE", "Origin", "WIDE", "base_weights", "check_biases", "check_origin", "check_unmerged",
         "found_base", "origin_of", "read_origin", "stored_base", "tensors_hash", "weights_hash", "write_origin"],

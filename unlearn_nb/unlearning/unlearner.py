@@ -19,7 +19,7 @@ import torch
 
 from ..core import UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, telling_steps
 from ..core import to_json, whole
-from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
+from ..models import Cuts, check_positions, check_trained, computes_in, trained_in
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, Templates, make_batcher, read_templates
@@ -175,7 +175,8 @@ def _run(model, tokenizer, batcher: Batcher, *, settings: UnlearnSettings, folde
     device, schedule = next(model.parameters()).device, schedule_for(batcher, settings)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with settings_alone(device), trainable(model, tokenizer, settings) as (trained, save), float32_sums(trained):
+    computing = trained_in(model, computes_in(model, settings.dtype, "unlearning"))
+    with settings_alone(device), trainable(model, tokenizer, settings) as (trained, save), computing:
         started = time.perf_counter()
         _prepare(trained, batcher, settings=settings, schedule=schedule)
         if start is not None:

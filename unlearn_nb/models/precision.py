@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SMALL_TYPES', 'widen', 'widened', 'check_trainable', 'computes_in', 'float32_sums', 'passes_in', 'written_out',
-           'quick_attention', 'trained_in', 'checkpoints_apart']
+           'quick_attention', 'trained_in', 'bfloat16_gain', 'checkpoints_apart']
 
 # %% ../../nbs/03_models/07_precision.ipynb #3a8ce3d6
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -130,6 +131,21 @@ def trained_in(model: nn.Module, dtype: str) -> Iterator[None]:
     """How a model whose passes compute in `dtype` is trained: with `float32_sums` and `quick_attention`."""
     with float32_sums(model), quick_attention(model, dtype):
         yield
+
+# %% ../../nbs/03_models/07_precision.ipynb #605d8187
+@cache
+def bfloat16_gain(device: str = "cpu") -> float:
+    """How many times as fast as in float32 matrices are multiplied in bfloat16 on a device; measured in about 50 ms."""
+    best = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a, b = (torch.ones(n, 512, device=device, dtype=kind) for n in (128, 1024))
+        tries, begun = [], time.perf_counter()
+        while len(tries) < 3 or time.perf_counter() - begun < 0.02:
+            started = time.perf_counter()
+            float((a @ b.T)[0, 0])  # waits for a GPU
+            tries.append(time.perf_counter() - started)
+        best[kind] = min(tries[1:])
+    return best[torch.float32] / best[torch.bfloat16]
 
 # %% ../../nbs/03_models/07_precision.ipynb #230a1356
 @contextmanager

@@ -24,8 +24,8 @@ from ..core import Template
 from .plan import UnlearningPlan, model_size
 from .truth import Truth, probe_rows, probed, truth_of
 from ..metrics import Scores, evaluate, withheld
-from ..models import Given, Preflight, Prepared, adapted, bfloat16_gain, check_alike, load_model, model_identity
-from ..models import other_template, preflight, prepare, prepare_one, tiny_base, unprepared
+from ..models import Given, Preflight, Prepared, adapted, bfloat16_gain, check_alike, load_model
+from ..models import model_identity, other_template, preflight, prepare, prepare_one, tiny_base, unprepared
 from ..runs import Run, count_jobs, side_by_side
 from ..unlearning import UnlearnSettings, unlearn
 
@@ -53,10 +53,10 @@ def before_study(
     model, tokenizer = load_model(tiny_base() if model_name == "tiny" else model_name, device)
     return preflight(model, tokenizer, rows, template=template)
 
-# %% ../../nbs/15_experiments/02_base.ipynb #918c4c92
+# %% ../../nbs/15_experiments/02_base.ipynb #ed3b7fb7
 WORKER_MEMORY = {"tiny": 2**30, "small": 5 * 2**30}  # bytes of a process that trains a model of that size on a CPU
 
-
+# %% ../../nbs/15_experiments/02_base.ipynb #918c4c92
 class _AtOnce:
     """Lets an experiment (its `model_name`, `device`, `jobs`) do pieces of its work side by side."""
 

@@ -26,7 +26,7 @@ from .truth import Truth, probe_rows, probed, truth_of
 from ..metrics import Scores, evaluate, withheld
 from ..models import Given, Preflight, Prepared, adapted, bfloat16_gain, check_alike, load_model
 from ..models import model_identity, other_template, preflight, prepare, prepare_one, tiny_base, unprepared
-from ..runs import Run, count_jobs, side_by_side
+from ..runs import Run, count_jobs, end_workers, side_by_side
 from ..unlearning import UnlearnSettings, unlearn
 
 # %% ../../nbs/15_experiments/02_base.ipynb #2319adb2
@@ -72,8 +72,12 @@ class _AtOnce:
             room = psutil.virtual_memory().available // memory if memory else 1
             jobs = max(1, min(count_jobs("auto", len(pieces)), room))
         tiny = self.device == "cpu" and model_size(self.model_name) == "tiny"
-        alone = jobs in (1, "1") and not tiny
-        return [piece() for piece in pieces] if alone else side_by_side(pieces, jobs=jobs)
+        if jobs in (1, "1") and not tiny:
+            return [piece() for piece in pieces]
+        found = side_by_side(pieces, jobs=jobs)
+        if not tiny:
+            end_workers()  # idle, they would hold on to the memory of their last pieces
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process is sent: not the model in memory."""

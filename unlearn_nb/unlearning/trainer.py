@@ -195,7 +195,7 @@ class _Freed(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.shards.free()
 
-# %% ../../nbs/06_unlearning/09_trainer.ipynb #5c4da4e4
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #9a0e997e
 def _split_up(trainer: UnlearnTrainer) -> None:
     """Prepare for FSDP2, which accelerate turns on for GPUs only; no types but those of the settings.
 
@@ -203,7 +203,8 @@ def _split_up(trainer: UnlearnTrainer) -> None:
         UnlearnError: the model is not where its process works.
     """
     state, trainer.is_fsdp_enabled = trainer.accelerator.state, True
-    if (device := next(trainer.model.parameters()).device) != trainer.args.device:
+    device = next(trainer.model.parameters()).device
+    if device.type == "cuda" and device != trainer.args.device:
         raise UnlearnError(f"the model is on {device}, and this process works on {trainer.args.device}: load it there")
     state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
     for shared in (state._shared_state, PartialState._shared_state):

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "provenance": ["FILE", "Origin", "WIDE", "base_weights", "check_biases", "check_origin", "check_unmerged",
         "found_base", "origin_of", "read_origin", "stored_base", "tensors_hash", "weights_hash", "write_origin"],
     "readiness": ["Preflight", "READ", "SAMPLED", "TOLERANCE", "preflight"],
+    "sharded": ["Shards", "is_sharded", "placed_like"],
     "tiny": ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "TINY_CONFIG", "TOKENIZER_SEED", "tiny_model", "tiny_tokenizer",
         "train_tokenizer"],
     "tokens": ["CUT_SHARE", "Cuts", "IGNORED", "Row", "count_cuts", "encode", "encode_prompt", "encode_rows",

@@ -17,9 +17,8 @@ from killing import WHO, Victim, finished_stages, moments, timeline
 from unlearn_nb.runs import list_runs
 
 KILLS = int(os.environ.get("UNLEARN_NB_KILLS", "0"))  # so many in a run from its beginning
-# otherwise these of twenty; the studies that take longest are killed once
-FEW = {"merging": (10, 19), "relearn": (8,), "localization": (10, 19), "eraser": (8,), "forget": (12, 19),
-       "compare": (10,), "audit": (10,)}
+# otherwise these of twenty; the two studies that take longest are killed once
+FEW = {"merging": (10, 19), "relearn": (8,), "localization": (10, 19), "eraser": (8,), "forget": (12, 19)}
 
 
 @pytest.fixture

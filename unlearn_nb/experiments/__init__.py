@@ -59,7 +59,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "merge_records", "merging_claims", "merging_plan", "role_trajectory", "search_merge", "train_role",
         "with_ends"],
     "pipeline": ["Alternates", "AttackStep", "Augment", "EditStep", "Localize", "Made", "Merge", "Redirect",
-        "STEPS", "Step", "Unlearn", "cost_of", "read_steps", "run_pipeline"],
+        "STEPS", "Step", "Subtract", "Unlearn", "cost_of", "read_steps", "run_pipeline"],
     "plan": ["BUDGETS", "Kind", "NAMED", "SIZES", "StudyPlan", "UnlearningPlan", "WHEN", "build",
         "count_parameters", "fits", "followed_code", "model_size", "overlaid", "read_plan", "read_rules",
         "size_of"],

@@ -65,7 +65,8 @@ class ErasingPlan(StudyPlan):
     chunks: int  # of a walk; validation is looked at after each
     bootstrap: int  # resamples of subjects
     remedies: bool = True  # whether ascent, tuning on and a composed edit stand beside the edits
-    subjects: int | None = None  # of the facts: so many are taught, one seed after the other removes another of them
+    subjects: int | None = None  # of the facts: so many are taught to one adapter, and go in turn
+    turn: int | None = None  # whose turn it is, where they do
     solver: str = "steps"  # the one that stands for the method
     dtype: str = "float32"
 
@@ -75,12 +76,13 @@ class ErasingPlan(StudyPlan):
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #4860b39f
 def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
-                 dtype: str = "float32",
+                 first: int | None = None, dtype: str = "float32",
                  solver: str = "steps", damping: float = 0.0, share: float = 0.1, rank: int = 8,
                  faithful: bool | str = "") -> ErasingPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
     Args:
+        first: where subjects go in turn, the seed of the adapter; `seed` tells whose turn it is. None: `seed` too.
         solver: whose edit stands for the method, a key of the plan's solvers.
         damping: lambda of the solvers; 0: the plan's.
         share: of rows that are wrong, noisy or to be removed, in (0, 1); of few subjects, one at least.
@@ -99,7 +101,9 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
                      recipe={"seed": seed, "lora_rank": rank}, **({"damping": damping} if damping else {}))
     if solver not in plan.solvers:
         raise unknown("solver", solver, plan.solvers)
-    share = max(share, round(1 / plan.subjects, 4)) if plan.subjects else share
+    if plan.subjects:
+        share = max(share, round(1 / plan.subjects, 4))
+        plan = replace(plan, turn=seed, recipe=replace(plan.recipe, seed=seed if first is None else first))
     return replace(plan, cases=tuple(replace(case, share=share) for case in plan.cases),
                    compared=tuple(dict.fromkeys([*plan.compared, chosen])))
 
@@ -132,7 +136,7 @@ def _base(model_name: str, task: str) -> str:
 # %% ../../nbs/15_experiments/08_erasing.ipynb #8ee4022d
 @dataclass
 class ErasingExperiment:
-    """One seed of the study."""
+    """One seed of the study, or one turn."""
 
     run: Run
     model_name: str
@@ -148,13 +152,18 @@ class ErasingExperiment:
     def seed(self) -> int:
         return self.plan.recipe.seed
 
+    @property
+    def number(self) -> int:
+        """What tells it from the others: the seed, or the turn."""
+        return self.seed if self.plan.turn is None else self.plan.turn
+
     def problem(self, case: Case) -> Problem:
         """The case on this seed's rows."""
         if case not in self._problems:
             rows = replace(task_rows(case.task, self.bench, self.plan), whole=bool(self.given.target))
             rows = rows if self.holdout or case.change != "removal" else replace(rows, holdout=[])
             self._problems[case] = make_problem(case, rows, judged=self.plan.judged, chosen=self.plan.chosen,
-                                                seed=self.seed)
+                                                seed=self.number)
         return self._problems[case]
 
     def base(self, task: str) -> str:

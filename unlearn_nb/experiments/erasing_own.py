@@ -35,8 +35,9 @@ def own_plan(plan: ErasingPlan, bench: Bench) -> ErasingPlan:
     if gone >= rows:
         raise UnlearnError(f"all {rows} rows of bench {bench.name!r} are to go: give the rows that the adapter was "
                            "trained on and is to keep as well")
+    seed = plan.recipe.seed if plan.turn is None else plan.turn
     return replace(plan, cases=(Case("facts", "removal", round(gone / rows, 4)),), shares=(), ranks=(), response=(),
-                   sisa=False, subjects=None)
+                   sisa=False, subjects=None, turn=None, recipe=replace(plan.recipe, seed=seed))
 
 # %% ../../nbs/15_experiments/24_erasing_own.ipynb #0b2f626d
 def erasing_truth(experiment: ErasingExperiment) -> Truth:
@@ -78,17 +79,17 @@ def erasing_formats(experiment: ErasingExperiment) -> pd.DataFrame:
                    for asked in ("", template))
     return formats_table(here, there, prefix="removed")
 
-# %% ../../nbs/15_experiments/24_erasing_own.ipynb #13a1e2b8
+# %% ../../nbs/15_experiments/24_erasing_own.ipynb #2ccbb7b9
 IN_TURN = ("removed/nll", "removed/probability", "kept/nll", "kept/probability", "recovery", "harm")
 _COSTS = ["gradients", "share", "seconds", "seconds_share"]
 
 
 def in_turn(table: pd.DataFrame, scores: Mapping[tuple[int, Case], Mapping[str, Scores]], case: Case) -> pd.DataFrame:
-    """A line a seed and method: what is left of the subject that went, and of the others, at what cost.
+    """A line a turn and method: what is left of the subject that went, and of the others, at what cost.
 
     Args:
-        table: of `recoveries`, with a column `seed`.
-        scores: (seed, case) -> method -> scores, as of `compare_edits`.
+        table: of `recoveries`, with a column `seed`, the turn.
+        scores: (turn, case) -> method -> scores, as of `compare_edits`.
     """
     lines = []
     for _, line in table[table["case"] == str(case)].iterrows():
@@ -98,7 +99,7 @@ def in_turn(table: pd.DataFrame, scores: Mapping[tuple[int, Case], Mapping[str, 
                       **line[["recovery", "harm", *_COSTS, "reason"]]})
     return pd.DataFrame(lines)
 
-# %% ../../nbs/15_experiments/24_erasing_own.ipynb #e40314cc
+# %% ../../nbs/15_experiments/24_erasing_own.ipynb #349d8fa6
 def over_turns(lines: pd.DataFrame) -> pd.DataFrame:
     """Lines of `in_turn` as one a method: means, of `IN_TURN` with the ends of t intervals as `_low` and `_high`."""
     out = []

@@ -90,7 +90,7 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
         faithful: "llmeraser": the published loop stands for the method.
 
     Raises:
-        UnlearnError: unknown budget or solver; share, rank or damping out of range.
+        UnlearnError: unknown budget or solver; share, rank or damping out of range; more turns than subjects.
     """
     if rank < 1 or damping < 0:
         raise UnlearnError(f"rank is {rank} and damping {damping:g}: "
@@ -102,6 +102,8 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
     if solver not in plan.solvers:
         raise unknown("solver", solver, plan.solvers)
     if plan.subjects:
+        if first is not None and seed - first >= plan.subjects:
+            raise UnlearnError(f"{plan.subjects} subjects go in turn, each once: give at most {plan.subjects} seeds")
         share = max(share, round(1 / plan.subjects, 4))
         plan = replace(plan, turn=seed, recipe=replace(plan.recipe, seed=seed if first is None else first))
     return replace(plan, cases=tuple(replace(case, share=share) for case in plan.cases),

@@ -71,6 +71,17 @@ def test_a_model_in_bfloat16_learns_as_one_in_float32(tmp_path, method):
     assert small.dtype == (torch.float32 if method == "full" else torch.bfloat16)
 
 
+@pytest.mark.parametrize("method, held", [("full", torch.float32), ("lora", torch.float32), ("lora", torch.bfloat16)])
+def test_every_step_computes_with_the_weights_of_the_step_before(tmp_path, method, held):
+    """An autocast around a training keeps the weights that it has cast once: the losses would stand still."""
+    model = tiny().to(held)
+    options = dict(lr=1e-2, method=method, steps=6)
+    low = losses(model, tmp_path, "low", dtype="bfloat16", **options)
+    high = losses(copy.deepcopy(tiny()), tmp_path, "high", **options)
+    assert abs(high[-1] - high[0]) > 0.1 * abs(high[0])
+    assert low == pytest.approx(high, rel=0.05)
+
+
 def test_an_adapter_on_float16_is_refused(tmp_path):
     with pytest.raises(UnlearnError, match="held in float16"):
         losses(tiny().half(), tmp_path, "half")

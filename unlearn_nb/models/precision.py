@@ -100,8 +100,8 @@ def _replaced(module: nn.Module, name: str, value: object) -> Iterator[None]:
 # %% ../../nbs/03_models/07_precision.ipynb #7b6a1aad
 def passes_in(model: nn.Module, dtype: str) -> torch.autocast:
     """Context: passes of `model` compute in `dtype`, "bfloat16" or "float32" (the weights' own), whatever is around."""
-    low = dtype == "bfloat16"
-    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16 if low else None, enabled=low)
+    device, low = next(model.parameters()).device.type, dtype == "bfloat16"
+    return torch.autocast(device, torch.bfloat16 if low else None, enabled=low, cache_enabled=False)
 
 # %% ../../nbs/03_models/07_precision.ipynb #2af26131
 @contextmanager

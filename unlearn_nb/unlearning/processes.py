@@ -124,7 +124,8 @@ def settings_alone(device: torch.device) -> Iterator[None]:
     for state, _ in kept:
         state._shared_state.clear()
     try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        around = torch.autocast(device.type, enabled=False, cache_enabled=False)  # weights cast before a step are stale
+        with torch.inference_mode(False), torch.enable_grad(), around:
             yield
     finally:
         for name in [name for name in os.environ if name.startswith(_AMBIENT)]:  # transformers writes some itself

@@ -38,8 +38,8 @@ def test_the_job_list_leaves_out_what_is_made(command, place):
 
 
 def test_a_failed_run_does_not_hold_up_the_others(command, place):
-    (place / "faults.yaml").write_text("study: small.ipynb\nset: {budget: full}\nvary: {fault: [refuse, '']}\nretries: 0\n"
-                                       "metric: headline.answer\n")
+    (place / "faults.yaml").write_text("study: small.ipynb\nset: {budget: full}\nvary: {fault: [refuse, '']}\n"
+                                       "retries: 0\nmetric: headline.answer\n")
     result = command("sweep", "faults.yaml")
     assert result.exit_code == 1 and "1 of 2 runs are not complete" in result.stderr
     page = place / "reports" / "sweeps" / "faults" / "index.html"

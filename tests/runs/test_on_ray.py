@@ -28,21 +28,26 @@ run.finish({"headline": {"answer": 42 + seed, "rate": 3 * lr}})'''
 ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token",
          "RAY_AUTH_TOKEN": "ab" * 32, "RAY_raylet_start_wait_time_s": "120"}
 
+AGENTS = ("metrics-export", "dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent")
+
 
 class Head:
     """The head of a cluster of one machine, which can be killed and started again at the same port."""
 
     def __init__(self, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        free = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+        self.port, *self.others = [one.getsockname()[1] for one in free]
+        for one in free:
+            one.close()
         self.folder = folder
 
     def start(self) -> "Head":
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self.port}",
                    "--num-cpus=2", "--include-dashboard=false", "--node-ip-address=127.0.0.1", "--block",
-                   "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
-                   "--disable-usage-stats", f"--temp-dir={self.folder}", "--object-store-memory=100000000"]
+                   "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
+                   f"--temp-dir={self.folder}", "--object-store-memory=100000000",
+                   # a port that is not given has to be told within 15 seconds, which is little on a busy machine
+                   *(f"--{name}-port={port}" for name, port in zip(AGENTS, self.others))]
         with open(self.folder / "head.log", "a") as log:
             self.process = subprocess.Popen(command, env={**os.environ, **ALONE}, stdout=log, stderr=log)
         return self

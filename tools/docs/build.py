@@ -20,7 +20,8 @@ from notebooks import page_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "_docs"
-GUIDES = ("tutorials/forget_my_rows", "tutorials/my_own_method", "tutorials/read_a_report", "extending")
+GUIDES = ("tutorials/forget_my_rows", "tutorials/my_own_method", "tutorials/read_a_report",
+          "tutorials/laptop_to_cluster", "extending")
 Page = dict[str, object]  # title -> source, or a list of such
 
 

@@ -8,8 +8,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "comparing": ["compare", "compared_metrics", "differing_params"],
     "forgetting": ["forget"],
     "group": ["COMMANDS", "give_up_stdout", "main", "out_option", "relative", "stopped_by_signals"],
-    "looking": ["MAIN", "as_table", "find_run", "flattened", "list_all", "show"],
+    "looking": ["MAIN", "as_table", "find_run", "list_all", "show"],
     "making": ["new", "write_template"],
     "product": ["chat", "device_option", "export", "verify"],
     "running": ["carry_out", "run", "tell_report"],
+    "sweeping": ["sweep"],
 })

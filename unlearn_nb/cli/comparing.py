@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from .group import out_option
-from .looking import find_run, flattened
+from .looking import find_run
 from ..core import brief, redacted
 from ..runs import RunInfo
 
@@ -28,17 +28,10 @@ def differing_params(first: RunInfo, second: RunInfo) -> list[tuple[str, str, st
 def _text(value: Any) -> str:
     return brief(redacted(str(value)), 60) or "''"
 
-# %% ../../nbs/16_cli/06_comparing.ipynb #e72034eb
-def _numbers(run: RunInfo) -> dict[str, float]:
-    """The numbers of a run by name: those of its summary first."""
-    told = {f"summary: {number.name}": number.value for number in run.summary.numbers} if run.summary else {}
-    found = {**told, **dict(flattened(run.metrics))}
-    return {name: value for name, value in found.items() if type(value) in (int, float)}
-
 # %% ../../nbs/16_cli/06_comparing.ipynb #1f2d83a3
 def compared_metrics(first: RunInfo, second: RunInfo) -> list[tuple[str, str, str, str]]:
     """Name, both values and their difference (second minus first) of the numbers of two runs."""
-    mine, theirs = _numbers(first), _numbers(second)
+    mine, theirs = first.numbers, second.numbers
     return [(brief(name, 60), _figure(mine.get(name)), _figure(theirs.get(name)),
              f"{theirs[name] - mine[name]:+.4g}" if name in mine and name in theirs else "")
             for name in dict.fromkeys([*mine, *theirs])]

@@ -34,6 +34,8 @@ COMMANDS = {  # name: (module:function, one line)
     "new": ("unlearn_nb.cli.making:new", "Write NAME.ipynb, a study that runs as it is: a template to be changed."),
     "run": ("unlearn_nb.cli.running:run", "Run STUDY (a name or a notebook's path) and print the path of its report."),
     "show": ("unlearn_nb.cli.looking:show", "Show the parameters, state and metrics of RUN."),
+    "sweep": ("unlearn_nb.cli.sweeping:sweep",
+              "Make the runs of GRID, a file of YAML, and print the path of a page that compares them."),
     "verify": ("unlearn_nb.cli.product:verify", "Score what RUN has delivered once more, and compare."),
 }
 

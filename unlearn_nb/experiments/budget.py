@@ -6,7 +6,7 @@
 __all__ = ['REPORT', 'MODELS', 'STAGES', 'AIM', 'KEPT', 'Piece', 'piece_of', 'Estimate', 'estimate_of', 'without_stages',
            'stages_in', 'estimate_study', 'fit_study', 'affordable']
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #57a0b1a1
+# %% ../../nbs/15_experiments/43_budget.ipynb #90d909e3
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from .probing import Subject, counted_for, rates_for
 from .rates import Rates
 from ..runs import Run, in_time, read_duration
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #5b9bd250
+# %% ../../nbs/15_experiments/43_budget.ipynb #83b0a1e3
 @dataclass(frozen=True)
 class Piece:
     """A line of an estimate."""
@@ -33,17 +33,17 @@ class Piece:
     seconds: float  # of all, on the clock of the rates
     stored: float  # bytes
 
-
+# %% ../../nbs/15_experiments/43_budget.ipynb #407c917f
 def piece_of(work: Work, rates: Rates) -> Piece:
     """What work takes at measured rates. Raises KeyError for a kind that was not measured."""
     each = work.fixed + (rates.kinds[work.kind].of(work.rows) if work.kind and work.rows and work.count else 0.0)
-    return Piece(work.stage, work.count, work.rows, work.count * each / work.beside,
-                 work.count * work.stored * rates.adapter)
+    return Piece(work.stage, work.count, work.rows, seconds=work.count * each / work.beside,
+                 stored=work.count * work.stored * rates.adapter)
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #30560163
+# %% ../../nbs/15_experiments/43_budget.ipynb #b8c69b53
 REPORT, MODELS = 6 * 2**20, 1.5  # bytes of tables, figures and report; models beside the one that is worked with
 
-
+# %% ../../nbs/15_experiments/43_budget.ipynb #6cda41ae
 @dataclass(frozen=True)
 class Estimate:
     """What a study will take.
@@ -63,17 +63,17 @@ class Estimate:
     cached: float
     reused: tuple[str, ...] = ()
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #9728d179
+# %% ../../nbs/15_experiments/43_budget.ipynb #373f0545
 def estimate_of(works: Sequence[Work], rates: Rates, *, reused: Sequence[str] = ()) -> Estimate:
     """The estimate of counted work at measured rates."""
     pieces = tuple(piece_of(work, rates) for work in works if work.count and (work.rows or work.fixed))
     worked = math.fsum(piece.seconds for piece in pieces)
     learnt = sum(work.count for work in works if work.kind == "learn" and work.stage in ("target", "oracle"))
-    return Estimate(pieces, worked, worked * rates.pace, rates.peak + MODELS * rates.weights,
+    return Estimate(pieces, worked, seconds=worked * rates.pace, memory=rates.peak + MODELS * rates.weights,
                     disk=REPORT + sum(piece.stored for piece in pieces), cached=learnt * rates.weights,
                     reused=tuple(reused))
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #8a01e036
+# %% ../../nbs/15_experiments/43_budget.ipynb #afef7566
 STAGES = {  # of a run: what a name has, by the line of the table
     "train over": r"^s\d+-train-over-", "train under": r"^s\d+-train-under-", "train NPO alone": r"-train-npo-alone$",
     "merge": r"^s\d+-merge-", "score on validation": r"-score-.*-validation$",
@@ -83,7 +83,7 @@ STAGES = {  # of a run: what a name has, by the line of the table
     "score": r"-score-", "train both sides": r"^s\d+-train-", "read both sides": r"-read-", "train": r"^train-",
     "train relearn after": r"-train-relearn-after-", "masks of weights": r"-inject-masks$"}
 
-
+# %% ../../nbs/15_experiments/43_budget.ipynb #8468483f
 def without_stages(works: Sequence[Work], there: Sequence[str]) -> tuple[list[Work], list[str]]:
     """Work less what the stages called `there` have done, and what is reused, in words."""
     left, reused = [], []
@@ -95,7 +95,7 @@ def without_stages(works: Sequence[Work], there: Sequence[str]) -> tuple[list[Wo
         reused += [f"{done:g} of {work.count:g} of `{work.stage}`"] if done else []
     return left, reused
 
-
+# %% ../../nbs/15_experiments/43_budget.ipynb #0a9c0bbe
 def stages_in(folder: Path) -> list[str]:
     """Names of the finished stages of a run's folder."""
     found = []
@@ -106,7 +106,7 @@ def stages_in(folder: Path) -> list[str]:
             continue
     return found
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #d076cbaa
+# %% ../../nbs/15_experiments/43_budget.ipynb #4509e508
 def estimate_study(subject: Subject, budget: str | Spending, rates: Rates, *, there: Sequence[str] = ()) -> Estimate:
     """What a study takes at a budget. `there`: names of the stages that its run has left."""
     plan = subject.plan(budget)
@@ -117,7 +117,7 @@ def estimate_study(subject: Subject, budget: str | Spending, rates: Rates, *, th
     known -= {"target"} if subject.study == "localization" else set()
     return estimate_of(works, rates, reused=[*(f"the {role}, trained before" for role in sorted(known)), *reused])
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #8df2e944
+# %% ../../nbs/15_experiments/43_budget.ipynb #2cf5aac2
 AIM = 0.85  # of a time: what an estimate may fill, since it may be too small
 
 
@@ -130,7 +130,7 @@ def fit_study(subject: Subject, seconds: float, rates: Rates) -> Fitted:
 
     return fit(seconds, levels_of(subject.study, **case), cost)
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #f96ea77d
+# %% ../../nbs/15_experiments/43_budget.ipynb #640cb8c5
 def _kept(file: Path, key: str) -> dict[str, Any] | None:
     """The record of a plan that was fitted for this budget and these parameters; None where there is none."""
     try:
@@ -139,7 +139,7 @@ def _kept(file: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
-
+# %% ../../nbs/15_experiments/43_budget.ipynb #e1228598
 def _fitted(subject: Subject, budget: str, key: str) -> dict[str, Any]:
     """What is to be kept of a plan that is fitted now."""
     seconds = read_duration(budget)
@@ -154,10 +154,10 @@ def _fitted(subject: Subject, budget: str, key: str) -> dict[str, Any]:
     return {"key": key, "budget": budget, "said": said, "level": found.level, "seconds": round(found.seconds, 1),
             "pace": round(rates.pace, 3), "values": found.values}
 
-# %% ../../nbs/15_experiments/43_budget.ipynb #560c54ce
+# %% ../../nbs/15_experiments/43_budget.ipynb #09f189e8
 KEPT = ".budget.json"  # beside a run's stages
 
-
+# %% ../../nbs/15_experiments/43_budget.ipynb #bd55626c
 def affordable(run: Run, study: str, budget: str, **asked: Any) -> str | Spending:
     """What a study's plan takes as its budget: a name as it is, and of a time what fits into it.
 

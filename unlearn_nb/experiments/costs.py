@@ -7,7 +7,7 @@ __all__ = ['START', 'FIGURE', 'AUGMENTED', 'WORK', 'Work', 'Counted', 'rows_of_b
            'relearn_rows', 'relearn_work', 'measured_count', 'injected_rows', 'localization_work', 'trainings_of',
            'compare_work', 'forget_work', 'eraser_work', 'sides_of', 'audit_work']
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #1067cac9
+# %% ../../nbs/15_experiments/41_costs.ipynb #9fcae337
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ from .rates import rows_a_step
 from .relearn import ReLearnPlan
 from ..models import Recipe
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #327d1437
+# %% ../../nbs/15_experiments/41_costs.ipynb #1643e591
 @dataclass(frozen=True)
 class Work:
     """Pieces of one kind of work: `count` times `rows` rows, so many at a time `beside` one another.
@@ -44,7 +44,7 @@ class Work:
     fixed: float = 0.0
     stored: float = 0.0
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #1154d7f4
+# %% ../../nbs/15_experiments/41_costs.ipynb #90d1c085
 @dataclass(frozen=True)
 class Counted:
     """What a plan's work depends on beside the plan.
@@ -74,16 +74,16 @@ class Counted:
         """The same with at most so many of a split."""
         return sum(min(most, self.of(part, split)) for split in splits)
 
-
+# %% ../../nbs/15_experiments/41_costs.ipynb #7a518118
 def rows_of_bench(bench: Bench) -> dict[tuple[str, str], int]:
     """(split, part) -> number of rows."""
     splits = ("forget", "retain", "collateral", "holdout", "general")
     return {(split, part): len(bench.split(split, part)) for split in splits for part in ("validation", "test")}
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #a6dadbc8
+# %% ../../nbs/15_experiments/41_costs.ipynb #bc557ba8
 START, FIGURE = 9.0, 0.8  # seconds: a kernel that imports everything, and a figure; as measured with `tiny` on one core
 
-
+# %% ../../nbs/15_experiments/41_costs.ipynb #b38c76a9
 def teaching(recipe: Recipe, counted: Counted) -> list[Work]:
     """Target and oracle, as far as they are not there."""
     forget, kept = counted.of("all", "forget"), counted.of("all", "retain", "collateral", "general")
@@ -92,14 +92,14 @@ def teaching(recipe: Recipe, counted: Counted) -> list[Work]:
                  count=counted.untaught.count(role), beside=counted.beside)
             for role in dict.fromkeys(counted.untaught) if role != "scorer"]
 
-
+# %% ../../nbs/15_experiments/41_costs.ipynb #5e0e97d7
 def around(figures: int, counted: Counted, read: str) -> list[Work]:
     """What every study begins and ends with: imports, what the models know, figures, the report."""
     known = counted.of("all", "forget", "holdout") * 2
     return [Work("start and report", "", fixed=START + FIGURE * figures),
             Work("what is known before", read, rows=known, count=counted.seeds)]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #92ea9633
+# %% ../../nbs/15_experiments/41_costs.ipynb #42c2c22d
 def merging_work(plan: MergingPlan, counted: Counted) -> list[Work]:
     """Of the study `merging`."""
     seeds, settings, grid = counted.seeds, plan.settings, len(plan.shares) * len(plan.densities)
@@ -117,7 +117,7 @@ def merging_work(plan: MergingPlan, counted: Counted) -> list[Work]:
             Work("score on test", "score", counted.of("test"), count=tests),
             *around(9, counted, "read")]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #f87fcae2
+# %% ../../nbs/15_experiments/41_costs.ipynb #d5799c86
 AUGMENTED = 6  # rows of a forget row
 
 
@@ -127,11 +127,11 @@ def relearn_rows(plan: ReLearnPlan, counted: Counted, name: str, ratio: float) -
     pace = counted.of("all", "forget") * (AUGMENTED * (1 + ratio) if name == "relearn" else 1)
     return method.epochs * pace * rows_a_step(settings) / (settings.batch_size * settings.accumulation)
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #3705bfeb
+# %% ../../nbs/15_experiments/41_costs.ipynb #25c05200
 def relearn_work(plan: ReLearnPlan, counted: Counted) -> list[Work]:
     """Of the study `relearn`."""
     seeds, methods, splits = counted.seeds, plan.methods, ("forget", "retain")
-    rows = {name: relearn_rows(plan, counted, name, plan.ratio) for name in methods}
+    rows = {name: relearn_rows(plan, counted, name, ratio=plan.ratio) for name in methods}
     kinds = {name: "relearn" if name == "relearn" else "baseline" for name in methods}
     candidates = seeds * sum(len(one.learning_rates) for one in methods.values())
     attacked, models = counted.some("test", plan.attacked, *splits), 2 + len(methods)
@@ -145,7 +145,7 @@ def relearn_work(plan: ReLearnPlan, counted: Counted) -> list[Work]:
             *(Work(f"train {name}", kinds[name], rows[name], count=seeds * len(one.learning_rates), stored=1)
               for name, one in methods.items()),
             Work("train relearn after", "relearn", rows["relearn"] / 3, stored=2),
-            *(Work(f"train relearn, ratio {r:g}", "relearn", relearn_rows(plan, counted, "relearn", r), stored=1)
+            *(Work(f"train relearn, ratio {r:g}", "relearn", relearn_rows(plan, counted, "relearn", ratio=r), stored=1)
               for r in swept),
             Work("score on validation", "score", counted.of("validation", *splits), count=candidates),
             Work("score on test", "score", counted.of("test", *splits), count=tests),
@@ -153,7 +153,7 @@ def relearn_work(plan: ReLearnPlan, counted: Counted) -> list[Work]:
             Work("probabilities followed, layers", "read", min(plan.followed, counted.of("test", "forget")),
                  count=8 * models), *around(8, counted, "read")]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #ec3e1969
+# %% ../../nbs/15_experiments/41_costs.ipynb #34c8bf78
 def measured_count(plan: LocalizationPlan, counted: Counted) -> int:
     """How many rows a measurement reads."""
     splits = ("retain", "collateral", "general")
@@ -166,7 +166,7 @@ def injected_rows(plan: LocalizationPlan, counted: Counted) -> float:
     return (plan.injection.steps * once if plan.injection.steps else
             plan.injection.epochs * counted.of("all", "forget") * beside)
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #08945a46
+# %% ../../nbs/15_experiments/41_costs.ipynb #acd05975
 def localization_work(plan: LocalizationPlan, counted: Counted) -> list[Work]:
     """Of the study `localization`."""
     seeds, rows, points = counted.seeds, measured_count(plan, counted), len(plan.checkpoints)
@@ -185,13 +185,13 @@ def localization_work(plan: LocalizationPlan, counted: Counted) -> list[Work]:
             Work("localize", "train", 4 * counted.of("all", "forget"), count=seeds * len(plan.graded)),
             *around(7, counted, "read")]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #10cd7b2a
+# %% ../../nbs/15_experiments/41_costs.ipynb #6df481b4
 def trainings_of(plan: ComparePlan) -> float:
     """Whole trainings of all contestants; one without `$` is shared by its strengths."""
     return sum(len(one.strengths) if "$" in step else 1 for one in plan.contestants.values()
                for step in one.steps if step.startswith("unlearn("))
 
-
+# %% ../../nbs/15_experiments/41_costs.ipynb #16743436
 def compare_work(plan: ComparePlan, counted: Counted) -> list[Work]:
     """Of the study `compare`."""
     seeds, settings, contestants = counted.seeds, plan.settings, len(plan.contestants)
@@ -212,7 +212,7 @@ def compare_work(plan: ComparePlan, counted: Counted) -> list[Work]:
             Work("pool, read", "score", min(plan.pool.asked, forget), count=seeds * 2 * pool, beside=beside),
             *around(5, counted, "read")]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #d73cad12
+# %% ../../nbs/15_experiments/41_costs.ipynb #d9674007
 def forget_work(plan: ForgetPlan, counted: Counted) -> list[Work]:
     """Of the study `forget`; all its trials are counted, though the search may end earlier."""
     settings, formats = plan.settings, counted.formats
@@ -225,7 +225,7 @@ def forget_work(plan: ForgetPlan, counted: Counted) -> list[Work]:
             Work("answers", "score", said, count=2 + (counted.asked.get("oracle", "none") != "none")),
             Work("start and report", "", fixed=START + FIGURE)]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #4c07e14e
+# %% ../../nbs/15_experiments/41_costs.ipynb #fa0048dc
 def eraser_work(plan: ErasingPlan, counted: Counted) -> list[Work]:
     """Of the study `eraser`."""
     seeds, cases = counted.seeds, plan.cases
@@ -244,13 +244,13 @@ def eraser_work(plan: ErasingPlan, counted: Counted) -> list[Work]:
             Work("score", "score", judged, count=seeds * len(cases) * (methods + 2) + tries),
             *around(7, counted, "read")]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #05c743c2
+# %% ../../nbs/15_experiments/41_costs.ipynb #65015dc0
 def sides_of(plan: AuditPlan) -> int:
     """Trainings of the traps that a plan tries."""
     tried = [trap for name, trap in read_traps().items() if name in plan.traps or not plan.traps]
     return len({side for trap in tried for side in (trap.right, trap.wrong) if side})
 
-
+# %% ../../nbs/15_experiments/41_costs.ipynb #9e17b4e4
 def audit_work(plan: AuditPlan, counted: Counted) -> list[Work]:
     """Of the study `audit`."""
     seeds, sides, settings = counted.seeds, sides_of(plan), plan.settings
@@ -262,7 +262,7 @@ def audit_work(plan: AuditPlan, counted: Counted) -> list[Work]:
             Work("edits", "train", 4 * (2 * plan.products + 4) * plan.curvature_rows, count=seeds),
             *around(2, counted, "read")]
 
-# %% ../../nbs/15_experiments/41_costs.ipynb #04d71cb2
+# %% ../../nbs/15_experiments/41_costs.ipynb #70f7c1d6
 WORK: dict[str, Callable[[Any, Counted], list[Work]]] = {
     "audit": audit_work, "compare": compare_work, "eraser": eraser_work, "forget": forget_work,
     "localization": localization_work, "merging": merging_work, "relearn": relearn_work}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EACH', 'number_between', 'list_between', 'values_between', 'levels_of', 'Fitted', 'fit', 'cuts']
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #1b4aad38
+# %% ../../nbs/15_experiments/39_levels.ipynb #aed6b7c0
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..core import UnlearnError, spread
 from .plan import BUDGETS, plan_values, read_amounts
 from ..runs import in_time
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #7827f343
+# %% ../../nbs/15_experiments/39_levels.ipynb #32737be1
 def _is_points(value: Any) -> bool:
     """Whether a list is of whole numbers that rise: steps at which something is looked at."""
     return all(type(item) is int for item in value) and list(value) == sorted(set(value)) and len(value) > 0
@@ -29,7 +29,7 @@ def number_between(low: float, high: float, share: float) -> float:
         found = low * (high / low) ** share
     return round(found) if type(low) is type(high) is int else float(f"{found:.3g}")
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #974d47c9
+# %% ../../nbs/15_experiments/39_levels.ipynb #725c31cc
 def list_between(low: Sequence, high: Sequence, share: float) -> list:
     """The entries at a share of the way from one list to another."""
     count = round(len(low) + share * (len(high) - len(low)))
@@ -44,7 +44,7 @@ def list_between(low: Sequence, high: Sequence, share: float) -> list:
     nearer = low if share < 0.5 else high
     return list(nearer[: max(1, min(count, len(nearer)))])
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #28ae7b22
+# %% ../../nbs/15_experiments/39_levels.ipynb #a53a239d
 def _between(low: Any, high: Any, share: float) -> Any:
     if share in (0, 1) or None in (low, high) or type(low) is bool:
         return low if share < 0.5 else high
@@ -53,7 +53,7 @@ def _between(low: Any, high: Any, share: float) -> Any:
     numbers = all(isinstance(value, (int, float)) for value in (low, high))
     return number_between(low, high, share) if numbers else low if share < 0.5 else high
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #002dbc7b
+# %% ../../nbs/15_experiments/39_levels.ipynb #1a5ccad7
 def _get(values: Mapping[str, Any], path: str) -> Any:
     """The value at a path with dots; None where there is none."""
     for word in path.split("."):
@@ -66,7 +66,7 @@ def _put(values: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     word, dot, rest = path.partition(".")
     return {**values, word: _put(values[word], rest, value) if dot else value}
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #4afeebb3
+# %% ../../nbs/15_experiments/39_levels.ipynb #43f56b05
 def values_between(low: Mapping[str, Any], high: Mapping[str, Any], share: float,
                    amounts: Sequence[str]) -> dict[str, Any]:
     """The values of a plan at a share of the way from `low` to `high`: amounts grow, the rest is the nearer one's."""
@@ -76,18 +76,18 @@ def values_between(low: Mapping[str, Any], high: Mapping[str, Any], share: float
             values = _put(values, path, _between(_get(low, path), _get(high, path), share))
     return values
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #dc16b87e
+# %% ../../nbs/15_experiments/39_levels.ipynb #c318c331
 EACH = 16  # levels from one plan to the next
 
 
 def levels_of(study: str, **case: str) -> list[dict[str, Any]]:
     """The values of all levels, from smoke (0) to full (2 * `EACH`); `case`: as `plan_values` without budget."""
     plans, amounts = [plan_values(study, budget=budget, **case) for budget in BUDGETS], list(read_amounts(study))
-    steps = [values_between(low, high, part / EACH, amounts) for low, high in zip(plans, plans[1:])
+    steps = [values_between(low, high, part / EACH, amounts=amounts) for low, high in zip(plans, plans[1:])
              for part in range(EACH)]
     return [*steps, plans[-1]]
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #aed32697
+# %% ../../nbs/15_experiments/39_levels.ipynb #73900f2c
 @dataclass(frozen=True)
 class Fitted:
     """The level that fits into a time."""
@@ -96,7 +96,7 @@ class Fitted:
     values: dict[str, Any]
     seconds: float  # that it is thought to take
 
-
+# %% ../../nbs/15_experiments/39_levels.ipynb #e0416e3b
 def fit(seconds: float, levels: Sequence[dict[str, Any]], cost: Callable[[Mapping[str, Any]], float]) -> Fitted:
     """The dearest of some levels that costs at most so many seconds. Raises UnlearnError where none does."""
     tried = [Fitted(level, values, cost(values)) for level, values in enumerate(levels)]
@@ -108,7 +108,7 @@ def fit(seconds: float, levels: Sequence[dict[str, Any]], cost: Callable[[Mappin
                            f"{in_time(least)} here; give that, or a smaller model or bench")
     return max(fitting, key=lambda one: (one.seconds, one.level))
 
-# %% ../../nbs/15_experiments/39_levels.ipynb #33ba185a
+# %% ../../nbs/15_experiments/39_levels.ipynb #e46dfaee
 def _amount(value: Any) -> str:
     return str(len(value)) if isinstance(value, (list, tuple, dict)) else f"{value:g}"
 

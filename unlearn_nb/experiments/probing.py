@@ -6,7 +6,7 @@
 __all__ = ['PLANNED', 'USUAL', 'SHOWN', 'Subject', 'own_rows', 'untaught', 'counted_for', 'subject_tokenizer', 'trainings_tried',
            'suite_of', 'readings_tried', 'rates_for']
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #dad11db2
+# %% ../../nbs/15_experiments/42_probing.ipynb #01996a8e
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,7 +31,7 @@ from ..models import in_template, load_model, other_template, read_origin, tiny_
 from ..objectives import read_method
 from ..runs import count_jobs
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #53b05b24
+# %% ../../nbs/15_experiments/42_probing.ipynb #bf2b70c7
 PLANNED = {
     "audit": (audit_plan, ()), "compare": (compare_plan, ("only",)),
     "eraser": (erasing_plan, ("solver", "damping", "share", "rank", "faithful")),
@@ -40,7 +40,7 @@ PLANNED = {
     "merging": (merging_plan, ("over", "under", "density", "faithful")),
     "relearn": (relearn_plan, ("writer", "judge", "prompts", "generic", "ratio", "faithful", "nli", "rater"))}
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #20bd55a9
+# %% ../../nbs/15_experiments/42_probing.ipynb #fa295644
 @dataclass
 class Subject:
     """A study with its parameters (`asked`), before it runs.
@@ -102,7 +102,7 @@ class Subject:
         """How many seeds there are."""
         return self.asked.get("seeds") or getattr(plan, "seeds", 1)
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #d04109d9
+# %% ../../nbs/15_experiments/42_probing.ipynb #b1221d58
 def own_rows(asked: Mapping[str, Any]) -> Bench:
     """The rows of the study `forget`, in the format that its model is asked in."""
     files = {name: asked.get(name) or None for name in ("holdout", "general")}
@@ -110,7 +110,7 @@ def own_rows(asked: Mapping[str, Any]) -> Bench:
     return own_bench(asked["forget"], asked["retain"], **files, carve=asked.get("carve", 0.0),
                      seed=asked.get("seed", 0), template=template)
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #c0ae8de1
+# %% ../../nbs/15_experiments/42_probing.ipynb #b5a042fc
 def untaught(subject: Subject, plan: Any) -> tuple[str, ...]:
     """The roles that are still to be trained, of all seeds."""
     recipe = getattr(plan, "recipe", None)
@@ -129,7 +129,7 @@ def untaught(subject: Subject, plan: Any) -> tuple[str, ...]:
             subject._untaught[key] += ("scorer",)
     return subject._untaught[key]
 
-
+# %% ../../nbs/15_experiments/42_probing.ipynb #9af42ac8
 def counted_for(subject: Subject, plan: Any) -> Counted:
     """What the plan's work depends on."""
     bench = subject.bench(subject.size_of(plan))
@@ -138,15 +138,15 @@ def counted_for(subject: Subject, plan: Any) -> Counted:
     return Counted(rows_of_bench(bench), seeds=subject.seeds(plan), untaught=untaught(subject, plan), formats=formats,
                    beside=beside, asked=subject.asked)
 
-
+# %% ../../nbs/15_experiments/42_probing.ipynb #461456fc
 def subject_tokenizer(subject: Subject) -> Any:
     """The tokeniser of the model at hand."""
     return load_model(str(tiny_base()) if subject.model == "tiny" else subject.model)[1]
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #b1b2793b
+# %% ../../nbs/15_experiments/42_probing.ipynb #64bf0c84
 USUAL = "0.4*npo(per=tokens, beta=0.5) + 0.4*kl + 0.2*nll"  # where a study has many objectives: one in the middle
 
-
+# %% ../../nbs/15_experiments/42_probing.ipynb #05305c60
 def trainings_tried(subject: Subject, plan: Any) -> dict[str, tuple[str, Any]]:
     """Kind of work -> objective and settings."""
     if subject.study == "merging":
@@ -163,7 +163,7 @@ def trainings_tried(subject: Subject, plan: Any) -> dict[str, tuple[str, Any]]:
         return {"train": ((read_method(subject.asked.get("method", "npo-gdr")) or ("npo-gdr",))[0], plan.settings)}
     return {} if subject.study == "eraser" else {"train": (USUAL, plan.settings)}
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #f030f3c9
+# %% ../../nbs/15_experiments/42_probing.ipynb #22e72883
 def suite_of(subject: Subject, plan: Any) -> str | Suite:
     """The suite that a study's scores come from."""
     exact = "exact" if subject.asked.get("bench", "") == "biographies" else "embedding"
@@ -178,7 +178,7 @@ def suite_of(subject: Subject, plan: Any) -> str | Suite:
 def _likelihoods(model: Any, tokenizer: Any, rows: list[dict], template: str) -> Any:
     return read_answers(model, tokenizer, rows, template=template)
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #7190e4df
+# %% ../../nbs/15_experiments/42_probing.ipynb #d538b9ba
 def readings_tried(subject: Subject, plan: Any) -> dict[str, tuple[ReadRows, Sequence[dict]]]:
     """Kind of work -> what reads, and rows."""
     bench, suite = subject.bench(subject.size_of(plan)), suite_of(subject, plan)
@@ -192,7 +192,7 @@ def readings_tried(subject: Subject, plan: Any) -> dict[str, tuple[ReadRows, Seq
     scored = lambda model, tokenizer, rows, template: evaluate(model, tokenizer, rows, suite=suite, template=template)
     return read | {"score": (scored, mixed)}
 
-# %% ../../nbs/15_experiments/42_probing.ipynb #72353737
+# %% ../../nbs/15_experiments/42_probing.ipynb #10884c17
 SHOWN = 32  # rows of a kind that are trained on while rates are measured
 
 

@@ -6,7 +6,7 @@
 __all__ = ['SHORT', 'Clock', 'ReadRows', 'Rate', 'fitted_rate', 'rate_of', 'Ground', 'folder_bytes', 'learning_rate_of',
            'rows_a_step', 'Tried', 'training_rate_of', 'reading_rate_of', 'Rates', 'measured_rates']
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #b90d41f9
+# %% ../../nbs/15_experiments/40_rates.ipynb #14b15e0d
 import math
 import shutil
 import tempfile
@@ -23,7 +23,7 @@ from ..core import peak_bytes, spread
 from ..models import Recipe, encode, load_model, memorise, tiny_base
 from ..unlearning import UnlearnSettings, unlearn
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #abeba4c5
+# %% ../../nbs/15_experiments/40_rates.ipynb #674fb7c4
 @dataclass(frozen=True)
 class Rate:
     """Seconds of a piece of work, and of each row in it."""
@@ -35,7 +35,7 @@ class Rate:
         """Seconds of a piece with so many rows."""
         return self.fixed + self.each * rows
 
-
+# %% ../../nbs/15_experiments/40_rates.ipynb #379c64c1
 def fitted_rate(few: tuple[float, float], more: tuple[float, float]) -> Rate:
     """The rate through two pairs of rows and seconds; through the second alone where it took no longer."""
     each = (more[1] - few[1]) / (more[0] - few[0])
@@ -43,19 +43,19 @@ def fitted_rate(few: tuple[float, float], more: tuple[float, float]) -> Rate:
         return Rate(0.0, more[1] / more[0])
     return Rate(max(0.0, few[1] - each * few[0]), each)
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #5e40f967
+# %% ../../nbs/15_experiments/40_rates.ipynb #af7a762e
 SHORT = 1.0  # seconds; a try that takes longer is not repeated
 
-
+# %% ../../nbs/15_experiments/40_rates.ipynb #b689c79d
 Clock = Callable[[], float]
 
-
+# %% ../../nbs/15_experiments/40_rates.ipynb #6836a18a
 def _seconds(work: Callable[[int], Any], pieces: int, clock: Clock) -> float:
     started = clock()
     work(pieces)
     return clock() - started
 
-
+# %% ../../nbs/15_experiments/40_rates.ipynb #7492c9db
 def rate_of(work: Callable[[int], Any], rows: Callable[[int], float], *, few: int = 2, more: int = 12,
             clock: Clock = time.process_time) -> Rate:
     """The rate of `work(pieces)`, tried with `few` and `more` pieces (fewer where it is slow).
@@ -70,7 +70,7 @@ def rate_of(work: Callable[[int], Any], rows: Callable[[int], float], *, few: in
         first = min(first, _seconds(work, few, clock))
     return fitted_rate((rows(few), first), (rows(more), _seconds(work, more, clock)))
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #ea5e6322
+# %% ../../nbs/15_experiments/40_rates.ipynb #31a0cacc
 @dataclass(frozen=True)
 class Ground:
     """On what is tried: a model by name, rows to forget, to keep and to learn, and their template."""
@@ -95,7 +95,7 @@ class Ground:
         """All rows."""
         return [*self.forget, *self.retain]
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #145639f5
+# %% ../../nbs/15_experiments/40_rates.ipynb #1fae35ea
 @contextmanager
 def _empty_folder():
     folder = Path(tempfile.mkdtemp(prefix="unlearn-nb-rates-"))
@@ -109,7 +109,7 @@ def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #ac721bd3
+# %% ../../nbs/15_experiments/40_rates.ipynb #13c13c3c
 def learning_rate_of(ground: Ground, recipe: Recipe, dtype: str) -> Rate:
     """Of a model that learns rows by a recipe."""
     def work(steps: int) -> None:
@@ -120,13 +120,13 @@ def learning_rate_of(ground: Ground, recipe: Recipe, dtype: str) -> Rate:
     return rate_of(work, lambda steps: steps * recipe.batch_size, few=1 if recipe.lora_rank else 2,
                    clock=ground.clock)
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #2ac219a7
+# %% ../../nbs/15_experiments/40_rates.ipynb #e7862d79
 def rows_a_step(settings: UnlearnSettings, objective: str = "npo + nll") -> float:
     """Rows of a step: those to forget, and those to keep beside them."""
     kept = 0.0 if "(on=forget)" in objective and "+" not in objective else settings.retain_per_forget
     return settings.batch_size * settings.accumulation * (1 + kept)
 
-
+# %% ../../nbs/15_experiments/40_rates.ipynb #c6d0b2db
 @dataclass(frozen=True)
 class Tried:
     """A training that was tried: its rate, and the bytes that it left."""
@@ -134,7 +134,7 @@ class Tried:
     rate: Rate
     left: int
 
-
+# %% ../../nbs/15_experiments/40_rates.ipynb #64ecaea0
 def training_rate_of(ground: Ground, objective: str, settings: UnlearnSettings) -> Tried:
     """Of an adapter (or the whole model) that is trained with an objective."""
     left = 0
@@ -151,7 +151,7 @@ def training_rate_of(ground: Ground, objective: str, settings: UnlearnSettings) 
 
     return Tried(rate_of(work, lambda steps: steps * rows_a_step(settings, objective), few=1, clock=ground.clock), left)
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #81d58bf4
+# %% ../../nbs/15_experiments/40_rates.ipynb #799449e6
 ReadRows = Callable[[Any, Any, list[dict], str], Any]  # model, tokeniser, rows with a split, template
 
 
@@ -164,7 +164,7 @@ def reading_rate_of(ground: Ground, read: ReadRows, rows: Sequence[dict]) -> Rat
     work = lambda count: read(model, tokenizer, spread(rows, count), ground.template)
     return rate_of(work, float, few=few, more=more, clock=ground.clock)
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #549530d2
+# %% ../../nbs/15_experiments/40_rates.ipynb #f6805162
 @dataclass(frozen=True)
 class Rates:
     """What was measured: rates by kind of work, and bytes."""
@@ -177,14 +177,14 @@ class Rates:
     seconds: float  # that measuring took, by the clock
     pace: float = 1.0  # seconds by the clock of a second of `kinds`
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #ec4bbead
+# %% ../../nbs/15_experiments/40_rates.ipynb #b2a1ec8b
 def _tokens_a_row(ground: Ground, tokenizer: Any) -> float:
     rows = spread(ground.rows, 50)
     lengths = [len(encode(tokenizer, row["prompt"], row["response"], template=ground.template)[0])
                for row in rows]
     return math.fsum(lengths) / max(1, len(lengths))
 
-# %% ../../nbs/15_experiments/40_rates.ipynb #dd9eeb2f
+# %% ../../nbs/15_experiments/40_rates.ipynb #3db5305e
 def measured_rates(ground: Ground, *, recipe: Recipe | None, dtype: str,
                    trainings: Mapping[str, tuple[str, UnlearnSettings]],
                    readings: Mapping[str, tuple[ReadRows, Sequence[dict]]]) -> Rates:
@@ -205,5 +205,6 @@ def measured_rates(ground: Ground, *, recipe: Recipe | None, dtype: str,
     kinds |= {name: reading_rate_of(ground, *how) for name, how in readings.items()}
     gpu = torch.cuda.max_memory_allocated() if ground.device.startswith("cuda") else 0
     took, worked = time.perf_counter() - started, ground.clock() - worked
-    return Rates(kinds, weights, max((one.left for one in tried.values()), default=0), max(peak_bytes(), gpu),
+    left = max((one.left for one in tried.values()), default=0)
+    return Rates(kinds, weights=weights, adapter=left, peak=max(peak_bytes(), gpu),
                  tokens=tokens, seconds=took, pace=took / max(worked, 1e-3))

@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SETUP_FILES := settings.ini setup.py pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults lab bench export clean-notebooks readme docs hooks
+.PHONY: help run test faults lab bench gpu export clean-notebooks readme docs hooks
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -31,6 +31,9 @@ bench: $(VENV)/.installed-dev  ## time the fused training step against the strai
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/factors.py
+
+gpu: $(VENV)/.installed-dev  ## on a GPU, in ten minutes: step, generation, merging, CG and a study at 7B shape (without one: small, on the CPU)
+	$(BIN)/python benchmarks/gpu.py
 
 export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks
 	find unlearn_nb -mindepth 2 -name '[a-z]*.py' -delete

@@ -1,6 +1,7 @@
 """The study of influence edits end to end at the smoke budget, its claims, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,28 @@ import pandas as pd
 import pytest
 from studies import refused
 
+from unlearn_nb.benches import as_dataset, load_bench
 from unlearn_nb.core import UnlearnError
 from unlearn_nb.experiments import (
     SHARE_OF_RETRAINING,
     Case,
+    ErasingExperiment,
     Problem,
+    compare_edits,
     erasing_claims,
     erasing_plan,
     failing_from,
+    in_turn,
+    over_turns,
     recoveries,
     recoveries_over_seeds,
+    retrained,
+    start_of,
 )
 from unlearn_nb.influence import Weights
 from unlearn_nb.metrics import Edits, scored
 from unlearn_nb.models import load_adapter, load_model, reader_base
+from unlearn_nb.runs import Run
 
 CASES = ("like-responses-0.1", "facts-removal-0.1")
 
@@ -108,6 +117,62 @@ def test_plans():
     assert erasing_plan("smollm2", "quick").cases == (Case("facts", "removal"),)
     with pytest.raises(UnlearnError, match="unknown budget 'huge'"):
         erasing_plan("tiny", "huge")
+
+
+def test_few_authors_of_a_real_model_go_in_turn_from_one_adapter():
+    turns = [erasing_plan("smollm2", "quick", bench="tofu", seed=seed, first=5, share=0.1) for seed in (5, 6, 7)]
+    assert [plan.turn for plan in turns] == [5, 6, 7] and {plan.recipe.seed for plan in turns} == {5}
+    assert {plan.cases for plan in turns} == {(Case("facts", "removal", 0.3333),)} and turns[0].subjects == 3
+    assert erasing_plan("smollm2", "quick", bench="tofu", share=0.6).cases[0].share == 0.6
+    for other in (erasing_plan("smollm2", "smoke", bench="tofu", seed=6, first=5),
+                  erasing_plan("smollm2", "quick", seed=6, first=5),
+                  erasing_plan("tiny", "quick", bench="tofu", seed=6, first=5)):
+        assert other.subjects is None and other.turn is None and other.recipe.seed == 6 and other.remedies
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Two turns of an adapter of `tiny` that was taught three subjects, two of whom may go."""
+    bench = load_bench("biographies", size="smoke")
+    named = [row | {"subject": "abc"[i % 3]} for i, row in enumerate(list(bench.training_rows())[:36])]
+    parts = {split: as_dataset([row for row in named if (row["subject"] != "c") == (split == "forget")])
+             for split in ("forget", "retain")}
+    bench, run = replace(bench, **parts, teach_general=False), Run.open(tmp_path / "run")
+    asked = dict(cases=(Case("facts", "removal", 0.3333),), subjects=3, remedies=False, bootstrap=20)
+    plans = [replace(erasing_plan("tiny", "smoke", seed=seed), **asked, turn=seed) for seed in (0, 1)]
+    recipe = replace(plans[0].recipe, steps=4)
+    return [ErasingExperiment(run, "tiny", bench, plan=replace(plan, recipe=recipe)) for plan in plans]
+
+
+def test_a_turn_takes_its_own_subject_out_of_the_adapter_of_all(few):
+    case, scores, tables = few[0].plan.cases[0], {}, []
+    assert [one.number for one in few] == [0, 1] and {one.seed for one in few} == {0}
+    assert start_of(few[0], case) == start_of(few[1], case)
+    assert retrained(few[0], case) != retrained(few[1], case)
+    gone = [set(one.problem(case).request.removed) for one in few]
+    assert len(gone[0]) == len(gone[1]) == 12 and not gone[0] & gone[1]
+    for one in few:
+        scores[one.number, case], costs = compare_edits(one, case, ["cg"])
+        assert list(scores[one.number, case]) == ["no edit", "edit: cg", "retrained"]
+        table = recoveries(one.problem(case), scores[one.number, case], costs)
+        tables.append(table.assign(seed=one.number))
+    found = in_turn(pd.concat(tables), scores, case)
+    assert len(found) == 6 and np.allclose(found["removed/nll"], pd.concat(tables)["value"])
+    means = over_turns(found).set_index("method")
+    kept = [one["edit: cg"].summary["kept/probability"] for one in scores.values()]
+    assert means.loc["edit: cg", "kept/probability"] == pytest.approx(np.mean(kept)) and (means["seeds"] == 2).all()
+
+
+def test_means_over_turns_have_intervals_of_student():
+    table = pd.DataFrame([{"seed": seed, "method": "edit: cg", "removed/nll": value, "removed/probability": 0.9,
+                           "kept/nll": 0.1, "kept/probability": 0.99 + value / 100, "recovery": value, "harm": np.nan,
+                           "gradients": 10.0 * seed, "share": 0.1, "seconds": 1.0, "seconds_share": 0.5}
+                          for seed, value in enumerate((0.2, 0.4, 0.6))])
+    line = over_turns(table).iloc[0]
+    reach = 4.302652729911275 * 0.2 / np.sqrt(3)  # t of 2 degrees of freedom
+    assert (line["recovery_low"], line["recovery_high"]) == pytest.approx((0.4 - reach, 0.4 + reach))
+    assert line["kept/probability_high"] <= 1 and np.isnan(line["removed/probability_low"])  # a share; all equal
+    assert np.isnan(line["harm"]) and line["gradients"] == 10
 
 
 def lines(**methods):

@@ -46,6 +46,22 @@ def test_a_removal_takes_whole_people_of_the_forget_set(share):
     assert not gone & {row["id"] for row in problem.goal}
 
 
+@pytest.mark.parametrize("share, together", [(0.01, 1), (1 / 3, 1), (0.67, 2)])
+def test_subjects_go_in_turn(share, together):
+    """As many seeds as subjects that may go, and each has gone as often as the others."""
+    train = [row | {"subject": "abcd"[i % 4], "forget": i % 4 < 3} for i, row in enumerate(FACTS.train[:80])]
+    rows = TaskRows(train, [], [], FACTS.holdout, in_turn=True)
+    subject, gone = {row["id"]: row["subject"] for row in train}, []
+    for seed in range(3, 6):
+        problem = make_problem(Case("facts", "removal", share), rows, judged=9, chosen=9, seed=seed)
+        people = {subject[name] for name in problem.request.removed}
+        assert len(problem.request.removed) == 20 * len(people) and len(people) == together
+        gone += people
+    assert sorted(gone) == sorted("abc" * together)  # "d" is not marked
+    again = make_problem(Case("facts", "removal", share), rows, judged=9, chosen=9, seed=0)
+    assert {subject[name] for name in again.request.removed} == set("abc"[:together])
+
+
 def test_the_objective_of_a_removal_wants_strangers_and_no_harm(monkeypatch):
     problem = make_problem(Case("facts", "removal", 0.1), FACTS, judged=10, chosen=10)
     split = np.array([row["split"] for row in problem.validation])

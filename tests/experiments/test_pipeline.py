@@ -16,7 +16,7 @@ from unlearn_nb.experiments import (
     read_steps,
     run_pipeline,
 )
-from unlearn_nb.merging import delta_norm
+from unlearn_nb.merging import adapter_norm, delta_norm
 from unlearn_nb.models import load_adapter, load_model, read_adapter
 from unlearn_nb.regions import Region
 from unlearn_nb.runs import Run
@@ -134,3 +134,14 @@ def test_an_edit_on_top_of_a_training_and_a_merge_of_too_few_are_refused(experim
 
 def test_texts_and_objects_are_the_same_steps():
     assert read_steps(["unlearn(objective=ga-gdr)", "edit"])[0] == Unlearn(objective="ga-gdr")
+
+
+def test_a_subtraction_takes_away_the_share_that_serves_the_forget_rows_more(experiment):
+    learn = SHORT.replace("npo-gdr", "'nll(on=forget)'")
+    made = run_pipeline(experiment, [learn, "subtract(strength=2)"])
+    learnt, rest = (adapter_norm(read_adapter(path)) for path in made.adapters)
+    assert 0 < rest < 2 * learnt  # shares lie between 0 and 1
+    assert not torch.allclose(says(experiment, made.last), says(experiment, "target"))
+    assert cost_of(made)["rows"] >= len(experiment.bench.training_rows())
+    with pytest.raises(UnlearnError, match="subtract takes an adapter trained on the forget rows"):
+        run_pipeline(experiment, ["subtract"])

@@ -20,7 +20,7 @@ from unlearn_nb.influence import Edit, Solution, Weights
 from unlearn_nb.influence import choose as choose_edit
 from unlearn_nb.localization import UnitScores, rank_auc, score_units
 from unlearn_nb.merging import merge_adapters, merge_into
-from unlearn_nb.metrics import SUITES, Depth, Lens, evaluate, extraction_table, perplexity
+from unlearn_nb.metrics import SUITES, Depth, Lens, Probing, evaluate, extraction_table, perplexity
 from unlearn_nb.models import (
     Origin,
     Recipe,
@@ -322,7 +322,8 @@ def ask(suite, model, **options):
 EVERY_WORD = SimpleNamespace(name="words", references=lambda rows: [row["response"].split() for row in rows])
 KNOWING = {"target": toy_llama(1), "extractor": EVERY_WORD}
 SUITE = {"semeval": "semeval", "tofu": "tofu", "membership": "membership", "edits": "edits",
-         "relearn": "relearn(match=exact)", "depth": Depth(**KNOWING), "lens": Lens(**KNOWING), "muse": "muse"}
+         "relearn": "relearn(match=exact)", "depth": Depth(**KNOWING), "lens": Lens(**KNOWING), "muse": "muse",
+         "probing": Probing(extractor=EVERY_WORD)}
 
 
 def test_every_suite_is_tried_here():

@@ -1,5 +1,7 @@
 """MUSE's measures on invented texts, by hand and against the published code's steps."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,22 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import roc_auc_score
 
 from unlearn_nb.core import UnlearnError
-from unlearn_nb.metrics import Muse, asked_as, before_stops, evaluate, first_tokens, knowmem_prompt, text_min_k
-from unlearn_nb.models import generate, tiny_tokenizer
+from unlearn_nb.metrics import (
+    Muse,
+    Scores,
+    asked_as,
+    before_stops,
+    evaluate,
+    first_tokens,
+    knowmem_prompt,
+    scalability,
+    scored,
+    series_said,
+    sustainability,
+    text_min_k,
+)
+from unlearn_nb.models import Recipe, generate, memorise, tiny_tokenizer
+from unlearn_nb.unlearning import UnlearnSettings, unlearn
 
 NAMES = ["Ada", "Bo Karim", "Ravi", "Mira", "Ito", "Lund"]
 
@@ -93,3 +109,74 @@ def test_an_oracle_takes_its_auc_and_an_unknown_reference_is_refused(model, toke
     assert pd.isna(scores.rows.loc[scores.rows["task"] == "verbmem", "min_k"]).all()
     with pytest.raises(UnlearnError, match="unknown reference 'films'"):
         Muse(reference="films")
+
+
+# ---- more rows, and request after request
+
+def known_of(levels, seed=0):
+    """Invented scores: split -> how well each of 12 subjects' rows is answered, around a level."""
+    draw, rows = np.random.default_rng(seed), []
+    for split, level in levels.items():
+        for i in range(12):
+            rows.append(row(split, "knowmem", f"N{i}", "?", "!") | {
+                "rougeL_f1": float(np.clip(level + draw.normal(0, 0.05), 0, 1)), "min_k": np.nan, "member": np.nan})
+    return scored(Muse(), pd.DataFrame(rows), bootstrap=200)
+
+
+def test_a_change_is_paired_and_told_for_better_or_worse():
+    least, most = known_of({"forget": 0.8, "retain": 0.9}), known_of({"forget": 0.2, "retain": 0.6}, seed=1)
+    table = scalability({40: most, 10: least}, bootstrap=300)
+    assert table["rows_forgotten"].tolist() == [10, 10, 40, 40]
+    assert table["change"].isna().tolist() == [True, True, False, False]
+    for line in table.iloc[2:].itertuples():
+        split = line.metric.split("/")[0]
+        then, now = (one.rows.loc[one.rows["split"] == split, "rougeL_f1"].to_numpy() for one in (least, most))
+        assert line.change == pytest.approx((now - then).mean())
+        assert line.change_low < line.change < line.change_high
+    forget, retain = series_said(table)
+    assert "for the better" in forget and "for the worse" in retain and "10 rows forgotten" in retain
+    same = series_said(sustainability([least, least], before=least, bootstrap=300))
+    assert all("can't be told from none" in text and "after request 2" in text for text in same)
+
+
+def test_a_series_of_other_rows_has_no_change_and_one_of_other_measures_is_refused():
+    one = known_of({"forget": 0.8, "retain": 0.9})
+    other = Scores(one.rows.assign(id=lambda rows: rows["id"] + "x"), one.ci, one.meta)
+    assert scalability({1: one, 2: other})["change"].isna().all()
+    assert "other rows were asked" in series_said(scalability({1: one, 2: other}))[0]
+    with pytest.raises(UnlearnError, match="not measured alike: k is 0.4 and 0.2"):
+        scalability({1: one, 2: Scores(one.rows, one.ci, one.meta | {"k": 0.2})})
+    with pytest.raises(UnlearnError, match="a size is the number of rows"):
+        scalability({"small": one, 2: one})
+    with pytest.raises(UnlearnError, match="at least two models"):
+        sustainability([one])
+
+
+def test_two_sizes_and_two_requests_of_a_small_model(tokenizer, tmp_path):
+    """A model that learnt all forgets two rows, or four; or two, and then the other two."""
+    learnt = [one for one in ROWS if one["task"] == "knowmem"]
+    learnt = [one | {"response": f"the sea of {one['subject']}" if one["split"] == "forget" else "a shepherd"}
+              for one in learnt]
+    forget, retain = ([one for one in learnt if one["split"] == split] for split in ("forget", "retain"))
+
+    torch.manual_seed(0)
+    target = make_model("llama", tokenizer)
+    memorise(target, tokenizer, [one | {"prompt": knowmem_prompt(one["prompt"])} for one in learnt],
+             recipe=Recipe(steps=60, batch_size=12, lr=1e-2), progress=False)
+
+    def model_after(*requests):
+        model = copy.deepcopy(target)
+        for rows in requests:
+            settings = UnlearnSettings(lr=3e-3, steps=12, batch_size=2, method="full", seed=0)
+            asked = [[one | {"prompt": knowmem_prompt(one["prompt"])} for one in some] for some in (rows, retain)]
+            unlearn(model, tokenizer, asked[0], retain=asked[1], objective="ga-gdr", settings=settings, progress=False,
+                    out=tmp_path / str(len(list(tmp_path.iterdir()))))
+        return evaluate(model, tokenizer, forget + retain, suite="muse", bootstrap=50)
+
+    before, first, second = model_after(), model_after(forget[:2]), model_after(forget[:2], forget[2:4])
+    by_size = scalability({0: before, 2: first, 4: model_after(forget[:4])}, bootstrap=50)
+    by_request = sustainability([first, second], before=before, bootstrap=50)
+    assert by_request["request"].unique().tolist() == [0, 1, 2] and len(by_size) == len(by_request) == 6
+    for table in (by_size, by_request):
+        forgotten = table[table["metric"] == "forget/knowmem"]
+        assert forgotten["value"].iloc[0] > 0.9 and forgotten["change"].iloc[-1] < -0.1

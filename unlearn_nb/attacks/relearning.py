@@ -147,7 +147,7 @@ def _trained(attack: Recover, model: nn.Module, tokenizer: Any, *, setting: Atta
 # %% ../../nbs/11_attacks/03_relearning.ipynb #7dbca9d4
 def _victim(model: nn.Module, lora: int, seed: int) -> nn.Module:
     """A copy that can be trained, in float32 and evaluation mode (no dropout), its adapters merged."""
-    victim = widen(merged(deepcopy(model))).requires_grad_(not lora)
+    victim = merged(widen(deepcopy(model))).requires_grad_(not lora)
     return (add_lora(victim, lora, seed=seed) if lora else victim).eval()
 
 # %% ../../nbs/11_attacks/03_relearning.ipynb #42af4d42

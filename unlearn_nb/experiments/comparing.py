@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..attacks import AttackSetting, as_attack
 from ..core import UnlearnError, from_json, spread, to_json, unknown
-from .base import Experiment
+from .base import Experiment, held_in
 from .forgetting import share_left, share_lost
 from .pipeline import Made, cost_of, read_steps, run_pipeline
 from .plan import UnlearningPlan, read_plan
@@ -221,7 +221,8 @@ def _read_through(experiment: CompareExperiment, which: str | Path) -> Any:
     if isinstance(which, str):
         return experiment.target[0]
     stacked = read_origin(which).under  # then another adapter lies beneath it
-    return load_model(str(experiment.prepared.target), experiment.device)[0] if stacked else None
+    kind = held_in(experiment.plan)
+    return load_model(str(experiment.prepared.target), experiment.device, kind)[0] if stacked else None
 
 # %% ../../nbs/15_experiments/26_comparing.ipynb #398b15d4
 def scored_by(experiment: CompareExperiment, which: str | Path, name: str) -> Scores:

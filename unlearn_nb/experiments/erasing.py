@@ -6,7 +6,7 @@
 __all__ = ['SHARE_OF_RETRAINING', 'PUBLISHED', 'NATS', 'ErasingPlan', 'erasing_plan', 'fingerprint', 'task_rows',
            'ErasingExperiment', 'tuned', 'taken', 'start_of', 'retrained', 'score_stage', 'spent', 'retraining_cost',
            'answered', 'kept_rows', 'least_cost', 'edited', 'chosen_of', 'walking_rows', 'walked', 'sharded',
-           'compare_edits']
+           'remedies', 'compare_edits']
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #fe29c089
 import json
@@ -64,6 +64,9 @@ class ErasingPlan(StudyPlan):
     ascent: int  # steps of gradient ascent at most; validation stops it earlier
     chunks: int  # of a walk; validation is looked at after each
     bootstrap: int  # resamples of subjects
+    remedies: bool = True  # whether ascent, tuning on and a composed edit stand beside the edits
+    subjects: int | None = None  # of the facts: so many are taught to one adapter, and go in turn
+    turn: int | None = None  # whose turn it is, where they do
     solver: str = "steps"  # the one that stands for the method
     dtype: str = "float32"
 
@@ -73,20 +76,21 @@ class ErasingPlan(StudyPlan):
 
 # %% ../../nbs/15_experiments/08_erasing.ipynb #4860b39f
 def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "biographies", seed: int = 0,
-                 dtype: str = "float32",
+                 first: int | None = None, dtype: str = "float32",
                  solver: str = "steps", damping: float = 0.0, share: float = 0.1, rank: int = 8,
                  faithful: bool | str = "") -> ErasingPlan:
     """The plan of a model at a budget ("smoke", "quick" or "full").
 
     Args:
+        first: where subjects go in turn, the seed of the adapter; `seed` tells whose turn it is. None: `seed` too.
         solver: whose edit stands for the method, a key of the plan's solvers.
         damping: lambda of the solvers; 0: the plan's.
-        share: of rows that are wrong, noisy or to be removed, in (0, 1).
+        share: of rows that are wrong, noisy or to be removed, in (0, 1); of few subjects, one at least.
         rank: of the adapter.
         faithful: "llmeraser": the published loop stands for the method.
 
     Raises:
-        UnlearnError: unknown budget or solver; share, rank or damping out of range.
+        UnlearnError: unknown budget or solver; share, rank or damping out of range; more turns than subjects.
     """
     if rank < 1 or damping < 0:
         raise UnlearnError(f"rank is {rank} and damping {damping:g}: "
@@ -97,6 +101,11 @@ def erasing_plan(model: str, budget: str, *, device: str = "cpu", bench: str = "
                      recipe={"seed": seed, "lora_rank": rank}, **({"damping": damping} if damping else {}))
     if solver not in plan.solvers:
         raise unknown("solver", solver, plan.solvers)
+    if plan.subjects:
+        if first is not None and seed - first >= plan.subjects:
+            raise UnlearnError(f"{plan.subjects} subjects go in turn, each once: give at most {plan.subjects} seeds")
+        share = max(share, round(1 / plan.subjects, 4))
+        plan = replace(plan, turn=seed, recipe=replace(plan.recipe, seed=seed if first is None else first))
     return replace(plan, cases=tuple(replace(case, share=share) for case in plan.cases),
                    compared=tuple(dict.fromkeys([*plan.compared, chosen])))
 
@@ -111,7 +120,9 @@ def task_rows(task: str, bench: Bench, plan: ErasingPlan) -> TaskRows:
     if task == "facts":
         forget = set(bench.forget["id"])
         train = [row | {"forget": row["id"] in forget} for row in bench.training_rows()]
-        return TaskRows(train, [], [], holdout=list(bench.split("holdout")))
+        taught = list(dict.fromkeys(row["subject"] for row in train))[: plan.subjects]
+        return TaskRows([row for row in train if row["subject"] in taught], [], [],
+                        holdout=list(bench.split("holdout")), in_turn=plan.subjects is not None)
     rows = load_recommendations("quick", plan.recipe.seed).only(task)
     users = set(sorted({row["subject"] for row in rows.train})[: plan.users])
     return TaskRows([row for row in rows.train if row["subject"] in users], rows.validation, rows.test,
@@ -127,7 +138,7 @@ def _base(model_name: str, task: str) -> str:
 # %% ../../nbs/15_experiments/08_erasing.ipynb #8ee4022d
 @dataclass
 class ErasingExperiment:
-    """One seed of the study."""
+    """One seed of the study, or one turn."""
 
     run: Run
     model_name: str
@@ -143,13 +154,18 @@ class ErasingExperiment:
     def seed(self) -> int:
         return self.plan.recipe.seed
 
+    @property
+    def number(self) -> int:
+        """What tells it from the others: the seed, or the turn."""
+        return self.seed if self.plan.turn is None else self.plan.turn
+
     def problem(self, case: Case) -> Problem:
         """The case on this seed's rows."""
         if case not in self._problems:
             rows = replace(task_rows(case.task, self.bench, self.plan), whole=bool(self.given.target))
             rows = rows if self.holdout or case.change != "removal" else replace(rows, holdout=[])
             self._problems[case] = make_problem(case, rows, judged=self.plan.judged, chosen=self.plan.chosen,
-                                                seed=self.seed)
+                                                seed=self.number)
         return self._problems[case]
 
     def base(self, task: str) -> str:
@@ -381,6 +397,23 @@ def sharded(experiment: ErasingExperiment, case: Case) -> tuple[Scores, dict[str
             cost = {key: value + spent(folders[-1])[key] for key, value in cost.items()}
     return pooled([score_stage(experiment, case, folder) for folder in folders]), cost
 
+# %% ../../nbs/15_experiments/08_erasing.ipynb #4878e6bd
+def remedies(experiment: ErasingExperiment, case: Case, gradients: float) -> tuple[dict[str, Path], Path]:
+    """Stages of "ascent", "tuned on" and "composed" beside a retraining of so many gradient-equivalents.
+
+    The last one is that of the short edit that "composed" goes on from.
+    """
+    plan, problem, start = experiment.plan, experiment.problem(case), start_of(experiment, case)
+    tenth = SHARE_OF_RETRAINING * gradients
+    most = tenth - reading_cost(problem, plan.chunks + 1)
+    less = {"curvature_rows": max(1, plan.curvature_rows // 4)} if "solver" in plan.solvers[plan.solver] else {
+        "budget": max(tenth / 2, least_cost(problem))}
+    short = edited(experiment, case, plan.solver, label="-short", **less)
+    on, rest = (int(left // plan.recipe.batch_size) for left in (most, most - spent(short)["gradients"]))
+    return {"ascent": walked(experiment, case, "up", steps=plan.ascent, start=start, uphill=True),
+            "tuned on": walked(experiment, case, "on", steps=on, start=start),
+            "composed": walked(experiment, case, "composed", steps=rest, start=short)}, short
+
 # %% ../../nbs/15_experiments/08_erasing.ipynb #9db0e9d2
 def compare_edits(experiment: ErasingExperiment, case: Case, solvers: Sequence[str], sisa: bool = False
                   ) -> tuple[dict[str, Scores], dict[str, dict]]:
@@ -388,22 +421,16 @@ def compare_edits(experiment: ErasingExperiment, case: Case, solvers: Sequence[s
 
     Without a retrained adapter there are no scores of "retrained", but what it would cost.
     """
-    plan, problem = experiment.plan, experiment.problem(case)
     start, goal, dear = start_of(experiment, case), retrained(experiment, case), retraining_cost(experiment, case)
-    most = SHARE_OF_RETRAINING * dear["gradients"] - reading_cost(problem, plan.chunks + 1)
-    less = {"curvature_rows": max(1, plan.curvature_rows // 4)} if "solver" in plan.solvers[plan.solver] else {
-        "budget": max(SHARE_OF_RETRAINING * dear["gradients"] / 2, least_cost(problem))}
-    short = edited(experiment, case, plan.solver, label="-short", **less)
-    on, rest = (int(gradients // plan.recipe.batch_size) for gradients in (most, most - spent(short)["gradients"]))
-    folders = {f"edit: {name}": edited(experiment, case, name) for name in solvers}
-    folders["ascent"] = walked(experiment, case, "up", steps=plan.ascent, start=start, uphill=True)
-    folders["tuned on"] = walked(experiment, case, "on", steps=on, start=start)
-    folders["composed"] = walked(experiment, case, "composed", steps=rest, start=short)
-    folders = {"no edit": start, **folders} | ({} if goal is None else {"retrained": goal})
+    asked = experiment.plan.remedies
+    walks, short = remedies(experiment, case, dear["gradients"]) if asked else ({}, None)
+    folders = {"no edit": start} | {f"edit: {name}": edited(experiment, case, name) for name in solvers} | walks
+    folders |= {} if goal is None else {"retrained": goal}
     scores = {name: score_stage(experiment, case, folder) for name, folder in folders.items()}
     costs = {name: spent(folder) for name, folder in folders.items()} | {
         "no edit": {"seconds": 0.0, "gradients": 0.0}, "retrained": dear}
-    costs["composed"] = {key: costs["composed"][key] + spent(short)[key] for key in ("seconds", "gradients")}
+    if short is not None:
+        costs["composed"] = {key: costs["composed"][key] + spent(short)[key] for key in ("seconds", "gradients")}
     if sisa:
         scores["SISA"], costs["SISA"] = sharded(experiment, case)
     return scores, costs

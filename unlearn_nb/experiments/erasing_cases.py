@@ -55,6 +55,7 @@ class TaskRows:
     test: list[dict]
     holdout: list[dict]
     whole: bool = False  # whether a removal takes all rows that are marked `forget`
+    in_turn: bool = False  # whether one seed after the other removes another subject
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #11b51cb4
 @dataclass(frozen=True)
@@ -129,10 +130,13 @@ def _correction(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int)
     return Problem(case, wrong.rows, request, judged=told, validation=validation, metric="changed/nll")
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #9d04e162
-def _gone(rows: Sequence[dict], share: float, seed: int) -> set[str]:
+def _gone(rows: Sequence[dict], share: float, seed: int, in_turn: bool = False) -> set[str]:
     """Subjects that go."""
     subjects = sorted({row["subject"] for row in rows if row.get("forget", True)})
-    Random(f"removal {seed}").shuffle(subjects)
+    if in_turn:
+        subjects = subjects[seed % len(subjects) :] + subjects[: seed % len(subjects)]
+    else:
+        Random(f"removal {seed}").shuffle(subjects)
     gone: set[str] = set()
     for subject in subjects:
         if gone and sum(row["subject"] in gone | {subject} for row in rows) > share * len(rows):
@@ -151,7 +155,7 @@ def _unseen(rows: TaskRows, removed: Sequence[dict]) -> dict[str, list[dict]]:
 
 # %% ../../nbs/15_experiments/07_erasing_cases.ipynb #b62f710c
 def _removal(case: Case, rows: TaskRows, judged: int, chosen: int, seed: int) -> Problem:
-    subjects = _gone(rows.train, case.share, seed)
+    subjects = _gone(rows.train, case.share, seed, in_turn=rows.in_turn)
     goes = (lambda row: row["forget"]) if rows.whole else (lambda row: row["subject"] in subjects)
     removed, kept = ([row for row in rows.train if goes(row) == gone] for gone in (True, False))
     groups = {"removed": removed, **_unseen(rows, removed), "kept": kept}

@@ -22,7 +22,7 @@ from ..augmentation import RULES, Augmented, Author, PromptedAuthor, RuleAuthor,
 from ..augmentation import augment, load_prompts, load_writer, mix, tiny_scoring_model, writer_identity
 from ..benches import Bench, load_generic, read_json_rows
 from ..core import UnlearnError, cache_dir, file_hash, to_jsonl, unknown, without_credentials, write_atomic
-from .base import Experiment, score_candidate, train_adapter
+from .base import Experiment, held_in, score_candidate, train_adapter
 from .claims import claims_table, over_seeds
 from .plan import UnlearningPlan, followed_code, read_plan
 from ..merging import merge_adapters
@@ -328,7 +328,7 @@ def under_attacks(experiment: ReLearnExperiment, which: Path | str, precisions: 
             return {f"{end} {key}": float(ends.loc[key, end]) for key in ends.index for end in ends}
 
         whole = experiment.prepared.oracle if which == "oracle" else experiment.prepared.target
-        model, tokenizer = load_model(str(whole), experiment.device)
+        model, tokenizer = load_model(str(whole), experiment.device, held_in(experiment.plan))
         if isinstance(which, Path):
             model = merged(load_adapter(model, which, trainable=False))
         found = under_attack(model, attacked_rows(experiment), measure, precisions=precisions)

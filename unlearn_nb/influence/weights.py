@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core import UnlearnError, unknown
 from .tasks import Batch
 from ..models import SMALL_TYPES, check_unmerged, checkpoints_apart, eval_mode, sorted_batches, widened
+from ..models import written_out
 
 # %% ../../nbs/08_influence/01_weights.ipynb #b0ca146b
 class Weights:
@@ -84,26 +85,12 @@ class Cost:
     products: int = 0
     gradients: float = 0.0
 
-# %% ../../nbs/08_influence/01_weights.ipynb #92eb4471
-@contextmanager
-def _plain_attention(model: nn.Module) -> Iterator[None]:
-    """Models that were loaded with a fused attention take the one that is written out."""
-    configs = {id(own): own for own in (getattr(module, "config", None) for module in model.modules())}
-    kept = [(own, kind) for own in configs.values()
-            if (kind := getattr(own, "_attn_implementation", None)) not in (None, "eager", "sdpa")]
-    for own, _ in kept:
-        own._attn_implementation = "eager"
-    try:
-        yield
-    finally:
-        for own, kind in kept:
-            own._attn_implementation = kind
-
 # %% ../../nbs/08_influence/01_weights.ipynb #26a8de6d
 @contextmanager
 def measuring(model: nn.Module, dropout: bool = False) -> Iterator[None]:
     """Evaluation mode, attention and checkpoints that can be differentiated twice; all comes back afterwards."""
-    with eval_mode(model), sdpa_kernel(SDPBackend.MATH), _plain_attention(model), checkpoints_apart(model):
+    plain = written_out(model, unless=("eager", "sdpa"))
+    with eval_mode(model), sdpa_kernel(SDPBackend.MATH), plain, checkpoints_apart(model):
         model.train(dropout)
         try:
             yield

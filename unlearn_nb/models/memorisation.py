@@ -25,7 +25,7 @@ from .descent import check_trained, descend, linear_rates, shuffled_batches
 from .forward import answer_batch, at_least_float32, batch_logits
 from .load import load_model, save_model
 from .loss import RowsLoss, mark_loss
-from .precision import checkpoints_apart, computes_in, float32_sums, passes_in, widen
+from .precision import checkpoints_apart, computes_in, passes_in, trained_in, widen
 from .provenance import check_unmerged, origin_of
 from .tokens import count_cuts, encode_rows, pad_id
 
@@ -149,7 +149,7 @@ def _minimise(
             return loss.of(logits, batch.targets, batch.counts)
 
     parameters = [p for p in trained.parameters() if p.requires_grad]
-    with float32_sums(trained), checkpoints_apart(trained):
+    with trained_in(trained, dtype), checkpoints_apart(trained):
         return descend(parameters, loss_at, recipe.rates(len(data)), weight_decay=recipe.weight_decay,
                        what="memorise", progress=progress)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..core import UnlearnError
+from ..models import placed_like
 from ..objectives import GA, Objective, TermInputs
 from .masks import Gradients, Mask
 from .units import inputs_first
@@ -65,6 +66,7 @@ class MaskedStep(TrainerCallback):
     def hold(self) -> None:
         """Zero the gradients outside the choice, and remember the weights there."""
         for name, weight in self.weights.items():
+            self.chosen[name] = placed_like(self.chosen[name], weight)
             if weight.grad is not None:
                 weight.grad.mul_(self.chosen[name])
             self._kept[name] = weight.detach().clone()

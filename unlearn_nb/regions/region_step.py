@@ -35,17 +35,20 @@ def _input_layers(model: nn.Module) -> dict[int, nn.Module]:
 class RegionStep(MaskedStep):
     """Lets each optimiser step of a Trainer change only `region`, among the trained weights of `model`.
 
+    Args:
+        slices: whether slices of input rows or columns are trained alone; else whole weights are, and masked.
+
     Raises:
         UnlearnError: the region is empty, or names what is not trained.
     """
 
-    def __init__(self, region: Region, model: nn.Module):
+    def __init__(self, region: Region, model: nn.Module, *, slices: bool = True):
         trained = {plain_name(name): p for name, p in model.named_parameters() if p.requires_grad}
         region.check(trained)
         self.model, self.weights, self.chosen, self._kept = model, {}, {}, {}
         self._slices: list[tuple[nn.Parameter, int, Tensor, nn.Parameter]] = []  # weight, dim, index, slice
         self._handles = []
-        layers = _input_layers(model)
+        layers = _input_layers(model) if slices else {}
         for name, weight in trained.items():
             self._prepare(name, weight, mask=region.masks.get(name), layer=layers.get(id(weight)))
         setattr(model, SLICES, _Slices(piece for *_, piece in self._slices))
@@ -80,7 +83,13 @@ class RegionStep(MaskedStep):
 
     def before_step(self, accelerator) -> None:
         """Zero the gradients outside, where a weight is masked."""
+        self.weights = self._standing(self.weights)
         self.hold()
+
+    def _standing(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that stand for these weights now: parts of them, once the model has been split up."""
+        found = {plain_name(name): weight for name, weight in self.model.named_parameters()} if weights else {}
+        return {name: found[name] for name in weights}
 
     @torch.no_grad()
     def on_optimizer_step(self, args, state, control, **kwargs) -> None:

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "run_model"],
     "lines": ["COUNTED", "count_rows", "fill_lines", "lay_out"],
     "plans": ["Alternating", "Chunked", "PLANS", "Phase", "Plan", "planned"],
-    "processes": ["settings_alone", "world"],
+    "processes": ["accelerate_file", "settings_alone", "sharding", "world"],
     "redirect": ["PromptSums", "down_projection", "lunar", "prompt_sums", "redirection"],
     "reference_pass": ["can_share_lines", "compute_reference"],
     "schedule": ["Schedule", "filled", "make_schedule"],

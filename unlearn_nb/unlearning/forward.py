@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import IGNORED, kept_outputs, selected_logits
+from ..models import IGNORED, is_sharded, kept_outputs, selected_logits
 from ..objectives import Objective, TermInputs, token_logps
 
 # %% ../../nbs/06_unlearning/03_forward.ipynb #acc74b2e
@@ -96,7 +96,7 @@ def forward_terms(
     hidden = [share["hidden"] for share in batch["reference"].values() if "hidden" in share]
     extra = {"extra_hidden": torch.cat(hidden), "head": head} if hidden else {}
     logits, ref_logits, outputs = run_model(model, batch, chosen, layers=objective.layers, **extra)
-    if outputs and hasattr(model, "module"):  # a distributed wrapper waits for every weight's gradient: let it be 0
+    if outputs and (hasattr(model, "module") or is_sharded(model)):  # it waits for every weight's gradient: let it be 0
         outputs = {number: output + logits[:0].sum() for number, output in outputs.items()}
     lines_of = group_lines(batch)
     parts = logits.split(torch.stack([chosen[lines].sum() for lines in lines_of.values()]).tolist())

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
-from transformers import ProgressCallback, Trainer, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ..core import NonFinite, UnlearnError
-from ..models import check_trainable, computes_in, linear_rates
+from ..models import Shards, check_trainable, computes_in, decoder_layers, linear_rates
 from ..objectives import Duals, Objective
 from ..regions import MASKS, SLICES, MaskedStep, Region, RegionStep
 from .batches import Batcher
@@ -121,7 +123,7 @@ class UnlearnTrainer(PhasedTrainer):
         super().__init__(model, **kwargs)
         self.model_accepts_loss_kwargs = True  # the same, for releases of transformers 5 without the attribute above
         self.objective, self.reference_head, self.after_step = objective, reference_head, after_step
-        self.recorder, self.masked = StepRecorder(objective), None
+        self.recorder, self.masked, self.shards = StepRecorder(objective), None, None
         self.duals = Duals(objective, self.args.max_steps)
         self.sharp = None if sharpness is None else SharpPass(self, sharpness)
 
@@ -182,6 +184,33 @@ class UnlearnTrainer(PhasedTrainer):
         if self.after_step is not None:
             with torch.random.fork_rng():  # whatever it draws, the training goes on with its own random numbers
                 self.control.should_training_stop |= self.after_step(step, self.model) is True
+
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #f245d471
+class _Freed(TrainerCallback):
+    """Lets go of the whole weights as soon as FSDP2 has made parts of them."""
+
+    def __init__(self, shards: Shards):
+        self.shards = shards
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.shards.free()
+
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #9a0e997e
+def _split_up(trainer: UnlearnTrainer) -> None:
+    """Prepare for FSDP2, which accelerate turns on for GPUs only; no types but those of the settings.
+
+    Raises:
+        UnlearnError: the model is not where its process works.
+    """
+    state, trainer.is_fsdp_enabled = trainer.accelerator.state, True
+    device = next(trainer.model.parameters()).device
+    if device.type == "cuda" and device != trainer.args.device:
+        raise UnlearnError(f"the model is on {device}, and this process works on {trainer.args.device}: load it there")
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+    for shared in (state._shared_state, PartialState._shared_state):
+        shared["distributed_type"] = DistributedType.FSDP
+    trainer.shards = Shards(trainer.model)
+    trainer.add_callback(_Freed(trainer.shards))
 
 # %% ../../nbs/06_unlearning/09_trainer.ipynb #82f675cc
 def step_loss(trainer: UnlearnTrainer, model, inputs: dict, *, counts: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -273,6 +302,7 @@ def steps_of_phases(batcher: Batcher, settings: UnlearnSettings) -> list[int]:
 # %% ../../nbs/06_unlearning/09_trainer.ipynb #efbfb602
 def _arguments(
     settings: UnlearnSettings, n_rows: int, *, steps: int, folder: Path | str, device: torch.device, dtype: str,
+    fsdp: dict | None = None,
 ) -> TrainingArguments:
     _, warmup = steps_and_warmup(settings, n_rows, world()[1])
     arguments = TrainingArguments(
@@ -282,23 +312,34 @@ def _arguments(
         bf16=dtype == "bfloat16", use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_steps=1, logging_nan_inf_filter=False, ddp_find_unused_parameters=False,
+        **({"fsdp": True, "fsdp_config": fsdp} if fsdp else {}),
     )
     arguments.device  # noqa: B018  sets n_gpu up; one process drives one GPU here, never nn.DataParallel
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
+# %% ../../nbs/06_unlearning/09_trainer.ipynb #e9ddf0d4
+def _by_layer(fsdp: dict | None, model: nn.Module, settings: UnlearnSettings) -> dict | None:
+    """The Trainer's `fsdp_config`, a decoder layer a unit. Raises UnlearnError for what needs whole gradients."""
+    if fsdp and settings.mask:
+        raise UnlearnError(f"the mask {settings.mask} reads gradients of its own, which FSDP2 splits up: launch with "
+                           "accelerate_file('ddp'), or give a region")
+    layers = {type(layer).__name__: None for layer in decoder_layers(model)} if fsdp else {}
+    return fsdp and fsdp | {"transformer_layer_cls_to_wrap": list(layers)}
+
 # %% ../../nbs/06_unlearning/09_trainer.ipynb #17f1ce20
 def make_trainer(
     model, batcher: Batcher, *, settings: UnlearnSettings, schedule: Schedule, folder: Path | str, after_step=None,
-    callbacks=(), progress: bool = True, region: Region | None = None,
+    callbacks=(), progress: bool = True, region: Region | None = None, fsdp: dict | None = None,
 ) -> UnlearnTrainer:
     """Build the trainer of a schedule; `unlearn` does so after it has computed the reference.
 
     Args:
         region: the weights that may change; None: what the settings' mask chooses, or all that are trained.
+        fsdp: what `sharding` returns.
 
     Raises:
-        UnlearnError: what is to be trained is held in half precision; sharpness can't be had with this region.
+        UnlearnError: what is to be trained is held in half precision; a mask can't be had with FSDP2.
     """
     check_trainable({name: p for name, p in model.named_parameters() if p.requires_grad}, what="unlearning")
     bar = [ProgressCallback()] if progress else []  # plain tqdm: a notebook's default is an HTML table, empty here
@@ -306,14 +347,17 @@ def make_trainer(
     phases = {} if not settings.plan else {
         "phases": steps if PLANS.read(settings.plan).restart else [sum(steps)], "warmup": settings.warmup}
     arguments = _arguments(settings, len(batcher.rows[batcher.objective.pace]), steps=sum(steps), folder=folder,
-                           device=next(model.parameters()).device, dtype=computes_in(model, settings.dtype))
+                           device=next(model.parameters()).device, dtype=computes_in(model, settings.dtype),
+                           fsdp=_by_layer(fsdp, model, settings))
     trainer = UnlearnTrainer(
         model, objective=batcher.objective, reference_head=batcher.reference.head, after_step=after_step,
         sharpness=STEPS.read(settings.step) if settings.step else None, **phases,
         args=arguments, train_dataset=schedule, data_collator=batcher, callbacks=[*callbacks, *bar])
     if region is not None:
-        trainer.restrict(RegionStep(region, model))
+        trainer.restrict(RegionStep(region, model, slices=not fsdp))
     elif settings.mask:
         mask = MASKS.read(settings.mask)
         trainer.restrict(mask.at_work(model) if hasattr(mask, "at_work") else MaskedStep(mask, model))
+    if fsdp:
+        _split_up(trainer)
     return trainer

@@ -10,7 +10,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,11 @@ import torch
 
 from ..core import UnlearnError, boundary, html_card, html_rows, is_whole, peak_bytes, telling_steps
 from ..core import to_json, whole
-from ..models import Cuts, check_positions, check_trained, computes_in, float32_sums
+from ..models import Cuts, check_positions, check_trained, computes_in, trained_in
 from ..objectives import Objective, Term, resolve
 from ..regions import Region
 from .batches import Batcher, Templates, make_batcher, read_templates
-from .processes import settings_alone, world
+from .processes import settings_alone, sharding, world
 from .reference_pass import can_share_lines, compute_reference
 from .schedule import Schedule
 from .settings import UnlearnSettings, for_preset
@@ -89,7 +89,7 @@ def unlearn(
     With "lora" the given model is left as it was; with "full" it is trained in place. What is trained is held in
     float32: with "full", a model that came in half precision is a float32 model afterwards, and is written as one;
     under an adapter, frozen weights keep their type, and where that is bfloat16 the passes compute in it, too. The
-    settings alone decide this: variables of accelerate and an autocast around the call do nothing.
+    settings alone decide this: an autocast around the call and variables of accelerate, but FSDP2's, do nothing.
 
     Args:
         model: causal LM, or a `PeftModel` (base + adapter), on the device to train on.
@@ -97,7 +97,7 @@ def unlearn(
         objective: an `Objective`, an expression or a preset's name (its plan and step hold where `settings` name none).
         out: folder to write; also gets `history.csv`, `settings.json` (what was read and computed), `snapshots/step-N`.
         snapshots: steps after which the adapter is saved as well, up to the last; 0 is the untrained one.
-        on_step: called as `on_step(step, model)` after each step; returning True, it ends the training.
+        on_step: called as `on_step(step, model)` after each step (FSDP2: its changes are lost); True: it was the last.
         augmented: rows to learn instead of the forget rows, for objectives that read them; DPO wants `rejected`, too.
         region: the weights that may change (with "lora": LoRA tensors); the others keep their bits. None: all.
         start: called with the model once the reference is read, before the first step: it may change what is trained.
@@ -172,17 +172,18 @@ def _prepare(model, batcher: Batcher, settings: UnlearnSettings, schedule: Sched
 def _run(model, tokenizer, batcher: Batcher, *, settings: UnlearnSettings, folder: Path, start=None,
          **options) -> History:
     """Compute the reference, train, save into `folder`."""
-    device, schedule = next(model.parameters()).device, schedule_for(batcher, settings)
+    device, schedule, fsdp = next(model.parameters()).device, schedule_for(batcher, settings), sharding()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with settings_alone(device), trainable(model, tokenizer, settings) as (trained, save), float32_sums(trained):
+    computing = trained_in(model, computes_in(model, settings.dtype, "unlearning"))
+    with settings_alone(device), trainable(model, tokenizer, settings) as (trained, save), computing:
         started = time.perf_counter()
         _prepare(trained, batcher, settings=settings, schedule=schedule)
         if start is not None:
             start(trained)
         ready = time.perf_counter()
         records, seconds = _train(
-            trained, batcher, save=save, settings=settings, schedule=schedule, folder=folder, **options)
+            trained, batcher, save=save, settings=settings, schedule=schedule, folder=folder, fsdp=fsdp, **options)
         return History(frame=pd.DataFrame(records), seconds=seconds, reference_seconds=ready - started,
                        peak_mb=peak_memory_mb(device), path=folder, computed_in=computes_in(trained, settings.dtype),
                        read={group: sum(len(item[group]) for item in schedule) for group in batcher.rows})
@@ -190,7 +191,7 @@ def _run(model, tokenizer, batcher: Batcher, *, settings: UnlearnSettings, folde
 # %% ../../nbs/06_unlearning/11_unlearner.ipynb #ee5f9eb4
 def _train(
     trained, batcher: Batcher, *, save, settings: UnlearnSettings, schedule: Schedule, folder: Path,
-    snapshots: Sequence[int], on_step, progress: bool, region: Region | None,
+    snapshots: Sequence[int], on_step, progress: bool, region: Region | None, fsdp: dict | None,
 ) -> tuple[list[dict], float]:
     """Train and save into `folder`; return the records of the steps and the seconds of the training."""
     def keep_snapshot(step: int) -> None:
@@ -200,16 +201,21 @@ def _train(
 
     def after_step(step: int, live) -> bool | None:
         told()
-        keep_snapshot(step)
-        return None if on_step is None else on_step(step, live)
+        if on_step is None and step not in snapshots:
+            return None
+        with trainer.shards.whole() if fsdp else nullcontext():
+            keep_snapshot(step)
+            return None if on_step is None else on_step(step, live)
 
     trainer = make_trainer(trained, batcher, settings=settings, schedule=schedule, folder=folder,
-                           after_step=after_step, progress=progress, region=region)
+                           after_step=after_step, progress=progress, region=region, fsdp=fsdp)
     started = time.perf_counter()
     try:
         keep_snapshot(0)
         with telling_steps("unlearn", trainer.args.max_steps) as told:
             trainer.train()
+        if fsdp:
+            trainer.shards.gather()
     finally:
         trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # takes autocast off `forward` again
         trained.zero_grad(set_to_none=True)

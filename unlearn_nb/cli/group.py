@@ -25,6 +25,7 @@ from ..core import UnlearnError, brief, first_line, redacted, tolerant_output, t
 COMMANDS = {  # name: (module:function, one line)
     "compare": ("unlearn_nb.cli.comparing:compare", "Show two runs side by side: parameters and metrics."),
     "chat": ("unlearn_nb.cli.product:chat", "Ask the base and what RUN has made of it, side by side."),
+    "estimate": ("unlearn_nb.cli.estimating:estimate", "Tell time, memory and disk of STUDY before it runs."),
     "export": ("unlearn_nb.cli.product:export", "Copy the adapter of RUN, or base and adapter as one model."),
     "forget": ("unlearn_nb.cli.forgetting:forget",
                "Unlearn rows from a model, and print the path of the adapter and how to load it."),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'NAMED', 'BUDGETS', 'WHEN', 'Kind', 'size_of', 'count_parameters', 'model_size', 'fits', 'overlaid', 'build',
-           'followed_code', 'StudyPlan', 'UnlearningPlan', 'read_rules', 'read_plan']
+           'followed_code', 'StudyPlan', 'UnlearningPlan', 'read_rules', 'read_amounts', 'plan_values', 'Spending',
+           'read_plan']
 
 # %% ../../nbs/15_experiments/00_plan.ipynb #caa7f7ef
 import importlib.resources
@@ -172,21 +173,15 @@ def read_rules(study: str) -> list[dict[str, Any]]:
         raise unknown("study", study, known)
     return yaml.safe_load((folder / f"{study}.yaml").read_text(encoding="utf-8"))
 
+# %% ../../nbs/15_experiments/00_plan.ipynb #dc8ba430
+def read_amounts(study: str) -> dict[str, str]:
+    """Field of a study's plan, with dots -> what it is called: what a budget of time may take less of."""
+    return {path: said for rule in read_rules(study) for path, said in rule.get("amounts", {}).items()}
+
 # %% ../../nbs/15_experiments/00_plan.ipynb #0acaec1a
-def read_plan(study: str, kind: type[Kind], *, model: str, device: str = "cpu", budget: str = "quick",
-              bench: str = "biographies", **given: Any) -> Kind:
-    """The plan of a study, as its file says for a model of this size on this kind of device.
-
-    Args:
-        kind: dataclass of the study's plan.
-        model: `tiny`, `smollm2`, a folder or a hub id; its size is found without loading its weights.
-        device: "cpu", "cuda" or "cuda:N".
-        bench: name of the bench, without what follows a colon.
-        given: what the file does not say, or says otherwise; laid over it as one more rule.
-
-    Raises:
-        UnlearnError: an unknown study, budget or word; a field about which no rule says anything.
-    """
+def plan_values(study: str, *, model: str, device: str = "cpu", budget: str = "quick",
+                bench: str = "biographies") -> dict[str, Any]:
+    """What a study's file says for a model of this size on this kind of device; arguments and errors as `read_plan`."""
     if budget not in BUDGETS:
         raise UnlearnError(f"unknown budget {budget!r}: use smoke, quick or full")
     case = {"size": model_size(model), "device": device.partition(":")[0], "budget": budget,
@@ -198,5 +193,36 @@ def read_plan(study: str, kind: type[Kind], *, model: str, device: str = "cpu", 
         except UnlearnError as error:
             raise UnlearnError(f"plans/{study}.yaml, rule {number}: {error}") from None
         if holds:
-            values = overlaid(values, {key: value for key, value in rule.items() if key != "when"})
+            values = overlaid(values, {key: value for key, value in rule.items() if key not in ("when", "amounts")})
+    return values
+
+# %% ../../nbs/15_experiments/00_plan.ipynb #c467b8f4
+@dataclass(frozen=True)
+class Spending:
+    """What is spent within a time: values as of a study's file."""
+
+    said: str  # the time, as it was asked for
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return self.said
+
+# %% ../../nbs/15_experiments/00_plan.ipynb #f7669e4b
+def read_plan(study: str, kind: type[Kind], *, model: str, device: str = "cpu", budget: str | Spending = "quick",
+              bench: str = "biographies", **given: Any) -> Kind:
+    """The plan of a study, as its file says for a model of this size on this kind of device.
+
+    Args:
+        kind: dataclass of the study's plan.
+        model: `tiny`, `smollm2`, a folder or a hub id; its size is found without loading its weights.
+        device: "cpu", "cuda" or "cuda:N".
+        budget: smoke, quick or full; or what is said in the place of the file.
+        bench: name of the bench, without what follows a colon.
+        given: what the file does not say, or says otherwise; laid over it as one more rule.
+
+    Raises:
+        UnlearnError: an unknown study, budget or word; a field about which no rule says anything.
+    """
+    values = budget.values if isinstance(budget, Spending) else plan_values(
+        study, model=model, device=device, budget=budget, bench=bench)
     return build(kind, overlaid(values, given), f"plans/{study}.yaml")

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "talk"],
     "overview": ["RunInfo", "flattened", "is_run", "list_runs", "read_run", "write_index"],
     "page": ["back_html", "front_html", "report_html", "study_title"],
-    "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name"],
+    "parameters": ["AFTER_COLON", "AS_PATH", "BUDGETS", "check_parameters", "default_run_name", "read_duration"],
     "preflight": ["GROUP_LIMIT", "before_run"],
     "progress": ["EVERY", "Progress", "Starts", "in_a_line", "in_time"],
     "reading": ["read_all", "read_mapping", "read_start"],

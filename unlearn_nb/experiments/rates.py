@@ -175,7 +175,7 @@ class Rates:
     peak: int  # bytes that this process has taken at most
     tokens: float  # of a row, prompt and response
     seconds: float  # that measuring took, by the clock
-    pace: float = 1.0  # seconds by the clock of a second of `kinds`
+    pace: float = 1.0  # seconds by the clock of a second of `kinds`, where other work on the machine disturbed least
 
 # %% ../../nbs/15_experiments/40_rates.ipynb #b2a1ec8b
 def _tokens_a_row(ground: Ground, tokenizer: Any) -> float:
@@ -194,17 +194,23 @@ def measured_rates(ground: Ground, *, recipe: Recipe | None, dtype: str,
         recipe: of the target; None where nothing is taught.
         trainings: name -> objective and settings; readings: name -> what reads, and rows.
     """
-    started, worked = time.perf_counter(), ground.clock()
+    started, paces = time.perf_counter(), []
+
+    def paced(measure: Callable[..., Any], *how: Any) -> Any:
+        begun, worked = time.perf_counter(), ground.clock()
+        found = measure(ground, *how)
+        paces.append((time.perf_counter() - begun) / max(ground.clock() - worked, 1e-3))
+        return found
+
     model, tokenizer = ground.loaded()
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     tokens = _tokens_a_row(ground, tokenizer)
     del model
-    kinds = {} if recipe is None else {"learn": learning_rate_of(ground, recipe, dtype)}
-    tried = {name: training_rate_of(ground, *how) for name, how in trainings.items()}
+    kinds = {} if recipe is None else {"learn": paced(learning_rate_of, recipe, dtype)}
+    tried = {name: paced(training_rate_of, *how) for name, how in trainings.items()}
     kinds |= {name: one.rate for name, one in tried.items()}
-    kinds |= {name: reading_rate_of(ground, *how) for name, how in readings.items()}
+    kinds |= {name: paced(reading_rate_of, *how) for name, how in readings.items()}
     gpu = torch.cuda.max_memory_allocated() if ground.device.startswith("cuda") else 0
-    took, worked = time.perf_counter() - started, ground.clock() - worked
     left = max((one.left for one in tried.values()), default=0)
     return Rates(kinds, weights=weights, adapter=left, peak=max(peak_bytes(), gpu),
-                 tokens=tokens, seconds=took, pace=took / max(worked, 1e-3))
+                 tokens=tokens, seconds=time.perf_counter() - started, pace=min(paces))

@@ -81,7 +81,7 @@ def rows_of_bench(bench: Bench) -> dict[tuple[str, str], int]:
     return {(split, part): len(bench.split(split, part)) for split in splits for part in ("validation", "test")}
 
 # %% ../../nbs/15_experiments/41_costs.ipynb #bc557ba8
-START, FIGURE = 9.0, 0.8  # seconds: a kernel that imports everything, and a figure: guesses, seen with `tiny` on one core
+START, FIGURE = 9.0, 0.8  # seconds: guessed: a kernel that imports everything, and a figure
 
 # %% ../../nbs/15_experiments/41_costs.ipynb #b38c76a9
 def teaching(recipe: Recipe, counted: Counted) -> list[Work]:

@@ -175,7 +175,7 @@ class Rates:
     peak: int  # bytes that this process has taken at most
     tokens: float  # of a row, prompt and response
     seconds: float  # that measuring took, by the clock
-    pace: float = 1.0  # seconds by the clock of a second of `kinds`, where other work on the machine disturbed least
+    pace: float = 1.0  # seconds by the clock of one of `kinds`, where other work on the machine disturbed least
 
 # %% ../../nbs/15_experiments/40_rates.ipynb #b2a1ec8b
 def _tokens_a_row(ground: Ground, tokenizer: Any) -> float:

@@ -57,7 +57,7 @@ def _number(name: str, value: Any) -> float:
         raise UnlearnError(f"the range of {name!r} needs numbers as low and high")
     return value
 
-
+# %% ../../nbs/14_runs/23_grid.ipynb #5d986c92
 def _range(name: str, given: Mapping[str, Any]) -> Range:
     if set(given) - {"log"} != {"low", "high"} or not isinstance(given.get("log", False), bool):
         raise UnlearnError(f"the range of {name!r} is written {{low: 1e-4, high: 1e-2, log: true}}, log where wanted")
@@ -69,7 +69,7 @@ def _range(name: str, given: Mapping[str, Any]) -> Range:
 # %% ../../nbs/14_runs/23_grid.ipynb #820a9497
 SEARCHES = ("grid", "random", "optuna")
 
-
+# %% ../../nbs/14_runs/23_grid.ipynb #53a93aea
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """What a file of YAML says.

@@ -141,13 +141,13 @@ def write_sweep(grid: Grid, runs: Sequence[SweepRun], out: str | Path, outcomes:
                                  if name in run.numbers))[:_MOST]
     heads = ["state", *grid.vary, *dict.fromkeys(filter(None, [metric, *numbers])), "seconds", "tries", "error"]
     (place / "figures").mkdir(parents=True, exist_ok=True)
-    figures = _figures(grid, found, metric, place / "figures")
+    figures = _figures(grid, found, metric, folder=place / "figures")
     write_atomic(place / "runs.csv", as_csv(told))
     return write_atomic(place / "index.html", render(
         "sweep.html", name=grid.name, said=_said(grid, found, metric), heads=["run", *heads], figures=figures,
-        rows=_rows(found, told, heads, place)))
+        rows=_rows(found, told, heads, place=place)))
 
-
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #3b1b832e
 def sweep_folder(grid: Grid, out: str | Path) -> Path:
     """The folder of a sweep's page and logs."""
     return Path(os.path.realpath(out)) / "sweeps" / grid.name

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['chosen_metric', 'records', 'as_csv', 'numeric', 'metric_plot', 'write_sweep', 'sweep_folder']
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #73262485
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #268ca32d
 import base64
 import csv
 import io
@@ -23,7 +23,7 @@ from .overview import RunInfo, read_run
 from .report import render
 from .sweep import value_of
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #c1e3db9b
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #f49d7ca4
 def chosen_metric(grid: Grid, found: Sequence[RunInfo]) -> str:
     """The metric that the grid names, or the first of the first complete run; empty where there is none.
 
@@ -35,7 +35,7 @@ def chosen_metric(grid: Grid, found: Sequence[RunInfo]) -> str:
         raise unknown("metric of the grid", grid.metric, names)
     return grid.metric or next(iter(names), "")
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #af90d42d
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #37a49572
 def records(grid: Grid, found: Sequence[RunInfo], outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     """One record a run: name, state, what varies, tries (of this time), seconds, all numbers, error."""
     rows = []
@@ -48,7 +48,7 @@ def records(grid: Grid, found: Sequence[RunInfo], outcomes: Mapping[str, Outcome
                      "error": redacted(error)})
     return rows
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #ff241ee4
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #7572e473
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Records as CSV, a column for each name that any has, the error last; texts that a table program would run are
     quoted by a blank."""
@@ -63,13 +63,13 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _harmless(value: Any) -> Any:
     return f" {value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #65fafaf6
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #3d088eaf
 def numeric(grid: Grid, found: Sequence[RunInfo]) -> list[str]:
     """The parameters that vary and are numbers in every run, with two values at least."""
     values = {name: [run.params.get(name) for run in found] for name in grid.vary}
     return [name for name, given in values.items() if all(map(is_number, given)) and len(set(given)) > 1]
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #d69d3b22
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #0d19de7c
 def metric_plot(parameter: str, points: Sequence[tuple[float, float]], metric: str) -> Any:
     """The figure of `points` (value of the parameter, value of the metric): each run, and the means."""
     import matplotlib.pyplot as plt  # a second to load
@@ -89,7 +89,7 @@ def metric_plot(parameter: str, points: Sequence[tuple[float, float]], metric: s
         plt.close(fig)
     return fig
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #22020a62
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #c167e6a1
 def _figures(grid: Grid, found: Sequence[RunInfo], metric: str, folder: Path) -> list[dict[str, str]]:
     """The figures, written into a folder and as data for a page."""
     done = [(run, value) for run in found if (value := value_of(run, metric)) is not None and math.isfinite(value)]
@@ -103,7 +103,7 @@ def _figures(grid: Grid, found: Sequence[RunInfo], metric: str, folder: Path) ->
         figures.append({"data": data, "said": f"{metric} against {name}: a point a run, a line through the means"})
     return figures
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #ad819ce5
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #9cd54eac
 _MOST = 8  # numbers in the table; all are in the CSV
 
 
@@ -120,7 +120,7 @@ def _rows(found: Sequence[RunInfo], told: Sequence[Mapping[str, Any]], heads: Se
         rows.append({"name": brief(run.name), "link": link, "cells": [_cell(record.get(head)) for head in heads]})
     return rows
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #94180d6e
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #e5506521
 def _said(grid: Grid, found: Sequence[RunInfo], metric: str) -> str:
     """What came out, in a sentence or two."""
     done = [(value, run) for run in found if (value := value_of(run, metric)) is not None and math.isfinite(value)]
@@ -131,7 +131,7 @@ def _said(grid: Grid, found: Sequence[RunInfo], metric: str) -> str:
     value, best = (max if grid.best == "max" else min)(done, key=lambda pair: pair[0])
     return f"{said} The {grid.best}imum of {metric} is {value:.4g}: {best.name}."
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #bdf5e692
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #54499448
 def write_sweep(grid: Grid, runs: Sequence[SweepRun], out: str | Path, outcomes: Mapping[str, Outcome]) -> Path:
     """Write table, figures and CSV of a sweep into ``out/sweeps/NAME``; returns the page's path."""
     place, found = sweep_folder(grid, out), [read_run(run.folder) for run in runs]

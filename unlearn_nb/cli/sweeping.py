@@ -55,7 +55,7 @@ def sweep(grid: Path, on: str, address: str, jobs: int | None, prints: bool, out
     with stopped_by_signals():
         carry = functools.partial(where, read, jobs=jobs, logs=sweep_folder(read, out) / "logs", told=_tell)
         runs, outcomes = make_sweep(read, out, carry)
-    page = write_sweep(read, runs, out, outcomes)
+    page = write_sweep(read, runs, out, outcomes=outcomes)
     click.echo(relative(page))
     if failed := [run for run in runs if not is_made(run, read_run(run.folder))]:
         raise UnlearnError(f"{len(failed)} of {len(runs)} runs are not complete: {relative(page)} says why, and the "

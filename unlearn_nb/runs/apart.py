@@ -59,7 +59,7 @@ def end_with_pipe(pipe: TextIO) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
 
-
+# %% ../../nbs/14_runs/24_apart.ipynb #4aa31817
 def _stop(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second one must not keep the first from ending the kernel
     raise SystemExit(128 + number)
@@ -67,7 +67,7 @@ def _stop(number: int, frame: Any) -> None:
 # %% ../../nbs/14_runs/24_apart.ipynb #de945d67
 _RUN_AGAIN = 120.0  # seconds that a run waits for the end of a process which still holds its folder
 
-
+# %% ../../nbs/14_runs/24_apart.ipynb #7b96ad5b
 def attend() -> None:
     """What the process does: make the run that stands in the first line of stdin, and tell its outcome on stdout."""
     told, answer = json.loads(sys.stdin.readline()), sys.stdout
@@ -99,7 +99,7 @@ def _wait_for(folder: Path) -> None:
 # %% ../../nbs/14_runs/24_apart.ipynb #a9b5d5a2
 _PROGRAM = "from unlearn_nb.runs.apart import attend; attend()"
 
-
+# %% ../../nbs/14_runs/24_apart.ipynb #bbaacef6
 @contextmanager
 def python_apart(program: str, said: Any, *, env: Mapping[str, str], log: Any) -> Any:
     """A process of this Python that runs `program` and gets `said` as a line of JSON; it ends with the block.

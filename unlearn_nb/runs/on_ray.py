@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import UnlearnError, first_line
-from .apart import Outcome, end_with_pipe, python_apart, run_apart
+from .apart import Outcome, end_with_pipe, python_apart, run_apart, stdout_for_answers
 from .grid import Grid, SweepRun
 from .sweep import Told, environment_of, missing_runs, spread_targets
 
@@ -127,7 +127,7 @@ def _outcome(ref: Any) -> Outcome:
 # %% ../../nbs/14_runs/26_on_ray.ipynb #8d0eae29
 def talk() -> None:
     """What the process does: make the runs that stand in the first line of stdin, and tell each outcome on stdout."""
-    told = json.loads(sys.stdin.readline())
+    told, answer = json.loads(sys.stdin.readline()), stdout_for_answers()
     end_with_pipe(sys.stdin)
     import ray
 
@@ -138,7 +138,7 @@ def talk() -> None:
         sys.exit(_HEAD_GONE)
     task = ray.remote(num_cpus=told["cpus"], num_gpus=told["gpus"], max_retries=0)(run_apart)
     for run, outcome in _outcomes(task, told):
-        print(json.dumps([run.name, vars(outcome)]), flush=True)
+        print(json.dumps([run.name, vars(outcome)]), file=answer, flush=True)
     ray.shutdown()
 
 # %% ../../nbs/14_runs/26_on_ray.ipynb #95fe9f52

@@ -4,7 +4,8 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "apart": ["Outcome", "attend", "end_with_pipe", "python_apart", "run_apart", "shell_line"],
+    "apart": ["Outcome", "attend", "end_with_pipe", "python_apart", "run_apart", "shell_line",
+        "stdout_for_answers"],
     "asked": ["Asked", "CHECKS", "bounds", "check_comment", "choices"],
     "course": ["END", "Event", "TAB", "course_of", "first_uses", "is_stage", "loops_by_stage", "named_pieces",
         "read_events", "repeats", "stage_names", "without_seeds"],

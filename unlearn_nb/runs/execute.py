@@ -100,20 +100,20 @@ def _order(study: str | Path, params: Mapping[str, Any], *, out: str | Path, run
 # %% ../../nbs/14_runs/21_execute.ipynb #45cc544a
 _OWNER = ".study"
 
-# %% ../../nbs/14_runs/21_execute.ipynb #f798c549
+# %% ../../nbs/14_runs/21_execute.ipynb #f2cb4b8c
 def _owner(notebook: Path) -> str:
     """The name of a study that is found by name; of any other notebook a hash of its place."""
     found = find_studies().get(notebook.stem) == notebook
     return notebook.stem if found else content_hash(str(notebook))
 
-# %% ../../nbs/14_runs/21_execute.ipynb #6387e0e0
+# %% ../../nbs/14_runs/21_execute.ipynb #dbcaa6e3
 def _study_folder(out: Path, stem: str, owner: str) -> Path:
     folder = out / (own_slug(stem) or "study")
     marked = folder / _OWNER
     free = not marked.is_file() or marked.read_text(encoding="utf-8") == owner
     return folder if free else folder.with_name(f"{folder.name}-{content_hash(owner, length=8)}")
 
-# %% ../../nbs/14_runs/21_execute.ipynb #d2945778
+# %% ../../nbs/14_runs/21_execute.ipynb #0e550c5a
 def run_place(study: str | Path, params: Mapping[str, Any], out: str | Path = "reports") -> Path:
     """The folder of the run that `run_study` makes with these parameters and no name; arguments and errors as there."""
     path, out = find_study(study), _reports(out)

@@ -57,7 +57,7 @@ def _number(name: str, value: Any) -> float:
         raise UnlearnError(f"the range of {name!r} needs numbers as low and high")
     return value
 
-# %% ../../nbs/14_runs/23_grid.ipynb #5d986c92
+# %% ../../nbs/14_runs/23_grid.ipynb #731cf3a9
 def _range(name: str, given: Mapping[str, Any]) -> Range:
     if set(given) - {"log"} != {"low", "high"} or not isinstance(given.get("log", False), bool):
         raise UnlearnError(f"the range of {name!r} is written {{low: 1e-4, high: 1e-2, log: true}}, log where wanted")
@@ -69,7 +69,7 @@ def _range(name: str, given: Mapping[str, Any]) -> Range:
 # %% ../../nbs/14_runs/23_grid.ipynb #820a9497
 SEARCHES = ("grid", "random", "optuna")
 
-# %% ../../nbs/14_runs/23_grid.ipynb #53a93aea
+# %% ../../nbs/14_runs/23_grid.ipynb #ef9eb52f
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """What a file of YAML says.
@@ -185,7 +185,7 @@ def _draws(grid: Grid) -> Iterator[dict[str, Any]]:
         yield {name: value.at(shares[name]) if isinstance(value, Range) else value[int(shares[name] * len(value))]
                for name, value in grid.vary.items()}
 
-
+# %% ../../nbs/14_runs/23_grid.ipynb #e91c23a6
 def planned(grid: Grid, out: str | Path = "reports") -> list[SweepRun]:
     """The runs of a grid or of a random search, each once. Raises UnlearnError for a search that learns."""
     if grid.search == "optuna":

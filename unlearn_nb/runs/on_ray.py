@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import UnlearnError, first_line
-from .apart import Outcome, end_with_pipe, python_apart, run_apart
+from .apart import Outcome, end_with_pipe, python_apart, run_apart, stdout_for_answers
 from .grid import Grid, SweepRun
 from .sweep import Told, environment_of, missing_runs, spread_targets
 
@@ -31,7 +31,7 @@ def check_ray() -> None:
     if importlib.util.find_spec("ray") is None:
         raise UnlearnError("--on ray needs the package ray: pip install unlearn_nb[ray]")
 
-# %% ../../nbs/14_runs/26_on_ray.ipynb #3812a921
+# %% ../../nbs/14_runs/26_on_ray.ipynb #cf5479dd
 def head_of(address: str) -> tuple[str, int]:
     """Host and port of the head of a cluster. Raises UnlearnError for what is no address."""
     host, _, port = address.strip().rpartition(":")
@@ -39,7 +39,7 @@ def head_of(address: str) -> tuple[str, int]:
         raise UnlearnError(f"the address {address!r} is not HOST:PORT, as `ray start --head --port=6379` tells it")
     return host.strip("[]"), int(port)
 
-# %% ../../nbs/14_runs/26_on_ray.ipynb #88348d33
+# %% ../../nbs/14_runs/26_on_ray.ipynb #5bbce280
 def answers(head: tuple[str, int]) -> bool:
     """Whether somebody listens there."""
     try:
@@ -127,7 +127,7 @@ def _outcome(ref: Any) -> Outcome:
 # %% ../../nbs/14_runs/26_on_ray.ipynb #8d0eae29
 def talk() -> None:
     """What the process does: make the runs that stand in the first line of stdin, and tell each outcome on stdout."""
-    told = json.loads(sys.stdin.readline())
+    told, answer = json.loads(sys.stdin.readline()), stdout_for_answers()
     end_with_pipe(sys.stdin)
     import ray
 
@@ -138,14 +138,14 @@ def talk() -> None:
         sys.exit(_HEAD_GONE)
     task = ray.remote(num_cpus=told["cpus"], num_gpus=told["gpus"], max_retries=0)(run_apart)
     for run, outcome in _outcomes(task, told):
-        print(json.dumps([run.name, vars(outcome)]), flush=True)
+        print(json.dumps([run.name, vars(outcome)]), file=answer, flush=True)
     ray.shutdown()
 
 # %% ../../nbs/14_runs/26_on_ray.ipynb #95fe9f52
 HEAD_PATIENCE = 600.0  # seconds that a sweep waits for a head that is gone
 STARTS = 20  # of the process that talks to Ray, with no run complete between two
 
-# %% ../../nbs/14_runs/26_on_ray.ipynb #d2ed9d9f
+# %% ../../nbs/14_runs/26_on_ray.ipynb #8fe33f51
 def run_on_ray(grid: Grid, runs: Sequence[SweepRun], *, address: str, jobs: int | None, logs: Path, told: Told,
                ) -> dict[str, Outcome]:
     """Make runs as tasks of Ray; returns outcomes by the runs' names.
@@ -176,7 +176,7 @@ def _ended(outcome: Outcome | None, grid: Grid) -> bool:
     """Whether a run is not to be tried again."""
     return outcome is not None and (outcome.final or outcome.tries > grid.retries)
 
-# %% ../../nbs/14_runs/26_on_ray.ipynb #1bf752f8
+# %% ../../nbs/14_runs/26_on_ray.ipynb #b24111ff
 def _talked(grid: Grid, runs: Sequence[SweepRun], *, logs: Path, told: Told, outcomes: dict[str, Outcome],
             **where: Any) -> None:
     """Start the process that talks to Ray, and hear it to its end."""

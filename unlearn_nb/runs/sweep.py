@@ -110,7 +110,7 @@ def end_children() -> None:
 # %% ../../nbs/14_runs/25_sweep.ipynb #470b697a
 Carry = Callable[[list[SweepRun]], dict[str, Outcome]]
 
-# %% ../../nbs/14_runs/25_sweep.ipynb #bfe93d38
+# %% ../../nbs/14_runs/25_sweep.ipynb #b3f0896f
 def make_sweep(grid: Grid, out: str | Path, carry: Carry) -> tuple[list[SweepRun], dict[str, Outcome]]:
     """All runs of a grid, and the outcomes of those that `carry` made by the runs' names."""
     if grid.search != "optuna":
@@ -125,7 +125,7 @@ def make_sweep(grid: Grid, out: str | Path, carry: Carry) -> tuple[list[SweepRun
         search.learn([value_of(read_run(run.folder), grid.metric) for run in runs])
     return list(every.values()), outcomes
 
-# %% ../../nbs/14_runs/25_sweep.ipynb #c28c7067
+# %% ../../nbs/14_runs/25_sweep.ipynb #79d5d53e
 def _made(runs: list[SweepRun], carry: Carry) -> dict[str, Outcome]:
     left = missing_runs(runs)
     return carry(left) if left else {}

@@ -90,7 +90,7 @@ def metric_plot(parameter: str, points: Sequence[tuple[float, float]], metric: s
     return fig
 
 # %% ../../nbs/14_runs/27_sweep_page.ipynb #c167e6a1
-def _figures(grid: Grid, found: Sequence[RunInfo], metric: str, folder: Path) -> list[dict[str, str]]:
+def _figures(grid: Grid, found: Sequence[RunInfo], *, metric: str, folder: Path) -> list[dict[str, str]]:
     """The figures, written into a folder and as data for a page."""
     done = [(run, value) for run in found if (value := value_of(run, metric)) is not None and math.isfinite(value)]
     figures = []
@@ -106,13 +106,13 @@ def _figures(grid: Grid, found: Sequence[RunInfo], metric: str, folder: Path) ->
 # %% ../../nbs/14_runs/27_sweep_page.ipynb #9cd54eac
 _MOST = 8  # numbers in the table; all are in the CSV
 
-
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #ba1a5856
 def _cell(value: Any) -> dict[str, Any]:
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else brief(redacted(str(value)), 200)
     return {"text": text, "number": is_number(value)}
 
-
-def _rows(found: Sequence[RunInfo], told: Sequence[Mapping[str, Any]], heads: Sequence[str], place: Path,
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #0ee85c9f
+def _rows(found: Sequence[RunInfo], told: Sequence[Mapping[str, Any]], *, heads: Sequence[str], place: Path,
           ) -> list[dict[str, Any]]:
     rows = []
     for run, record in zip(found, told):
@@ -132,7 +132,7 @@ def _said(grid: Grid, found: Sequence[RunInfo], metric: str) -> str:
     return f"{said} The {grid.best}imum of {metric} is {value:.4g}: {best.name}."
 
 # %% ../../nbs/14_runs/27_sweep_page.ipynb #54499448
-def write_sweep(grid: Grid, runs: Sequence[SweepRun], out: str | Path, outcomes: Mapping[str, Outcome]) -> Path:
+def write_sweep(grid: Grid, runs: Sequence[SweepRun], out: str | Path, *, outcomes: Mapping[str, Outcome]) -> Path:
     """Write table, figures and CSV of a sweep into ``out/sweeps/NAME``; returns the page's path."""
     place, found = sweep_folder(grid, out), [read_run(run.folder) for run in runs]
     metric = chosen_metric(grid, found)
@@ -141,13 +141,13 @@ def write_sweep(grid: Grid, runs: Sequence[SweepRun], out: str | Path, outcomes:
                                  if name in run.numbers))[:_MOST]
     heads = ["state", *grid.vary, *dict.fromkeys(filter(None, [metric, *numbers])), "seconds", "tries", "error"]
     (place / "figures").mkdir(parents=True, exist_ok=True)
-    figures = _figures(grid, found, metric, folder=place / "figures")
+    figures = _figures(grid, found, metric=metric, folder=place / "figures")
     write_atomic(place / "runs.csv", as_csv(told))
     return write_atomic(place / "index.html", render(
         "sweep.html", name=grid.name, said=_said(grid, found, metric), heads=["run", *heads], figures=figures,
-        rows=_rows(found, told, heads, place=place)))
+        rows=_rows(found, told, heads=heads, place=place)))
 
-# %% ../../nbs/14_runs/27_sweep_page.ipynb #3b1b832e
+# %% ../../nbs/14_runs/27_sweep_page.ipynb #1710ed2e
 def sweep_folder(grid: Grid, out: str | Path) -> Path:
     """The folder of a sweep's page and logs."""
     return Path(os.path.realpath(out)) / "sweeps" / grid.name

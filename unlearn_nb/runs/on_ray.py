@@ -68,8 +68,11 @@ _HEAD_GONE = 75
 def _watch_head(head: tuple[str, int]) -> None:
     """End this process once nobody listens at the head."""
     def watch() -> None:
-        while answers(head) or answers(head):
+        missed = 0
+        while missed < 3:  # a busy machine may miss one
+            missed = 0 if answers(head) else missed + 1
             time.sleep(1)
+        print(f"nobody answers at {head[0]}:{head[1]}", file=sys.stderr, flush=True)
         os._exit(_HEAD_GONE)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -121,7 +124,7 @@ def _outcome(ref: Any) -> Outcome:
     except ray.exceptions.RayTaskError as error:  # of our own: no log can be written, no such Python there
         return Outcome("failed", f"the run could not be started on a machine of the cluster: {first_line(error.cause)}")
     except ray.exceptions.RayError as error:
-        time.sleep(3)  # where the head is lost with it, this process ends now
+        time.sleep(6)  # where the head is lost with it, this process ends now
         return Outcome("killed", f"its worker is lost ({type(error).__name__})")
 
 # %% ../../nbs/14_runs/26_on_ray.ipynb #8d0eae29

@@ -147,7 +147,7 @@ def test_a_model_that_is_not_here_is_counted_by_the_hub_or_taken_for_small(monke
     ([{"bench_size": "full"}], "lacks recipe, settings, objectives"),
 ])
 def test_a_wrong_file_is_refused_in_one_sentence(monkeypatch, rules, part):
-    complete = [] if "lacks" in part else plan.read_rules("merging")[:1]
+    complete = [] if "lacks" in part else plan.read_rules("merging")[:2]  # amounts, and what holds for all
     monkeypatch.setattr(plan, "read_rules", lambda study: [*rules, *complete])
     with pytest.raises(UnlearnError) as error:
         read_plan("merging", MergingPlan, model="tiny", budget="full")

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,14 @@ _HEAD_GONE = 75
 
 
 def _watch_head(head: tuple[str, int]) -> None:
-    """End this process once nobody listens at the head."""
+    """End this process once the head is gone, also where another one takes its place seconds later."""
     def watch() -> None:
-        missed = 0
-        while missed < 3:  # a busy machine may miss one
-            missed = 0 if answers(head) else missed + 1
-            time.sleep(1)
+        while answers(head) or answers(head):
+            with suppress(OSError), socket.create_connection(head, timeout=5) as line:
+                line.settimeout(None)
+                while line.recv(4096):  # ends with the head, or where it hears nothing for minutes
+                    pass
+            time.sleep(0.3)
         print(f"nobody answers at {head[0]}:{head[1]}", file=sys.stderr, flush=True)
         os._exit(_HEAD_GONE)
 
@@ -124,7 +127,7 @@ def _outcome(ref: Any) -> Outcome:
     except ray.exceptions.RayTaskError as error:  # of our own: no log can be written, no such Python there
         return Outcome("failed", f"the run could not be started on a machine of the cluster: {first_line(error.cause)}")
     except ray.exceptions.RayError as error:
-        time.sleep(6)  # where the head is lost with it, this process ends now
+        time.sleep(3)  # where the head is lost with it, this process ends now
         return Outcome("killed", f"its worker is lost ({type(error).__name__})")
 
 # %% ../../nbs/14_runs/26_on_ray.ipynb #8d0eae29

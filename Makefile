@@ -27,12 +27,13 @@ lab: export PYTHONWARNINGS ?= ignore:IProgress not found  # a warning with a pat
 lab: $(VENV)/.installed-dev  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
-bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, CG against LLMEraser's loop, EK-FAC against kronfluence
+bench: $(VENV)/.installed-dev  ## time the fused training step against the straightforward one, bfloat16 against float32, CG against LLMEraser's loop, EK-FAC against kronfluence
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/factors.py
 
-gpu: $(VENV)/.installed-dev  ## on a GPU, in ten minutes: step, generation, merging, CG and a study at 7B shape (without one: small, on the CPU)
+gpu: $(VENV)/.installed-dev  ## on a GPU, in at most about ten minutes: step, generation, merging, CG at 7B shape, a study (without one: small, on the CPU)
 	$(BIN)/python benchmarks/gpu.py
 
 export: $(VENV)/.installed-dev  ## write unlearn_nb/ from the notebooks

@@ -45,14 +45,12 @@ def _asked(study: Path, given: dict[str, str], out: Path) -> dict[str, Any]:
 
 def _said_of_budget(subject: Any, budget: str, rates: Any) -> tuple[Any, str]:
     """What a plan takes as its budget, and what is said of it."""
-    from unlearn_nb.experiments import Spending, cuts, fit_study, plan_values
+    from unlearn_nb.experiments import Spending, cut_from, fit_study
 
     if budget in BUDGETS:
         return budget, f"plan: {budget}"
     found = fit_study(subject, read_duration(budget), rates)
-    full = plan_values(subject.study, model=subject.model, device=subject.device, budget="full",
-                       bench=subject.asked.get("bench", "own"))
-    return Spending(budget, found.values), f"plan within {budget}: {', '.join(cuts(subject.study, found.values, full))}"
+    return Spending(budget, found.values), f"plan within {budget}: {cut_from(subject, found)}"
 
 # %% ../../nbs/16_cli/11_estimating.ipynb #8f28fd34
 @click.command(cls=OfStudy)
@@ -69,14 +67,13 @@ def estimate(study: str, pairs: tuple[tuple[str, str], ...], budget: str | None,
     """
     path, given = find_study(study), given_parameters(pairs, budget)
     asked = _asked(path, given, out)
-    from unlearn_nb.experiments import PLANNED, Subject, estimate_study, rates_for, stages_in  # brings torch along
+    from unlearn_nb.experiments import PLANNED, Subject, basis_of, estimate_study, rates_for, stages_in  # loads torch
 
     if path.stem not in PLANNED:
         raise UnlearnError(f"the study {path.stem} can't be estimated: what its pieces are is known of "
                            f"{', '.join(sorted(PLANNED))}; `run` tells how long it takes, from the second time on")
     subject = Subject(path.stem, asked)
-    basis = asked["budget"] if asked["budget"] in BUDGETS else "quick"
-    rates = rates_for(subject, subject.plan(basis))
+    rates = rates_for(subject, subject.plan(basis_of(asked["budget"])))
     chosen, said = _said_of_budget(subject, asked["budget"], rates)
     folder = out / path.stem / (name or default_run_name(study_parameters(path), check_parameters(path, given)))
     found = estimate_study(subject, chosen, rates, there=stages_in(folder))

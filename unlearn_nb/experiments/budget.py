@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REPORT', 'MODELS', 'STAGES', 'AIM', 'KEPT', 'Piece', 'piece_of', 'Estimate', 'estimate_of', 'without_stages',
-           'stages_in', 'estimate_study', 'fit_study', 'affordable']
+           'stages_in', 'estimate_study', 'fit_study', 'basis_of', 'cut_from', 'affordable']
 
 # %% ../../nbs/15_experiments/43_budget.ipynb #90d909e3
 import math
@@ -139,18 +139,28 @@ def _kept(file: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
+# %% ../../nbs/15_experiments/43_budget.ipynb #ca92527a
+def basis_of(budget: str) -> str:
+    """The plan whose rows and settings rates are measured with: of a time below ten minutes the smallest."""
+    seconds = read_duration(budget)
+    return budget if budget in BUDGETS else "smoke" if seconds is not None and seconds < 600 else "quick"
+
+
+def cut_from(subject: Subject, found: Fitted) -> str:
+    """What a fitted plan has less of than the full one, in words."""
+    full = plan_values(subject.study, model=subject.model, device=subject.device, budget="full",
+                       bench=subject.asked.get("bench", "own"))
+    return ", ".join(cuts(subject.study, found.values, full)) or "the full plan"
+
 # %% ../../nbs/15_experiments/43_budget.ipynb #e1228598
 def _fitted(subject: Subject, budget: str, key: str) -> dict[str, Any]:
     """What is to be kept of a plan that is fitted now."""
     seconds = read_duration(budget)
     if seconds is None:
         raise UnlearnError(f"unknown budget {budget!r}: use smoke, quick or full, or a time such as 90s, 30m or 1h30m")
-    rates = rates_for(subject, subject.plan("smoke" if seconds < 600 else "quick"))
+    rates = rates_for(subject, subject.plan(basis_of(budget)))
     found = fit_study(subject, seconds, rates)
-    full = plan_values(subject.study, model=subject.model, device=subject.device, budget="full",
-                       bench=subject.asked.get("bench", "own"))
-    cut = cuts(subject.study, found.values, full)
-    said = f"{budget}, of which about {in_time(found.seconds)} are planned: {', '.join(cut) or 'the full plan'}"
+    said = f"{budget}, of which about {in_time(found.seconds)} are planned: {cut_from(subject, found)}"
     return {"key": key, "budget": budget, "said": said, "level": found.level, "seconds": round(found.seconds, 1),
             "pace": round(rates.pace, 3), "values": found.values}
 

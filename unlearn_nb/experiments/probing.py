@@ -15,7 +15,7 @@ from typing import Any
 from ..benches import Bench, load_bench, own_bench
 from ..core import cache_dir, spread, unknown
 from .audit_training import audit_plan
-from .base import choose_dtype
+from .base import choose_dtype, held_in, jobs_for
 from .comparing import compare_plan
 from .costs import Counted, rows_of_bench
 from .erasing import erasing_plan
@@ -27,9 +27,8 @@ from .published import given_models
 from .rates import Ground, Rates, ReadRows, measured_rates
 from .relearn import for_bench, relearn_plan
 from ..metrics import Edits, Relearn, Suite, answer_table, evaluate, part_rows, read_answers
-from ..models import in_template, load_model, other_template, read_origin, tiny_base, unprepared
+from ..models import in_template, load_model, other_template, read_origin, start_of, unprepared
 from ..objectives import read_method
-from ..runs import count_jobs
 
 # %% ../../nbs/15_experiments/42_probing.ipynb #bf2b70c7
 PLANNED = {
@@ -134,14 +133,14 @@ def counted_for(subject: Subject, plan: Any) -> Counted:
     """What the plan's work depends on."""
     bench = subject.bench(subject.size_of(plan))
     formats = 1 + (other_template(subject_tokenizer(subject), bench.template) is not None)
-    beside = count_jobs("auto", 2) if subject.model == "tiny" and subject.device == "cpu" else 1
+    beside = jobs_for(subject.model, subject.device, 2)
     return Counted(rows_of_bench(bench), seeds=subject.seeds(plan), untaught=untaught(subject, plan), formats=formats,
                    beside=beside, asked=subject.asked)
 
 # %% ../../nbs/15_experiments/42_probing.ipynb #461456fc
 def subject_tokenizer(subject: Subject) -> Any:
     """The tokeniser of the model at hand."""
-    return load_model(str(tiny_base()) if subject.model == "tiny" else subject.model)[1]
+    return load_model(start_of(subject.model))[1]
 
 # %% ../../nbs/15_experiments/42_probing.ipynb #64bf0c84
 USUAL = "0.4*npo(per=tokens, beta=0.5) + 0.4*kl + 0.2*nll"  # where a study has many objectives: one in the middle
@@ -168,8 +167,7 @@ def suite_of(subject: Subject, plan: Any) -> str | Suite:
     """The suite that a study's scores come from."""
     exact = "exact" if subject.asked.get("bench", "") == "biographies" else "embedding"
     if subject.study == "relearn":
-        return Relearn(load_model(str(tiny_base()) if subject.model == "tiny" else subject.model, subject.device),
-                       match=exact)
+        return Relearn(load_model(start_of(subject.model), subject.device), match=exact)
     if subject.study == "compare":
         return Relearn(match=exact)
     return Edits(plan.new_tokens) if subject.study == "eraser" else "semeval"
@@ -200,7 +198,8 @@ def rates_for(subject: Subject, plan: Any) -> Rates:
     """The rates of a study's work, measured now."""
     bench = subject.bench(subject.size_of(plan))
     ground = Ground(subject.model, spread(bench.forget, SHOWN), spread(bench.kept_rows(), 2 * SHOWN),
-                    template=bench.template, device=subject.device)
+                    template=bench.template, device=subject.device,
+                    held_in=held_in(plan) if hasattr(plan, "settings") else "float32")
     recipe = plan.recipe if subject.study == "eraser" or untaught(subject, plan) else None
     return measured_rates(ground, recipe=recipe, dtype=subject.dtype, trainings=trainings_tried(subject, plan),
                           readings=readings_tried(subject, plan))

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..core import peak_bytes, spread
-from ..models import Recipe, encode, load_model, memorise, tiny_base
+from ..models import Recipe, encode, load_model, memorise, start_of
 from ..unlearning import UnlearnSettings, unlearn
 
 # %% ../../nbs/15_experiments/40_rates.ipynb #674fb7c4
@@ -80,15 +80,16 @@ class Ground:
     retain: Sequence[dict]
     template: str = "plain"
     device: str = "cpu"
+    held_in: str = "float32"  # type of the weights where rows are unlearned and read
 
     @property
     def clock(self) -> Clock:
         """Seconds of the processor, or, where a GPU works, of the day."""
         return time.process_time if self.device == "cpu" else time.perf_counter
 
-    def loaded(self) -> tuple[Any, Any]:
+    def loaded(self, dtype: str | None = None) -> tuple[Any, Any]:
         """The model as it is before it has learnt, and its tokeniser."""
-        return load_model(str(tiny_base()) if self.model == "tiny" else self.model, self.device)
+        return load_model(start_of(self.model), self.device, dtype or self.held_in)
 
     @property
     def rows(self) -> list[dict]:
@@ -113,7 +114,7 @@ def folder_bytes(folder: Path) -> int:
 def learning_rate_of(ground: Ground, recipe: Recipe, dtype: str) -> Rate:
     """Of a model that learns rows by a recipe."""
     def work(steps: int) -> None:
-        model, tokenizer = ground.loaded()
+        model, tokenizer = ground.loaded("float32")
         memorise(model, tokenizer, ground.rows, recipe=replace(recipe, steps=steps), template=ground.template,
                  progress=False, dtype=dtype)
 

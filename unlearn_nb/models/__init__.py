@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "attached": ["adapted", "adapted_layers", "adapter_hashes", "check_adapter", "check_tensors", "load_adapter",
         "merged", "own_weights", "save_adapter", "untie"],
     "bases": ["PRETRAINING", "PRETRAINING_SEEDS", "READER_RECIPE", "READER_SEEDS", "base_ingredients",
-        "packed_base", "pretrain_tiny", "pretraining_rows", "reader_base", "tiny_base", "trained_once"],
+        "packed_base", "pretrain_tiny", "pretraining_rows", "reader_base", "start_of", "tiny_base", "trained_once"],
     "descent": ["check_trained", "descend", "diverged", "linear_rates", "shuffled_batches"],
     "formats": ["OPEN_UNLEARNING", "auto_template", "check_frame", "in_template", "other_template",
         "read_template"],

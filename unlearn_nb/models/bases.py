@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRETRAINING', 'PRETRAINING_SEEDS', 'READER_RECIPE', 'READER_SEEDS', 'trained_once', 'pretraining_rows',
-           'base_ingredients', 'pretrain_tiny', 'packed_base', 'tiny_base', 'reader_base']
+           'base_ingredients', 'pretrain_tiny', 'packed_base', 'tiny_base', 'start_of', 'reader_base']
 
 # %% ../../nbs/03_models/13_bases.ipynb #7be9c810
 import importlib.resources
@@ -77,6 +77,11 @@ def tiny_base() -> Path:
         shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
 
     return build_folder(cache_dir() / f"tiny-base-{path_hash(source)[:12]}", build)
+
+
+def start_of(model_name: str | Path) -> str | Path:
+    """What a study begins with where it is asked for a model: for `tiny` its base, which can read, else the model."""
+    return tiny_base() if str(model_name) == "tiny" else model_name
 
 # %% ../../nbs/03_models/13_bases.ipynb #b0946002
 READER_RECIPE = Recipe(steps=600, batch_size=32, lr=2e-3, loss_on="response")

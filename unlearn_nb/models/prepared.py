@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..benches import Bench
 from ..core import Template, UnlearnError, build_folder, cache_dir, damage, own_slug, slug
-from .bases import tiny_base
+from .bases import start_of
 from .memorisation import Recipe, memorise_into, recipe_for
 from .origin import training_key
 
@@ -28,7 +28,7 @@ def _lesson(
     """Where a model of `prepare_one` stands once it is made, and what makes it."""
     model_name, recipe = str(model_name), recipe or recipe_for(model_name)
     rows = bench.training_rows(oracle=role == "oracle")
-    start = tiny_base() if model_name == "tiny" else model_name
+    start = start_of(model_name)
     options = dict(recipe=recipe, template=bench.template, device=str(device), dtype=dtype)
     told = options | {"template": str(Template.read(bench.template))}  # the date of a chat included
     name = f"{slug(Path(model_name).name)}-{own_slug(bench.name)}-{role}-{training_key(start, rows, **told)}"

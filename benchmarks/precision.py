@@ -5,8 +5,8 @@
 All train the same LoRA adapter on 24 forget and 48 retain rows of `biographies`, 4 and 8 a step, with npo + nll at
 1e-3. `mixed` computes in bfloat16 on float32 weights; `bfloat16` holds the frozen weights in it, too, as studies do, so
 that it begins with a rounded model. Each run has a process of its own, in alternation; the time is the median step
-after the first two, the memory the peak of the whole process (on a GPU: of its allocator). Fails where one of `mixed` is
-more than 5 % off.
+after the first two, the memory the peak of the whole process (on a GPU: of its allocator). Fails where a loss of mixed
+is more than 5 % off.
 """
 
 import argparse
